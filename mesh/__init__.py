@@ -1,0 +1,80 @@
+"""spanmesh: an observability-first RPC mesh on trio.
+
+Services in separate processes call each other through a gateway; every call is measured and
+explained with no instrumentation written by the user. Start with :func:`connect` and :func:`run`.
+"""
+
+from mesh._version import __version__
+from mesh.client import Client, connect
+from mesh.context import Call, activity, current_call, detached
+from mesh.errors import (
+    Aborted,
+    AddressError,
+    AddressInUse,
+    AlreadyExists,
+    CallError,
+    Cancelled,
+    Code,
+    DataLoss,
+    DeadlineExceeded,
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    LocalProtocolError,
+    MeshError,
+    NotFound,
+    OutOfRange,
+    PermissionDenied,
+    ProtocolError,
+    Reason,
+    RemoteProtocolError,
+    ResourceExhausted,
+    Unauthenticated,
+    Unavailable,
+    Unimplemented,
+    Unknown,
+    UsageError,
+)
+from mesh.gateway import Gateway
+from mesh.limits import Limits
+from mesh.running import run, serve
+
+__all__ = [
+    "Aborted",
+    "AddressError",
+    "AddressInUse",
+    "AlreadyExists",
+    "Call",
+    "CallError",
+    "Cancelled",
+    "Client",
+    "Code",
+    "DataLoss",
+    "DeadlineExceeded",
+    "FailedPrecondition",
+    "Gateway",
+    "Internal",
+    "InvalidArgument",
+    "Limits",
+    "LocalProtocolError",
+    "MeshError",
+    "NotFound",
+    "OutOfRange",
+    "PermissionDenied",
+    "ProtocolError",
+    "Reason",
+    "RemoteProtocolError",
+    "ResourceExhausted",
+    "Unauthenticated",
+    "Unavailable",
+    "Unimplemented",
+    "Unknown",
+    "UsageError",
+    "__version__",
+    "activity",
+    "connect",
+    "current_call",
+    "detached",
+    "run",
+    "serve",
+]

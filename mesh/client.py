@@ -1,0 +1,370 @@
+"""A peer: the one object through which a program calls and serves."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+import trio
+
+from mesh import context
+from mesh.errors import CallError, Code, DeadlineExceeded, Reason
+from mesh.limits import Limits
+from mesh.payload import decode_result, encode_params
+from mesh.process import Process
+from mesh.service import Handler
+from mesh.transport import Address, default_address
+from mesh.uplink import Uplink
+from mesh.wire.codec import DETACHED, IDEMPOTENT, MSGPACK, is_name
+from mesh.wire.frames import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+    from mesh.transport import Dialer
+
+T = TypeVar("T")
+F = TypeVar("F", bound="Callable[..., Any]")
+
+LONGEST = 10 * 365 * 86400.0
+"""Seconds that stand for "no limit" on the wire."""
+
+
+class Client:
+    """A peer of a mesh, made by :func:`connect`. It calls and serves on one connection.
+
+    All of its methods belong to the trio loop that made it. From a thread that a handler runs in,
+    use ``trio.from_thread.run(client.call, ...)``.
+    """
+
+    def __init__(self, uplink: Uplink) -> None:
+        self._uplink = uplink
+
+    @property
+    def name(self) -> str:
+        """What this peer is called, and the service that its methods belong to by default."""
+        return self._uplink.name
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection to a gateway now."""
+        return self._uplink.is_connected
+
+    @overload
+    async def call(
+        self,
+        service: str,
+        method: str,
+        params: object = None,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - travels with the call
+        idempotent: bool = False,
+    ) -> Any: ...
+
+    @overload
+    async def call(
+        self,
+        service: str,
+        method: str,
+        params: object = None,
+        *,
+        result: type[T],
+        timeout: float | None = None,  # noqa: ASYNC109
+        idempotent: bool = False,
+    ) -> T: ...
+
+    async def call(
+        self,
+        service: str,
+        method: str,
+        params: object = None,
+        *,
+        result: Any = Any,
+        timeout: float | None = None,  # noqa: ASYNC109
+        idempotent: bool = False,
+    ) -> Any:
+        """Call a method and return its result.
+
+        Inside a handler, the call becomes a link of the handler's chain: it never outlives the call
+        being served. Without a connection, or while a service is expected back, it waits.
+
+        Args:
+            service: The service's name.
+            method: The method's name.
+            params: Anything that `msgspec` encodes.
+            result: The type to decode the result into; plain data where none is named.
+            timeout: Seconds until :class:`~mesh.DeadlineExceeded`; 30 by default, ``math.inf`` for
+                none. An enclosing trio scope or the call being served may end it earlier.
+            idempotent: Whether running it twice does no harm.
+
+        Raises:
+            CallError: It failed; the subclass tells how. Not raised where a trio cancel scope of
+                the caller's set the limit: there that scope fires, as in all of trio.
+            UsageError: The client is closed.
+            ValueError: ``timeout`` is not a number of seconds.
+        """
+        uplink = self._uplink
+        uplink.check_usable()
+        target = f"{service}.{method}"
+        payload = encode_params(params, target)
+        if len(payload) > uplink.max_message:
+            raise CallError.of(
+                Code.RESOURCE_EXHAUSTED,
+                f"parameters of {target}, {len(payload):,} bytes, exceed max_message of "
+                f"{uplink.max_message:,}",
+                reason=Reason.MESSAGE_TOO_LARGE,
+                maybe_executed=False,
+            )
+        now = trio.current_time()
+        if timeout is None:
+            timeout = uplink.call_timeout
+        elif not timeout >= 0:
+            raise ValueError(f"timeout must be seconds, 0 or more, not {timeout!r}")
+        deadline = now + timeout
+        parent = context.current.get()
+        detached = parent is not None and context.is_detached.get()
+        if parent is not None and not detached and parent.deadline < deadline:
+            deadline = parent.deadline
+        scope_deadline = trio.current_effective_deadline()
+        by_scope = scope_deadline <= deadline
+        if by_scope:
+            deadline = scope_deadline
+
+        if not uplink.is_ready or uplink.is_congested:
+            await self._wait_ready(target, parent is not None and not detached, deadline)
+            now = trio.current_time()
+        remaining = deadline - now
+        if remaining <= 0:
+            if by_scope:
+                await trio.sleep_forever()
+            raise _no_time_left(target, parent)
+
+        outgoing = uplink.outgoing
+        call_id = outgoing.last_id = outgoing.last_id + 1
+        header = self._header(call_id, service, method, remaining, parent, idempotent=idempotent)
+        frames = uplink.send_message(call_id, Kind.CALL, header, payload)
+        encoding, answer = await outgoing.exchange(
+            call_id, target, deadline, remaining, frames, by_scope=by_scope
+        )
+        return decode_result(answer, encoding, result, target)
+
+    def _header(
+        self,
+        call_id: int,
+        service: str,
+        method: str,
+        remaining: float,
+        parent: context.Call | None,
+        *,
+        idempotent: bool,
+    ) -> tuple[Any, ...]:
+        uplink = self._uplink
+        bits = uplink.process.random.getrandbits
+        options = IDEMPOTENT if idempotent else 0
+        parent_id = entry_id = 0
+        activity_id: str | None = None
+        chain: tuple[str, ...] | None = None
+        gateway: str | None = None
+        flags = 3  # W3C: sampled, and the id is random
+        if parent is None:
+            activity_id = context.current_activity.get()
+            trace_id = bits(128).to_bytes(16, "big")
+        else:
+            trace_id, flags, parent_id = parent.trace_id, parent.trace_flags, parent.call_id
+            detached = context.is_detached.get()
+            if detached:
+                options |= DETACHED
+            if detached or parent.gateway != uplink.gateway:
+                # The gateway does not know the parent, or may not any more: tell all.
+                activity_id, chain = parent.activity_id, parent.chain
+                entry_id, gateway = parent.entry_id, parent.gateway
+        timeout_us = int((min(LONGEST, remaining)) * 1e6)
+        return (
+            call_id,
+            parent_id,
+            entry_id,
+            timeout_us,
+            trace_id,
+            bits(64).to_bytes(8, "big"),
+            flags,
+            1,
+            service,
+            method,
+            MSGPACK,
+            options,
+            None,
+            activity_id,
+            chain,
+            gateway,
+            None,
+            None,
+        )
+
+    async def _wait_ready(self, target: str, nested: bool, deadline: float) -> None:  # noqa: FBT001
+        """Wait for a connection, or for room in its outbox; at most until the call's deadline."""
+        uplink = self._uplink
+        if nested and uplink.is_connected and not uplink.is_congested:
+            return  # a gateway that drains still takes what belongs to calls in flight
+        until = min(deadline, trio.current_time() + uplink.limits.service_wait)
+        with trio.move_on_at(until):
+            await uplink.wait_ready()
+            until = deadline
+        if uplink.is_ready and uplink.is_congested:
+            with trio.move_on_at(deadline):
+                await uplink.wait_room()
+            return
+        if not uplink.is_ready and trio.current_time() < deadline:
+            raise CallError.of(
+                Code.UNAVAILABLE,
+                f"{target}: no connection to a gateway within {uplink.limits.service_wait:g} s: "
+                f"{uplink.explain_unreachable()}",
+                reason=Reason.GATEWAY_UNREACHABLE,
+                maybe_executed=False,
+            )
+
+    def method(self, name: str | None = None, *, service: str | None = None) -> Callable[[F], F]:
+        """Serve a method by the function below this decorator, from now on.
+
+        The function takes the call's parameters, or nothing. ``async def`` runs in the loop, a plain
+        ``def`` in a thread. An annotation of its argument that `msgspec` knows is checked.
+
+        Args:
+            name: The method's name; the function's own where None.
+            service: The service's name; the client's where None.
+
+        Raises:
+            ValueError: A name is not letters, digits and ``_.-``, beginning with a letter.
+            TypeError: The function takes more than one argument.
+
+        Example:
+            >>> @client.method("get")
+            ... async def get(params): ...
+        """
+
+        def register(function: F) -> F:
+            self.register(name or function.__name__, function, service=service)
+            return function
+
+        return register
+
+    def register(
+        self, name: str, function: Callable[..., Any], *, service: str | None = None
+    ) -> None:
+        """Serve a method by a function; :meth:`method` as a plain call."""
+        self._uplink.check_usable()
+        service = service or self.name
+        for what, text in (("service", service), ("method", name)):
+            if not is_name(text):
+                raise ValueError(
+                    f"{what} name {text!r}: it must begin with a letter or _, then letters, digits "
+                    "and _.-, at most 128"
+                )
+        handler = Handler(function)
+        self._uplink.dispatcher.handlers[service, name] = handler
+        self._uplink.register(service, {name: {}})
+
+    def unregister(self, name: str, *, service: str | None = None) -> None:
+        """Serve a method no longer. Calls of it that run go on to their end.
+
+        Raises:
+            KeyError: It is not registered.
+        """
+        service = service or self.name
+        if (service, name) not in self._uplink.dispatcher.handlers:
+            raise KeyError(f"{service}.{name} is not registered by {self.name}")
+        del self._uplink.dispatcher.handlers[service, name]
+        self._uplink.unregister(service, [name])
+
+    def registered_methods(self) -> list[str]:
+        """The methods that this peer serves, as ``service.method``."""
+        return [f"{service}.{method}" for service, method in self._uplink.dispatcher.handlers]
+
+
+def _no_time_left(target: str, parent: context.Call | None) -> DeadlineExceeded:
+    served = f", which serves {parent.chain[-1]}," if parent is not None else ""
+    return DeadlineExceeded(
+        f"no time was left for {target} when the caller{served} called it",
+        reason=Reason.DEADLINE_EXCEEDED,
+        chain=(*parent.chain, target) if parent is not None else (target,),
+        activity_id=parent.activity_id if parent is not None else "",
+        maybe_executed=False,
+    )
+
+
+def make_dialer(gateway: str | Dialer | None) -> Dialer:
+    """The way to a gateway: an address, a `Gateway` of this process, or the default address."""
+    if gateway is None:
+        gateway = default_address()
+    return Address.parse(gateway) if isinstance(gateway, str) else gateway
+
+
+@contextlib.asynccontextmanager
+async def connect(
+    name: str,
+    *,
+    gateway: str | Dialer | None = None,
+    connect_timeout: float = 5.0,
+    reconnect: bool = True,
+    metadata: Mapping[str, str] = {},
+    limits: Limits | None = None,
+    process: Process | None = None,
+) -> AsyncIterator[Client]:
+    """Be a peer of a mesh for as long as the block runs; leaving it drains.
+
+    Args:
+        name: What the peer is called, and the service that its methods belong to by default.
+        gateway: ``unix:PATH`` or ``tcp:HOST:PORT``, or a `Gateway` of this process;
+            ``MESH_GATEWAY`` or the user's own socket where None.
+        connect_timeout: Seconds to wait for a gateway that is not up yet; 0 enters the block at
+            once and connects meanwhile.
+        reconnect: Whether to connect again after a loss, for ever.
+        metadata: Text that operators see beside the peer's name.
+        limits: Limits of this peer's own.
+        process: Identity and randomness; for simulators.
+
+    Raises:
+        Unavailable: No gateway answered within ``connect_timeout``; the message tells the last try.
+        ValueError: The name cannot be one.
+        AddressError: The address is not understood.
+    """
+    if not is_name(name):
+        raise ValueError(
+            f"peer name {name!r}: it must begin with a letter or _, then letters, digits and _.-"
+        )
+    limits = limits or Limits()
+    uplink = Uplink(
+        name,
+        make_dialer(gateway),
+        limits=limits,
+        process=process or Process(),
+        metadata=metadata,
+        reconnect=reconnect,
+    )
+    client = Client(uplink)
+    failure: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(uplink.run)
+        try:
+            if connect_timeout > 0:
+                with trio.move_on_after(connect_timeout):
+                    await uplink.wait_ready()
+                if not uplink.is_ready:
+                    raise CallError.of(
+                        Code.UNAVAILABLE,
+                        f"no gateway answered {name!r} within {connect_timeout:g} s: "
+                        f"{uplink.explain_unreachable()}; start one with `mesh gateway`, or set "
+                        "MESH_GATEWAY to its address",
+                        reason=Reason.GATEWAY_UNREACHABLE,
+                        maybe_executed=False,
+                    )
+            yield client
+        except BaseException as raised:  # noqa: BLE001 - raised again below, outside the nursery's group
+            failure = raised
+        with trio.CancelScope(shield=True):
+            await uplink.leave(limits.drain)
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        try:
+            raise failure
+        finally:
+            failure = None

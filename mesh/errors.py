@@ -1,0 +1,253 @@
+"""What can go wrong, in one vocabulary.
+
+The outside world's failures are :class:`CallError`, one subclass per status code. The codes are the
+sixteen that gRPC and Connect share (https://grpc.io/docs/guides/status-codes/), spelled in lower
+case; their wire numbers are gRPC's. Mistakes of the program itself are :class:`UsageError`, and
+bytes that break the protocol are :class:`ProtocolError`: neither is a :class:`CallError`, so
+``except mesh.CallError`` never hides a bug.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+class Code(StrEnum):
+    """The status codes; ``Code.NOT_FOUND == "not_found"``. ``OK`` is never raised."""
+
+    OK = "ok"
+    CANCELLED = "cancelled"
+    UNKNOWN = "unknown"
+    INVALID_ARGUMENT = "invalid_argument"
+    DEADLINE_EXCEEDED = "deadline_exceeded"
+    NOT_FOUND = "not_found"
+    ALREADY_EXISTS = "already_exists"
+    PERMISSION_DENIED = "permission_denied"
+    RESOURCE_EXHAUSTED = "resource_exhausted"
+    FAILED_PRECONDITION = "failed_precondition"
+    ABORTED = "aborted"
+    OUT_OF_RANGE = "out_of_range"
+    UNIMPLEMENTED = "unimplemented"
+    INTERNAL = "internal"
+    UNAVAILABLE = "unavailable"
+    DATA_LOSS = "data_loss"
+    UNAUTHENTICATED = "unauthenticated"
+
+    @property
+    def number(self) -> int:
+        """The code's number on the wire, as in gRPC."""
+        return _NUMBERS[self]
+
+    @classmethod
+    def from_number(cls, number: int) -> Code:
+        """The code of a wire number; a number from the future is ``UNKNOWN``."""
+        return CODES[number] if 0 <= number < len(CODES) else cls.UNKNOWN
+
+
+CODES: tuple[Code, ...] = tuple(Code)
+_NUMBERS = {code: number for number, code in enumerate(CODES)}
+
+
+class Reason(StrEnum):
+    """Why the mesh itself refused or ended a call: stable, upper case, fit for ``if`` and alerts."""
+
+    SERVICE_NOT_FOUND = "SERVICE_NOT_FOUND"
+    METHOD_NOT_FOUND = "METHOD_NOT_FOUND"
+    NO_INSTANCE = "NO_INSTANCE"
+    DEPTH_EXCEEDED = "DEPTH_EXCEEDED"
+    LOOP_DETECTED = "LOOP_DETECTED"
+    PARENT_ENDED = "PARENT_ENDED"
+    PARENT_FOREIGN = "PARENT_FOREIGN"
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    CALLER_CANCELLED = "CALLER_CANCELLED"
+    CALLER_DISCONNECTED = "CALLER_DISCONNECTED"
+    HANDLER_CANCELLED = "HANDLER_CANCELLED"
+    OVERLOADED = "OVERLOADED"
+    OUTBOX_FULL = "OUTBOX_FULL"
+    WAITING_FULL = "WAITING_FULL"
+    MESSAGE_TOO_LARGE = "MESSAGE_TOO_LARGE"
+    CONNECTION_LOST = "CONNECTION_LOST"
+    GATEWAY_UNREACHABLE = "GATEWAY_UNREACHABLE"
+    GATEWAY_DRAINING = "GATEWAY_DRAINING"
+    HANDLER_FAILED = "HANDLER_FAILED"
+    UNENCODABLE = "UNENCODABLE"
+    UNDECODABLE = "UNDECODABLE"
+    UNSUPPORTED = "UNSUPPORTED"
+
+
+class MeshError(Exception):
+    """The base of everything this package raises."""
+
+
+class UsageError(MeshError, RuntimeError):
+    """The program uses the mesh wrongly, for example calls on a client that is closed."""
+
+
+class AddressInUse(MeshError, OSError):  # noqa: N818 - the field says "address in use"
+    """A live process already listens where this one should; the message says which."""
+
+
+class AddressError(MeshError, ValueError):
+    """An address is not of the form ``unix:PATH``, ``tcp:HOST:PORT`` or ``tls:HOST:PORT``."""
+
+
+class ProtocolError(MeshError):
+    """Bytes or frames that the wire protocol forbids. Catch this, raise one of its subclasses."""
+
+
+class LocalProtocolError(ProtocolError):
+    """This side tried to send what the protocol forbids here: a bug on this side."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The other side sent what the protocol forbids: the connection is of no more use."""
+
+
+class CallError(MeshError):
+    """A call that did not succeed. Handlers raise it (or a subclass) to choose what callers see.
+
+    Args:
+        message: For people; numbers and limits included.
+        reason: Stable and upper case, for programs: ``"OUT_OF_STOCK"``.
+        details: Plain data that helps the caller, encoded like any result.
+        chain: The hops that led to the point of failure, filled in by the mesh.
+        activity_id: The activity that the call belonged to, filled in by the mesh.
+        maybe_executed: Whether the callee may have run the call. Only when this is false is a
+            second try certain not to do the work twice.
+    """
+
+    code: ClassVar[Code] = Code.UNKNOWN
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        reason: str = "",
+        details: Mapping[str, Any] | None = None,
+        chain: Sequence[str] = (),
+        activity_id: str = "",
+        maybe_executed: bool = True,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = str(reason) or self.code.upper()
+        self.details: dict[str, Any] = dict(details or {})
+        self.chain = tuple(chain)
+        self.activity_id = activity_id
+        self.maybe_executed = maybe_executed
+        self.remote_traceback: str | None = None
+
+    def __str__(self) -> str:
+        where = f" [{' > '.join(self.chain)}]" if self.chain else ""
+        return f"{self.reason}: {self.message}{where}" if self.message else f"{self.reason}{where}"
+
+    @staticmethod
+    def of(code: Code, message: str = "", **rest: Any) -> CallError:
+        """An error of the subclass that stands for ``code``; arguments as in the constructor."""
+        return _CLASSES.get(code, Unknown)(message, **rest)
+
+
+# The names below are the codes' own, as `except mesh.NotFound` reads best.
+
+
+class Cancelled(CallError):  # noqa: N818
+    """The work was cancelled by its caller or by the service that ran it."""
+
+    code = Code.CANCELLED
+
+
+class Unknown(CallError):  # noqa: N818
+    """The handler raised something that is no :class:`CallError`."""
+
+    code = Code.UNKNOWN
+
+
+class InvalidArgument(CallError):  # noqa: N818
+    """The parameters can never be right, whatever the state of the system."""
+
+    code = Code.INVALID_ARGUMENT
+
+
+class DeadlineExceeded(CallError):  # noqa: N818
+    """The time allowed for the call ran out; the message tells where it was spent."""
+
+    code = Code.DEADLINE_EXCEEDED
+
+
+class NotFound(CallError):  # noqa: N818
+    """The thing asked for, or the service asked, does not exist."""
+
+    code = Code.NOT_FOUND
+
+
+class AlreadyExists(CallError):  # noqa: N818
+    """What should be created exists."""
+
+    code = Code.ALREADY_EXISTS
+
+
+class PermissionDenied(CallError):  # noqa: N818
+    """The caller is known and not allowed."""
+
+    code = Code.PERMISSION_DENIED
+
+
+class ResourceExhausted(CallError):  # noqa: N818
+    """A limit is reached: calls in flight, bytes queued, a quota."""
+
+    code = Code.RESOURCE_EXHAUSTED
+
+
+class FailedPrecondition(CallError):  # noqa: N818
+    """The system's state forbids it, and trying again without a change will not help."""
+
+    code = Code.FAILED_PRECONDITION
+
+
+class Aborted(CallError):  # noqa: N818
+    """A conflict with other work; a retry at a higher level may help."""
+
+    code = Code.ABORTED
+
+
+class OutOfRange(CallError):  # noqa: N818
+    """Past the end of something."""
+
+    code = Code.OUT_OF_RANGE
+
+
+class Unimplemented(CallError):  # noqa: N818
+    """The service is there, the method or feature is not."""
+
+    code = Code.UNIMPLEMENTED
+
+
+class Internal(CallError):  # noqa: N818
+    """An invariant of the callee is broken, for example a result that cannot be encoded."""
+
+    code = Code.INTERNAL
+
+
+class Unavailable(CallError):  # noqa: N818
+    """Nobody could serve the call now; see ``maybe_executed`` before trying again."""
+
+    code = Code.UNAVAILABLE
+
+
+class DataLoss(CallError):  # noqa: N818
+    """Data is lost or broken beyond repair."""
+
+    code = Code.DATA_LOSS
+
+
+class Unauthenticated(CallError):  # noqa: N818
+    """The caller did not prove who it is."""
+
+    code = Code.UNAUTHENTICATED
+
+
+_CLASSES: dict[Code, type[CallError]] = {cls.code: cls for cls in CallError.__subclasses__()}

@@ -1,0 +1,32 @@
+"""Which instance gets the next call: the healthiest, then the one with least calls in flight."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mesh.gateway.session import Session
+
+
+def pick(instances: list[Session], max_in_flight: int) -> Session | None:
+    """The instance for the next call, or None where all are full.
+
+    Among equals it is the one that was picked longest ago, so that an idle mesh goes round.
+    Counting looks at every instance; with the tens that one service has, that costs less than
+    keeping them sorted through every call and answer.
+    """
+    if len(instances) == 1:
+        only = instances[0]
+        return only if only.load < max_in_flight else None
+    best: Session | None = None
+    rank: tuple[int, int, int] | None = None
+    for session in instances:
+        load = session.load
+        if load >= max_in_flight:
+            continue
+        this = (session.health, load, session.picked)
+        if rank is None or this < rank:
+            best, rank = session, this
+    if best is not None:
+        best.picked = max(session.picked for session in instances) + 1
+    return best

@@ -1,0 +1,95 @@
+"""What the rooms of one gateway share: its state, its clock, and the frames about to leave."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from mesh.gateway.calls import CallTable, HeldCalls
+from mesh.gateway.registry import Registry
+from mesh.wire import codec
+from mesh.wire.frames import CONTINUED, MORE, Kind
+from mesh_telemetry import CallMetrics, GatewayCounters, Recorder
+
+if TYPE_CHECKING:
+    from mesh.gateway.session import Session
+    from mesh.limits import Limits
+    from mesh.process import Process
+    from mesh.transport import Link
+
+
+class Core:
+    """One gateway's state. Everything here changes synchronously, in one trio loop.
+
+    Attributes:
+        instance: The process-lifetime id of this gateway; ids of calls are unique within it.
+        usage: What this process used when last measured.
+        loop_lag: How late the last heartbeat was, in seconds: how long the loop was held up.
+        draining: Whether new entry calls are refused.
+        started: When the gateway started, on trio's clock.
+    """
+
+    __slots__ = (
+        "_touched",
+        "counters",
+        "draining",
+        "held",
+        "instance",
+        "limits",
+        "loop_lag",
+        "metrics",
+        "process",
+        "recorder",
+        "registry",
+        "sessions",
+        "started",
+        "table",
+        "usage",
+    )
+
+    def __init__(self, limits: Limits, process: Process) -> None:
+        self.limits = limits
+        self.process = process
+        self.usage = process.usage()
+        self.instance = process.id
+        self.metrics = CallMetrics(limits.max_callers)
+        self.counters = GatewayCounters()
+        self.recorder = Recorder()
+        self.registry = Registry(limits, self.metrics)
+        self.table = CallTable()
+        self.held = HeldCalls()
+        self.sessions: dict[int, Session] = {}
+        self.draining = False
+        self.loop_lag = 0.0
+        self.started = trio.current_time()
+        self._touched: dict[Link, None] = {}
+
+    def send(self, link: Link, frame: bytes) -> None:
+        """Queue a small frame; it leaves at the next :meth:`flush`."""
+        link.put(frame)
+        self._touched[link] = None
+
+    def send_bulk(self, link: Link, key: int, frame: bytes) -> None:
+        """Queue one frame of a long message; it lets small frames pass."""
+        link.put_bulk(key, frame)
+        self._touched[link] = None
+
+    def send_message(
+        self, link: Link, key: int, kind: Kind, header: tuple[Any, ...], payload: bytes, flags: int
+    ) -> None:
+        """Queue a message of the gateway's own, or one frame that is passed on with its flags."""
+        if flags & (MORE | CONTINUED):
+            self.send_bulk(link, key, codec.encode(kind, header, payload, flags))
+        elif len(payload) > self.limits.max_chunk:
+            for frame in codec.chunks(kind, header, payload, self.limits.max_chunk):
+                self.send_bulk(link, key, frame)
+        else:
+            self.send(link, codec.encode(kind, header, payload))
+
+    def flush(self) -> None:
+        """Send what was queued, one syscall per connection."""
+        touched = self._touched
+        for link in touched:
+            link.flush()
+        touched.clear()

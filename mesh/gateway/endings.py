@@ -1,0 +1,377 @@
+"""How calls end: answers, failures, cancels, deadlines, lost connections.
+
+Every entry of the in-flight table leaves it here, once, and its caller is told exactly once. What a
+callee still says about a call that has ended is an acknowledgement, or late.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from mesh.errors import Code, Reason, RemoteProtocolError
+from mesh.gateway.calls import budget
+from mesh.payload import encode
+from mesh.wire import codec
+from mesh.wire.codec import BY_CALLER, BY_DEADLINE, BY_DISCONNECT, MAYBE_EXECUTED, MSGPACK
+from mesh.wire.frames import CONTINUED, MORE, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+    from mesh.gateway.calls import InFlight
+    from mesh.gateway.core import Core
+    from mesh.gateway.session import Session
+
+_CANCELLED, _DEADLINE = Code.CANCELLED.number, Code.DEADLINE_EXCEEDED.number
+_CANCEL_CODE = {BY_DEADLINE: _DEADLINE, BY_CALLER: _CANCELLED, BY_DISCONNECT: _CANCELLED}
+_CANCEL_REASON = {
+    BY_DEADLINE: Reason.DEADLINE_EXCEEDED,
+    BY_CALLER: Reason.CALLER_CANCELLED,
+    BY_DISCONNECT: Reason.CALLER_DISCONNECTED,
+}
+
+
+class Endings:
+    """Ends calls in one gateway's table."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    # What callees say.
+
+    def result(self, callee: Session, header: codec.Result, flags: int, payload: bytes) -> None:
+        """A RESULT arrived: pass it to the caller and close the entry."""
+        entry = callee.serving.get(header.call_id)
+        if entry is None:
+            self._late(callee, header.call_id, flags, Kind.RESULT, answered=True)
+            return
+        fields = (
+            entry.caller_call_id,
+            header.encoding,
+            header.elapsed_us,
+            header.records,
+            header.keep,
+            header.metadata,
+        )
+        self._answer(entry, Kind.RESULT, fields, flags, payload, 0, "")
+
+    def error(self, callee: Session, header: codec.Error, flags: int, payload: bytes) -> None:
+        """An ERROR arrived: pass it to the caller, with the chain where it failed."""
+        entry = callee.serving.get(header.call_id)
+        if entry is None:
+            stopped = header.code in {_CANCELLED, _DEADLINE}
+            self._late(callee, header.call_id, flags, Kind.ERROR, answered=not stopped)
+            return
+        fields = (
+            entry.caller_call_id,
+            header.code,
+            header.reason,
+            header.message,
+            header.options,
+            header.encoding,
+            header.exception,
+            header.traceback if entry.caller.tracebacks else None,
+            header.chain or list(entry.chain),
+            entry.activity_id,
+            header.elapsed_us,
+            header.records,
+            header.keep,
+        )
+        code = Code.from_number(header.code).number or Code.UNKNOWN.number
+        self._answer(entry, Kind.ERROR, fields, flags, payload, code, header.reason)
+
+    def continued(
+        self, callee: Session, kind: Kind, call_id: int, flags: int, payload: bytes
+    ) -> None:
+        """A further frame of a long answer arrived."""
+        entry = callee.serving.get(call_id)
+        if entry is None:
+            self._late(callee, call_id, flags, kind, answered=True)
+            return
+        if not entry.replied:
+            raise RemoteProtocolError(f"{kind.name} continues call {call_id}, which it never began")
+        self._answer(entry, kind, (entry.caller_call_id,), flags, payload, entry.reply_code, "")
+
+    def _answer(
+        self,
+        entry: InFlight,
+        kind: Kind,
+        fields: tuple[Any, ...],
+        flags: int,
+        payload: bytes,
+        code: int,
+        reason: str,
+    ) -> None:
+        core = self._core
+        link = entry.caller.link
+        if flags or link.queued >= link.limit:
+            if not self._admit_answer(entry, kind, flags, payload, code):
+                return
+            core.send_message(link, -entry.caller_call_id, kind, fields, payload, flags)
+            if flags & MORE:
+                return
+        else:
+            core.send(link, codec.encode(kind, fields, payload))
+        self.end(entry, code, reason)
+
+    def _admit_answer(
+        self, entry: InFlight, kind: Kind, flags: int, payload: bytes, code: int
+    ) -> bool:
+        """Check a chunk, or an answer for a caller that does not read, against its bounds."""
+        core, callee, link = self._core, entry.callee, entry.caller.link
+        if flags & (MORE | CONTINUED):
+            if not flags & CONTINUED:
+                if entry.replied:
+                    raise RemoteProtocolError(f"{kind.name} begins call {entry.id} twice")
+                entry.reply_code = code
+            entry.replied += len(payload)
+            if entry.replied > core.limits.max_message:
+                raise RemoteProtocolError(
+                    f"{kind.name} of {entry.replied:,} bytes exceeds max_message of "
+                    f"{core.limits.max_message:,}"
+                )
+        if link.queued < link.limit:
+            return True
+        if callee is not None and flags & MORE:
+            self.abandon(entry, BY_CALLER)
+        self.fail(
+            entry,
+            Code.RESOURCE_EXHAUSTED,
+            Reason.OUTBOX_FULL,
+            f"the answer of {entry.name} was dropped: {link.queued:,} bytes wait for you to read "
+            f"them, at the limit of {link.limit:,}",
+        )
+        return False
+
+    def _late(
+        self, callee: Session, call_id: int, flags: int, kind: Kind, *, answered: bool
+    ) -> None:
+        """A callee speaks of a call that has ended, or that it never got."""
+        if call_id > callee.last_issued:
+            raise RemoteProtocolError(
+                f"{kind.name} for call {call_id}, which was never issued on this connection"
+            )
+        if flags & MORE:
+            return
+        series = callee.abandoned.pop(call_id, None)
+        if answered and series is not None:
+            series.late += 1
+
+    # What callers and time say.
+
+    def cancelled(self, caller: Session, header: codec.Cancel) -> None:
+        """A caller no longer wants an answer. It gets none."""
+        entry = caller.calls.get(header.call_id)
+        if entry is None:
+            if header.call_id > caller.last_call_id:
+                raise RemoteProtocolError(f"CANCEL for call {header.call_id}, which was never made")
+            return
+        by = header.reason if header.reason in _CANCEL_CODE else BY_CALLER
+        self.abandon(entry, by)
+        self.end(entry, _CANCEL_CODE[by], _CANCEL_REASON[by])
+
+    def expire(self, call_id: int) -> None:
+        """A call's deadline has passed."""
+        entry = self._core.table.by_id.get(call_id)
+        if entry is not None:
+            now = trio.current_time()
+            spent = budget(entry, now)
+            self.abandon(entry, BY_DEADLINE)
+            self.fail(
+                entry,
+                Code.DEADLINE_EXCEEDED,
+                Reason.DEADLINE_EXCEEDED,
+                explain_budget(entry, spent),
+                maybe_executed=entry.request is None,
+                details={
+                    "allowed_ms": round((entry.deadline - entry.started) * 1e3, 3),
+                    "spent": [
+                        {"depth": depth, "call": name, "ms": round(ms, 3), "state": state}
+                        for depth, name, ms, state in spent
+                    ],
+                },
+            )
+
+    def lost(self, session: Session, unsent: Container[int]) -> list[InFlight]:
+        """A connection is gone: end the calls it made and those it served.
+
+        Args:
+            session: The connection.
+            unsent: The ids of calls of which no byte has left for it.
+
+        Returns:
+            The entries whose request never left; they can go to another instance.
+        """
+        for entry in list(session.calls.values()):
+            self.abandon(entry, BY_DISCONNECT)
+            self.end(entry, _CANCELLED, Reason.CALLER_DISCONNECTED)
+        again: list[InFlight] = []
+        for entry in list(session.serving.values()):
+            if entry.id in unsent:
+                again.append(entry)
+                continue
+            left = not entry.forwarded or session.link.discard(entry.id) < entry.forwarded
+            self.fail(
+                entry,
+                Code.UNAVAILABLE,
+                Reason.CONNECTION_LOST,
+                f"the connection to {session.name} ({session.process_id}), which served "
+                f"{entry.name}, was lost after "
+                f"{(trio.current_time() - entry.started) * 1e3:,.0f} ms",
+                maybe_executed=left,
+            )
+        return again
+
+    def stop(self, entry: InFlight) -> None:
+        """The gateway ends before the call does."""
+        sent = entry.callee is not None
+        self.abandon(entry, BY_DISCONNECT)
+        self.fail(
+            entry,
+            Code.UNAVAILABLE,
+            Reason.GATEWAY_DRAINING,
+            f"the gateway shut down {(trio.current_time() - entry.started) * 1e3:,.0f} ms after "
+            f"{entry.name} was called",
+            maybe_executed=sent,
+        )
+
+    # The two ways out of the table.
+
+    def fail(
+        self,
+        entry: InFlight,
+        code: Code,
+        reason: Reason,
+        message: str,
+        *,
+        maybe_executed: bool = True,
+        details: dict[str, Any] | None = None,
+    ) -> None:
+        """End a call with an error of the gateway's own."""
+        if entry.id not in self._core.table.by_id:
+            return
+        caller = entry.caller
+        if entry.replied:
+            caller.link.discard(-entry.caller_call_id)
+        self.send_error(
+            caller,
+            entry.caller_call_id,
+            code,
+            reason,
+            message,
+            chain=entry.chain,
+            activity_id=entry.activity_id,
+            maybe_executed=maybe_executed,
+            details=details,
+        )
+        self.end(entry, code.number, reason)
+
+    def send_error(
+        self,
+        caller: Session,
+        call_id: int,
+        code: Code,
+        reason: Reason,
+        message: str,
+        *,
+        chain: tuple[str, ...],
+        activity_id: str,
+        maybe_executed: bool = False,
+        details: dict[str, Any] | None = None,
+    ) -> None:
+        """Tell a caller that its call failed in the gateway."""
+        header = (
+            call_id,
+            code.number,
+            str(reason),
+            message,
+            MAYBE_EXECUTED if maybe_executed else 0,
+            MSGPACK,
+            None,
+            None,
+            list(chain),
+            activity_id,
+            0,
+            0,
+            None,
+        )
+        payload = encode(details) if details else b""
+        self._core.send_message(caller.link, -call_id, Kind.ERROR, header, payload, 0)
+
+    def abandon(self, entry: InFlight, by: int) -> None:
+        """Tell the callee that nobody wants this answer, unless it never heard the question."""
+        callee = entry.callee
+        if callee is None:
+            return
+        del callee.serving[entry.id]
+        entry.callee = None
+        entry.served_by = callee.process_id
+        series = entry.series.method
+        if entry.forwarded and callee.link.discard(entry.id) == entry.forwarded:
+            return
+        series.abandoned += 1
+        callee.abandoned[entry.id] = series
+        self._core.send(callee.link, codec.encode(Kind.CANCEL, (entry.id, by)))
+
+    def end(self, entry: InFlight, code: int, reason: str) -> None:
+        """Close an entry: count it, record it, and end what is still in flight below it."""
+        core = self._core
+        now = trio.current_time()
+        duration = now - entry.started
+        if not core.table.leave(entry, code, duration):
+            return
+        if entry.request is not None:
+            core.held.leave(entry)
+        series = entry.series
+        series.codes[code] += 1
+        of_method = series.method
+        of_method.in_flight -= 1
+        of_method.observe(duration)
+        callee = entry.callee
+        parent = entry.parent
+        core.recorder.append(
+            (
+                entry.id,
+                parent.id if parent is not None else 0,
+                entry.entry_id,
+                entry.trace_id,
+                entry.activity_id,
+                entry.caller.name,
+                entry.service,
+                entry.method,
+                callee.process_id if callee is not None else entry.served_by,
+                len(entry.chain),
+                entry.attempt,
+                entry.started,
+                duration,
+                code,
+                reason,
+                False,
+            )
+        )
+        if entry.children:
+            self._end_children(entry, now)
+
+    def _end_children(self, entry: InFlight, now: float) -> None:
+        for child in list((entry.children or {}).values()):
+            if child.deadline <= now:
+                by, code, reason = BY_DEADLINE, Code.DEADLINE_EXCEEDED, Reason.DEADLINE_EXCEEDED
+            else:
+                by, code, reason = BY_CALLER, Code.CANCELLED, Reason.PARENT_ENDED
+            self.abandon(child, by)
+            self.fail(
+                child,
+                code,
+                reason,
+                f"{entry.name}, inside which {child.name} was called, has ended",
+            )
+
+
+def explain_budget(entry: InFlight, spent: list[tuple[int, str, float, str]]) -> str:
+    """Say how the time of a call was spent, hop by hop."""
+    allowed = (entry.deadline - entry.started) * 1e3
+    parts = [f"{name} {ms:,.1f} ms ({state})" for _, name, ms, state in spent[:12]]
+    more = f", and {len(spent) - 12} more" if len(spent) > 12 else ""
+    return f"{entry.name} was allowed {allowed:,.1f} ms; spent: {', '.join(parts)}{more}"

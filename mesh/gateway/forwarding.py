@@ -1,0 +1,88 @@
+"""Passing a call on to the instance that was chosen: the payload untouched, the header rewritten."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from mesh.errors import Code, Reason
+from mesh.wire import codec
+from mesh.wire.codec import UNVERIFIED
+from mesh.wire.frames import Kind
+
+if TYPE_CHECKING:
+    from mesh.gateway.calls import InFlight
+    from mesh.gateway.core import Core
+    from mesh.gateway.registry import Method
+    from mesh.gateway.session import Session
+
+
+def hand_over(entry: InFlight, callee: Session) -> None:
+    """The callee serves this call from now on."""
+    call_id = entry.id
+    entry.callee = callee
+    callee.serving[call_id] = entry
+    callee.last_issued = max(callee.last_issued, call_id)
+
+
+def forward(
+    core: Core, entry: InFlight, callee: Session, header: codec.Call, flags: int, payload: bytes
+) -> None:
+    """Queue the first, mostly only, frame of a call for its callee."""
+    call_id = entry.id
+    hand_over(entry, callee)
+    parent = entry.parent
+    left = entry.deadline - trio.current_time()
+    fields = (
+        call_id,
+        parent.id if parent is not None else 0,
+        entry.entry_id,
+        int(left * 1e6) if left > 0 else 0,
+        header.trace_id,
+        header.span_id,
+        header.trace_flags,
+        header.attempt,
+        header.service,
+        header.method,
+        header.encoding,
+        header.options if entry.verified else header.options | UNVERIFIED,
+        header.metadata,
+        entry.activity_id,
+        entry.chain,
+        core.instance,
+        entry.caller.name,
+        None,
+    )
+    frame = codec.encode(Kind.CALL, fields, payload, flags)
+    if flags:
+        entry.forwarded = 1
+        core.send_bulk(callee.link, call_id, frame)
+    else:
+        core.send(callee.link, frame)
+
+
+def forward_more(core: Core, entry: InFlight, callee: Session, flags: int, payload: bytes) -> None:
+    """Queue a further frame of a long call."""
+    entry.forwarded += 1
+    core.send_bulk(callee.link, entry.id, codec.encode(Kind.CALL, (entry.id,), payload, flags))
+
+
+def overloaded(method: Method, limit: int) -> tuple[Code, Reason, str]:
+    """Why no instance can take one more call."""
+    return (
+        Code.RESOURCE_EXHAUSTED,
+        Reason.OVERLOADED,
+        f"every instance of {method.full_name} ({len(method.instances)}) has {limit:,} calls in "
+        "flight, the limit max_in_flight; start more instances, or call less",
+    )
+
+
+def outbox_full(name: str, callee: Session) -> tuple[Code, Reason, str]:
+    """Why the chosen instance cannot take one more frame."""
+    return (
+        Code.RESOURCE_EXHAUSTED,
+        Reason.OUTBOX_FULL,
+        f"{callee.link.queued:,} bytes wait for {callee.name}, which serves {name}, at the limit "
+        f"of {callee.link.limit:,}: it does not read fast enough",
+    )

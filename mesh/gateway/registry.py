@@ -1,0 +1,187 @@
+"""The registry: which connected peers serve which methods, and which did so a moment ago."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any
+
+from mesh.errors import RemoteProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mesh.gateway.session import Session
+    from mesh.limits import Limits
+    from mesh_telemetry import CallMetrics, CallSeries
+
+RESERVED = "mesh"
+"""The gateway's own service; no peer may serve it."""
+
+
+class Method:
+    """One method of one service, and who serves it."""
+
+    __slots__ = ("_metrics", "_series", "full_name", "gone_at", "instances", "method", "service")
+
+    def __init__(self, service: str, method: str, metrics: CallMetrics) -> None:
+        self.service = service
+        self.method = method
+        self.full_name = f"{service}.{method}"
+        self.instances: list[Session] = []
+        self.gone_at: float | None = None
+        self._metrics = metrics
+        self._series: dict[str, CallSeries] = {}
+
+    def series(self, caller: str) -> CallSeries:
+        """The counters of calls from this caller."""
+        series = self._series.get(caller)
+        if series is None:
+            series = self._metrics.series(caller, self.service, self.method)
+            if len(self._series) < 10_000:
+                self._series[caller] = series
+        return series
+
+
+class Service:
+    """One service: its version, metadata and instances."""
+
+    __slots__ = ("instances", "methods", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.methods: dict[str, Method] = {}
+        self.instances: dict[Session, Registration] = {}
+
+
+class Registration:
+    """What one instance said when it registered a service."""
+
+    __slots__ = ("metadata", "methods", "version")
+
+    def __init__(self, version: str, metadata: dict[str, str]) -> None:
+        self.version = version
+        self.metadata = metadata
+        self.methods: dict[str, dict[str, Any]] = {}
+
+
+class Registry:
+    """All services. Methods that nobody serves are remembered for ``service_memory`` seconds."""
+
+    def __init__(self, limits: Limits, metrics: CallMetrics) -> None:
+        self._limits = limits
+        self._metrics = metrics
+        self.services: dict[str, Service] = {}
+        self.methods: dict[tuple[str, str], Method] = {}
+
+    def add(
+        self,
+        session: Session,
+        service_name: str,
+        version: str,
+        methods: dict[str, dict[str, Any]],
+        metadata: dict[str, str],
+    ) -> None:
+        """A peer serves these methods from now on; those it served before stay.
+
+        Raises:
+            RemoteProtocolError: The name is the gateway's own, or there are too many methods.
+        """
+        if service_name == RESERVED and not session.internal:
+            raise RemoteProtocolError(
+                f"service name {RESERVED!r} is the gateway's own; choose another"
+            )
+        if len(self.methods) + len(methods) > self._limits.max_methods:
+            raise RemoteProtocolError(
+                f"{len(self.methods) + len(methods):,} methods in this mesh exceed max_methods "
+                f"of {self._limits.max_methods:,}"
+            )
+        service = self.services.get(service_name)
+        if service is None:
+            service = self.services[service_name] = Service(service_name)
+        registration = service.instances.get(session)
+        if registration is None:
+            registration = service.instances[session] = Registration(version, metadata)
+        registration.version, registration.metadata = version, metadata
+        for name, options in methods.items():
+            method = service.methods.get(name)
+            if method is None:
+                method = Method(service_name, name, self._metrics)
+                service.methods[name] = self.methods[service_name, name] = method
+            registration.methods[name] = options
+            method.gone_at = None
+            if session not in method.instances:
+                method.instances.append(session)
+        session.services[service_name] = registration
+
+    def remove(self, session: Session, service_name: str, names: Iterable[str] = ()) -> None:
+        """A peer no longer serves these methods, or with none named the whole service."""
+        service = self.services.get(service_name)
+        registration = session.services.get(service_name)
+        if service is None or registration is None:
+            return
+        for name in tuple(names) or tuple(registration.methods):
+            registration.methods.pop(name, None)
+            method = service.methods.get(name)
+            if method is not None and session in method.instances:
+                method.instances.remove(session)
+                if not method.instances:  # told so, hence not expected back
+                    self._forget(method)
+        if not registration.methods:
+            del session.services[service_name]
+            del service.instances[session]
+
+    def withdraw(self, session: Session, now: float) -> None:
+        """A peer leaves or is about to: it gets no more calls, but its services are expected back."""
+        for service_name, registration in session.services.items():
+            service = self.services[service_name]
+            service.instances.pop(session, None)
+            for name in registration.methods:
+                method = service.methods[name]
+                if session in method.instances:
+                    method.instances.remove(session)
+                    if not method.instances:
+                        method.gone_at = now
+        session.services = {}
+
+    def sweep(self, now: float) -> None:
+        """Forget what has been gone for longer than it is expected back."""
+        memory = self._limits.service_memory
+        for method in list(self.methods.values()):
+            if method.gone_at is not None and now - method.gone_at > memory:
+                self._forget(method)
+
+    def _forget(self, method: Method) -> None:
+        self.methods.pop((method.service, method.method), None)
+        service = self.services.get(method.service)
+        if service is not None:
+            service.methods.pop(method.method, None)
+            if not service.methods:
+                self.services.pop(method.service, None)
+
+    def is_expected(self, service_name: str, method: Method | None, now: float) -> bool:
+        """Whether a method that nobody serves should be there soon."""
+        memory = self._limits.service_memory
+        if method is not None:
+            return method.gone_at is not None and now - method.gone_at <= memory
+        service = self.services.get(service_name)
+        return service is not None and not service.instances
+
+    def explain_missing(self, service_name: str, method_name: str) -> tuple[bool, str]:
+        """Whether the service itself is missing, and a message with the nearest known names."""
+        service = self.services.get(service_name)
+        if service is None:
+            known = [name for name in self.services if name != RESERVED]
+            hint = _nearest(service_name, known) or (
+                f"; registered are {', '.join(sorted(known)[:8])}" if known else ""
+            )
+            return True, f"no service {service_name[:128]!r} is registered{hint}"
+        hint = _nearest(method_name, service.methods)
+        return False, (
+            f"service {service_name!r} has no method {method_name[:128]!r}{hint}"
+            f"; it has {', '.join(sorted(service.methods)[:8])}"
+        )
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name[:128], list(known)[:1000], n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

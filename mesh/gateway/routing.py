@@ -1,0 +1,264 @@
+"""Where a call goes: allowed? time left? depth and visits in bounds? which instance?
+
+A refused call is answered at once, with its reason and numbers. An accepted one enters the in-flight
+table and its frames are passed on, the payload untouched. A call for a service that should be there
+soon waits in the table.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from mesh.errors import Code, Reason, RemoteProtocolError
+from mesh.gateway.balancing import pick
+from mesh.gateway.calls import InFlight
+from mesh.gateway.forwarding import forward, forward_more, hand_over, outbox_full, overloaded
+from mesh.gateway.waiting import WaitingCalls
+from mesh.timers import Timers
+from mesh.wire import codec
+from mesh.wire.codec import DETACHED
+from mesh_telemetry.names import OTHER
+
+if TYPE_CHECKING:
+    from mesh.gateway.core import Core
+    from mesh.gateway.endings import Endings
+    from mesh.gateway.registry import Method
+    from mesh.gateway.session import Session
+
+
+class Router:
+    """Routes the calls of one gateway."""
+
+    def __init__(self, core: Core, endings: Endings) -> None:
+        self._core = core
+        self._endings = endings
+        self.deadlines = Timers(core.table.by_id, endings.expire, core.flush)
+        self.waiting = WaitingCalls(core, endings)
+
+    def call(self, caller: Session, header: codec.Call, flags: int, payload: bytes) -> None:
+        """A CALL arrived."""
+        core = self._core
+        call_id = header.call_id
+        if call_id <= caller.last_call_id:
+            raise RemoteProtocolError(
+                f"CALL {call_id} does not rise above {caller.last_call_id}, the one before it"
+            )
+        caller.last_call_id = call_id
+        now = trio.current_time()
+        deadline = now + header.timeout_us * 1e-6
+        method = core.registry.methods.get((header.service, header.method))
+        link = method.full_name if method is not None else f"{header.service}.{header.method}"[:257]
+
+        parent: InFlight | None = None
+        verified = True
+        if header.parent_id:
+            parent = core.table.by_id.get(header.parent_id)
+            if header.gateway is not None and header.gateway != core.instance:
+                parent = None
+            elif parent is not None and parent.callee is not caller:
+                served_by = parent.callee.process_id if parent.callee is not None else ""
+                if served_by != caller.process_id:
+                    self._refuse(caller, header, (link,), Code.PERMISSION_DENIED, Reason.PARENT_FOREIGN,
+                        f"call {header.parent_id} is not served by {caller.name}, so nothing can "
+                        "be called on its behalf", method)  # fmt: skip
+                    return
+        if parent is not None:
+            chain = (*parent.chain, link)
+            activity_id, entry_id = parent.activity_id, parent.entry_id
+            verified = parent.verified
+            if header.options & DETACHED:
+                parent = None
+            elif parent.deadline < deadline:
+                deadline = parent.deadline
+        elif header.parent_id and header.chain is None:
+            self._refuse(caller, header, (link,), Code.FAILED_PRECONDITION, Reason.PARENT_ENDED,
+                f"the call inside which {link} was called has ended; start work that outlives its "
+                "call inside mesh.detached()", method)  # fmt: skip
+            return
+        else:
+            entry_id = 0
+            activity_id = header.activity_id or header.trace_id.hex()
+            if header.chain is None:
+                chain = (link,)
+            else:
+                chain = (*header.chain, link)
+                verified = False
+
+        limits = core.limits
+        if len(chain) > 1:
+            if len(chain) > limits.max_depth:
+                self._refuse(caller, header, chain, Code.FAILED_PRECONDITION, Reason.DEPTH_EXCEEDED,
+                    f"depth {len(chain)} exceeds max_depth {limits.max_depth}", method)  # fmt: skip
+                return
+            visits = chain.count(link)
+            if visits > limits.max_visits:
+                self._refuse(caller, header, chain, Code.FAILED_PRECONDITION, Reason.LOOP_DETECTED,
+                    f"visit {visits} of {link} exceeds max_visits {limits.max_visits}; the cycle is "
+                    f"{' > '.join(_cycle(chain))}", method)  # fmt: skip
+                return
+        if deadline <= now:
+            self._refuse(caller, header, chain, Code.DEADLINE_EXCEEDED, Reason.DEADLINE_EXCEEDED,
+                f"no time was left when {link} was called", method)  # fmt: skip
+            return
+        if core.draining and parent is None:
+            self._refuse(caller, header, chain, Code.UNAVAILABLE, Reason.GATEWAY_DRAINING,
+                "the gateway is shutting down and takes no new calls", method)  # fmt: skip
+            return
+
+        callee: Session | None = None
+        if method is not None and method.instances:
+            callee = pick(method.instances, limits.max_in_flight)
+            if callee is None:
+                self._refuse(
+                    caller, header, chain, *overloaded(method, limits.max_in_flight), method
+                )
+                return
+            if callee.link.queued >= callee.link.limit:
+                self._refuse(caller, header, chain, *outbox_full(link, callee), method)
+                return
+        elif not self.waiting.may_wait(header, method, now, len(payload)):
+            self._refuse(caller, header, chain, *self._missing(header), method)
+            return
+
+        series = method.series(caller.name) if method is not None else core.metrics.series(
+            caller.name, OTHER, OTHER
+        )  # fmt: skip
+        table = core.table
+        new_id = table.next_id()
+        entry = InFlight(
+            id=new_id,
+            caller=caller,
+            caller_call_id=call_id,
+            service=header.service,
+            method=header.method,
+            series=series,
+            parent=parent,
+            entry_id=entry_id or new_id,
+            chain=chain,
+            activity_id=activity_id,
+            trace_id=header.trace_id,
+            attempt=header.attempt,
+            deadline=deadline,
+            started=now,
+            verified=verified,
+            received=len(payload) if flags else 0,
+        )
+        table.enter(entry)
+        series.method.in_flight += 1
+        self.deadlines.add(deadline, new_id)
+        if callee is None:
+            self.waiting.enter(entry, header, flags, payload)
+        else:
+            forward(core, entry, callee, header, flags, payload)
+
+    def continued(self, caller: Session, call_id: int, flags: int, payload: bytes) -> None:
+        """A further frame of a long CALL arrived."""
+        core = self._core
+        entry = caller.calls.get(call_id)
+        if entry is None:
+            if call_id > caller.last_call_id:
+                raise RemoteProtocolError(f"CALL continues call {call_id}, which it never began")
+            return  # refused or ended meanwhile
+        if not entry.received:
+            raise RemoteProtocolError(f"CALL continues call {call_id}, which had come whole")
+        entry.received += len(payload)
+        if entry.received > core.limits.max_message:
+            raise RemoteProtocolError(
+                f"CALL of {entry.received:,} bytes exceeds max_message of "
+                f"{core.limits.max_message:,}"
+            )
+        callee = entry.callee
+        if callee is None:
+            self.waiting.hold(entry, flags, payload)
+        elif callee.link.queued >= callee.link.limit:
+            code, reason, message = outbox_full(entry.name, callee)
+            self._endings.abandon(entry, codec.BY_CALLER)
+            self._endings.fail(entry, code, reason, message)
+        else:
+            forward_more(core, entry, callee, flags, payload)
+
+    def reroute(self, entry: InFlight, frame: bytes) -> None:
+        """Send a call to another instance, since its frame never left for the one that is lost."""
+        lost = entry.callee
+        if lost is not None:
+            del lost.serving[entry.id]
+        entry.callee = None
+        method = self._core.registry.methods.get((entry.service, entry.method))
+        callee = (
+            pick(method.instances, self._core.limits.max_in_flight)
+            if method is not None and method.instances
+            else None
+        )
+        if callee is None or callee.link.full:
+            self._endings.fail(entry, Code.UNAVAILABLE, Reason.CONNECTION_LOST,
+                f"the connection to the instance of {entry.service} was lost before the call left "
+                "the gateway, and no other instance can take it", maybe_executed=False)  # fmt: skip
+            return
+        hand_over(entry, callee)
+        self._core.send(callee.link, frame)
+
+    # Refusals.
+
+    def _missing(self, header: codec.Call) -> tuple[Code, Reason, str]:
+        no_service, message = self._core.registry.explain_missing(header.service, header.method)
+        if no_service:
+            return Code.NOT_FOUND, Reason.SERVICE_NOT_FOUND, message
+        service = self._core.registry.services[header.service]
+        if header.method in service.methods:
+            return Code.UNAVAILABLE, Reason.NO_INSTANCE, (
+                f"no instance of {header.service}.{header.method} is connected, and "
+                f"{len(self.waiting):,} calls wait already"
+            )  # fmt: skip
+        return Code.UNIMPLEMENTED, Reason.METHOD_NOT_FOUND, message
+
+    def _refuse(
+        self,
+        caller: Session,
+        header: codec.Call,
+        chain: tuple[str, ...],
+        code: Code,
+        reason: Reason,
+        message: str,
+        method: Method | None,
+    ) -> None:
+        core = self._core
+        service, name = (method.service, method.method) if method is not None else (OTHER, OTHER)
+        core.metrics.series(caller.name, service, name).codes[code.number] += 1
+        core.counters.reject(core.metrics.caller(caller.name), service, str(reason))
+        activity_id = header.activity_id or header.trace_id.hex()
+        parent = core.table.by_id.get(header.parent_id) if header.parent_id else None
+        if parent is not None:
+            activity_id = parent.activity_id
+        call_id = core.table.next_id()
+        core.recorder.append(
+            (
+                call_id,
+                header.parent_id,
+                parent.entry_id if parent is not None else call_id,
+                header.trace_id,
+                activity_id,
+                caller.name,
+                header.service[:128],
+                header.method[:128],
+                "",
+                len(chain),
+                header.attempt,
+                trio.current_time(),
+                0.0,
+                code.number,
+                str(reason),
+                True,
+            )
+        )
+        self._endings.send_error(
+            caller, header.call_id, code, reason, message, chain=chain, activity_id=activity_id
+        )
+
+
+def _cycle(chain: tuple[str, ...]) -> tuple[str, ...]:
+    """The shortest piece at the chain's end that leads from a method back to itself."""
+    last = len(chain) - 1
+    before = max(index for index in range(last) if chain[index] == chain[last])
+    return chain[before:]

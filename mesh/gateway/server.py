@@ -1,0 +1,245 @@
+"""The gateway: accepts connections, lives, drains and ends."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+from typing import TYPE_CHECKING, Self
+
+import trio
+
+from mesh.errors import UsageError
+from mesh.gateway.builtin import serve_builtin
+from mesh.gateway.core import Core
+from mesh.gateway.endings import Endings
+from mesh.gateway.figures import Figures
+from mesh.gateway.routing import Router
+from mesh.gateway.session import Session
+from mesh.groups import single_exception
+from mesh.limits import Limits
+from mesh.process import Process
+from mesh.transport import Address, Link, Listener, SocketLink
+from mesh.wire import codec
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+log = logging.getLogger("mesh.gateway")
+
+SLICE = 50
+"""Sessions that one step of the pulse looks after before other tasks may run."""
+
+
+class Gateway:
+    """The hub of a mesh. It stands for its own address: ``mesh.connect("x", gateway=gateway)``.
+
+    Use it as an async context manager, or call :meth:`serve`.
+
+    Args:
+        listen: Addresses to accept peers at: ``unix:PATH``, ``tcp:HOST:PORT``. None is fine for a
+            mesh within one process.
+        admin: ``HOST:PORT`` of the HTTP server with ``/metrics`` and ``/healthz``; None for none.
+        limits: The limits of this gateway and its peers.
+        process: Identity and randomness; for simulators.
+
+    Example:
+        >>> async with mesh.Gateway() as gateway:
+        ...     async with mesh.connect("orders", gateway=gateway) as client: ...
+    """
+
+    def __init__(
+        self,
+        *,
+        listen: Sequence[str] = (),
+        admin: str | None = None,
+        limits: Limits | None = None,
+        process: Process | None = None,
+    ) -> None:
+        self.limits = limits or Limits()
+        self._process = process or Process()
+        self._listen = [Address.parse(text) for text in listen]
+        self._admin = admin
+        self._core: Core | None = None
+        self._nursery: trio.Nursery | None = None
+        self._listeners: list[Listener] = []
+        self._stack = contextlib.AsyncExitStack()
+        self._drain_wanted = trio.Event()
+        self._last_session = 0
+        self.admin_address: str | None = None
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where it listens, with the ports that were taken for port 0."""
+        return [str(listener.address) for listener in self._listeners]
+
+    @property
+    def instance(self) -> str:
+        """The process-lifetime id of this gateway."""
+        return self._process.id
+
+    async def __aenter__(self) -> Self:
+        await self._stack.enter_async_context(self._running())
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._stack.aclose()
+
+    @contextlib.asynccontextmanager
+    async def _running(self) -> AsyncIterator[None]:
+        with single_exception():
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self.serve)
+                try:
+                    yield
+                finally:
+                    nursery.cancel_scope.cancel()
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until drained or cancelled; ``task_status`` tells when peers can connect.
+
+        Raises:
+            AddressInUse: Another process listens at one of the addresses.
+            OSError: An address cannot be listened at.
+            UsageError: This gateway runs or ran already.
+        """
+        if self._core is not None:
+            raise UsageError("a Gateway runs once; make a new one")
+        core = self._core = Core(self.limits, self._process)
+        endings = Endings(core)
+        self._endings, self._router = endings, Router(core, endings)
+        self._figures = Figures(core)
+        try:
+            for address in self._listen:
+                self._listeners.append(await Listener.bind(address))
+            with single_exception():
+                async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
+                    nursery.start_soon(self._router.deadlines.run)
+                    nursery.start_soon(self._router.waiting.timers.run)
+                    nursery.start_soon(self._pulse)
+                    await nursery.start(serve_builtin, self)
+                    if self._admin is not None:
+                        from mesh.gateway.admin import admin_app, serve_admin  # noqa: PLC0415 - slow
+
+                        app = admin_app(
+                            metrics=self._figures.exposition.render,
+                            not_ready=lambda: "draining" if core.draining else None,
+                        )
+                        self.admin_address = await nursery.start(serve_admin, self._admin, app)
+                    for listener in self._listeners:
+                        nursery.start_soon(self._accept, listener)
+                    task_status.started()
+                    await self._drain_wanted.wait()
+                    await self._drain(core)
+                    nursery.cancel_scope.cancel()
+        finally:
+            for listener in self._listeners:
+                listener.close()
+            self._nursery = None
+
+    async def dial(self, limit: int) -> Link:
+        """Open a connection within this process.
+
+        Raises:
+            ConnectionRefusedError: The gateway does not run.
+        """
+        return self._dial(limit, internal=False)
+
+    def _dial(self, limit: int, *, internal: bool) -> Link:
+        ours, theirs = socket.socketpair()
+        try:
+            self.attach(SocketLink(ours, self.limits.max_outbox, "in process"), internal=internal)
+        except ConnectionRefusedError:
+            ours.close()
+            theirs.close()
+            raise
+        return SocketLink(theirs, limit, "in process")
+
+    def attach(self, link: Link, *, internal: bool = False) -> None:
+        """Serve a peer at the other end of a link.
+
+        Raises:
+            ConnectionRefusedError: The gateway does not run.
+        """
+        if self._nursery is None or self._core is None:
+            raise ConnectionRefusedError("this Gateway does not run; use `async with gateway`")
+        self._last_session += 1
+        session = Session(
+            self._core, self._router, self._endings, link, self._last_session, internal=internal
+        )
+        self._nursery.start_soon(session.run)
+
+    def drain(self) -> None:
+        """Take no new calls, let those in flight end, then stop. Returns at once."""
+        self._drain_wanted.set()
+
+    async def _accept(self, listener: Listener) -> None:
+        core = self.core
+        while True:
+            try:
+                sock = await listener.accept()
+            except trio.ClosedResourceError:
+                return
+            except OSError as fault:
+                log.error("cannot accept connections at %s: %s", listener.address, fault)  # noqa: TRY400
+                await trio.sleep(0.1)  # out of files: others must end first
+                continue
+            link = SocketLink(sock, self.limits.max_outbox, str(listener.address))
+            if len(core.sessions) >= self.limits.max_connections:
+                core.counters.connections_refused += 1
+                reason = f"{len(core.sessions):,} connections are the limit max_connections"
+                link.put(codec.encode_header(codec.GoAway(reason, 0)))
+                link.flush()
+                await link.aclose()
+                continue
+            self.attach(link)
+
+    @property
+    def core(self) -> Core:
+        """The state shared by this gateway's rooms.
+
+        Raises:
+            UsageError: The gateway has not been started.
+        """
+        if self._core is None:
+            raise UsageError("this Gateway has not been started")
+        return self._core
+
+    async def _pulse(self) -> None:
+        """Heartbeats to all peers, judgement of theirs, forgetting of what is gone."""
+        core, interval, sequence = self.core, self.limits.heartbeat, 0
+        while True:
+            due = trio.current_time() + interval
+            await trio.sleep_until(due)
+            core.loop_lag = trio.current_time() - due
+            core.usage = core.process.usage()
+            sequence += 1
+            core.registry.sweep(trio.current_time())
+            for index, session in enumerate(list(core.sessions.values())):
+                if session.id in core.sessions:
+                    session.beat(sequence, core.loop_lag)
+                if index % SLICE == SLICE - 1:
+                    await trio.lowlevel.checkpoint()
+
+    async def _drain(self, core: Core) -> None:
+        core.draining = True
+        for listener in self._listeners:
+            listener.close()
+        limit = self.limits.drain
+        log.info("draining: %d calls in flight, %d peers", len(core.table), len(core.sessions))
+        goaway = codec.encode_header(codec.GoAway("the gateway is shutting down", int(limit * 1e6)))
+        for session in list(core.sessions.values()):
+            if not session.internal:
+                core.send(session.link, goaway)
+        core.flush()
+        with trio.move_on_after(limit):
+            await core.table.wait_empty()
+        left = len(core.table)
+        for entry in list(core.table.by_id.values()):
+            self._endings.stop(entry)
+        core.flush()
+        with trio.move_on_after(1.0):
+            for session in list(core.sessions.values()):
+                await session.link.wait_below(0)
+        log.info("drained: %d calls routed, %d ended by the drain", core.table.last_id, left)

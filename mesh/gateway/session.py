@@ -1,0 +1,358 @@
+"""One connection of a gateway: handshake, frames in, life signs, the end."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import trio
+
+from mesh import _version
+from mesh.errors import Code, Reason, RemoteProtocolError
+from mesh.wire import codec
+from mesh.wire.codec import PING, PONG, PROTOCOL_VERSION
+from mesh.wire.connection import Connection, Role
+from mesh.wire.frames import CONTINUED, PREFIX, Kind
+
+if TYPE_CHECKING:
+    from mesh.gateway.calls import InFlight
+    from mesh.gateway.core import Core
+    from mesh.gateway.endings import Endings
+    from mesh.gateway.registry import Registration
+    from mesh.gateway.routing import Router
+    from mesh.transport import Link
+    from mesh_telemetry import MethodSeries
+
+log = logging.getLogger("mesh.gateway")
+
+FLUSH_EVERY = 16
+"""Frames handled before what they caused is sent, so that the next process starts while this one
+still works."""
+
+HEALTHY, LATE, UNRESPONSIVE = 0, 1, 2
+HEALTH_NAMES = ("healthy", "late", "unresponsive")
+
+
+class Session:
+    """One connected peer.
+
+    Attributes:
+        name: What the peer calls itself.
+        process_id: The peer's process-lifetime id.
+        calls: Calls that it made and that are in flight, by its own ids.
+        serving: Calls that it serves, by the gateway's ids.
+        abandoned: Calls that it was told to stop and has not yet acknowledged.
+        last_call_id: The highest id of a call that it made.
+        last_issued: The highest id of a call that it was handed.
+        services: What it has registered.
+        health: HEALTHY, LATE or UNRESPONSIVE, by its heartbeats.
+        picked: When balancing last chose it, as a rising number.
+    """
+
+    def __init__(
+        self, core: Core, router: Router, endings: Endings, link: Link, id_: int, *, internal: bool
+    ) -> None:
+        self.id = id_
+        self.link = link
+        self.internal = internal
+        self.name = "?"
+        self.process_id = ""
+        self.metadata: dict[str, str] = {}
+        self.calls: dict[int, InFlight] = {}
+        self.serving: dict[int, InFlight] = {}
+        self.abandoned: dict[int, MethodSeries] = {}
+        self.last_call_id = 0
+        self.last_issued = 0
+        self.services: dict[str, Registration] = {}
+        self.health = HEALTHY
+        self.picked = 0
+        self.draining = False
+        self.tracebacks = not link.is_tcp or _is_loopback(link.address)
+        self.connected_at = self.last_heartbeat = self.last_received = trio.current_time()
+        self.heartbeat: codec.Heartbeat | None = None
+        self.pings: dict[int, tuple[float, trio.Event, list[float]]] = {}
+        self._core = core
+        self._router = router
+        self._endings = endings
+        self._connection = Connection(Role.GATEWAY, core.limits)
+        self._expelled: str | None = None
+        self._scope = trio.CancelScope()
+
+    @property
+    def load(self) -> int:
+        """Calls that the peer works on, those included that it has not yet stopped."""
+        return len(self.serving) + len(self.abandoned)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the handshake is done."""
+        return bool(self.process_id)
+
+    async def run(self) -> None:
+        """Serve the connection until it ends. Faults of the peer end only this connection."""
+        core = self._core
+        async with trio.open_nursery() as nursery:
+            self._scope = nursery.cancel_scope
+            nursery.start_soon(self.link.write_loop)
+            fault: str | None = None
+            try:
+                with trio.move_on_after(core.limits.handshake) as limit:
+                    pending = await self._handshake()
+                if limit.cancelled_caught:
+                    fault = f"no HELLO within {core.limits.handshake:g} s"
+                elif pending is not None:
+                    await self._read(pending)
+            except RemoteProtocolError as error:
+                fault = str(error)
+            except Exception as error:
+                # A bug of this gateway: it must not disturb the other connections.
+                log.exception("internal error while serving %s", self.name)
+                fault = f"internal error of the gateway: {type(error).__name__}"
+            finally:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + 0.5):
+                    await self._finish(fault)
+                nursery.cancel_scope.cancel()
+
+    async def _handshake(self) -> bytes | None:
+        """Read until HELLO is here; returns nothing when the peer left before."""
+        connection = self._connection
+        while True:
+            data = await self.link.receive()
+            if not data:
+                return None
+            for _, _, header, _ in connection.receive(data):
+                if not self.is_open:
+                    self._welcome(header)
+                else:
+                    raise RemoteProtocolError("frames follow HELLO before WELCOME was read")
+            if self.is_open:
+                return b""
+
+    def _welcome(self, hello: codec.Hello) -> None:
+        core, limits = self._core, self._core.limits
+        if abs(hello.protocol_version - PROTOCOL_VERSION) > 1:
+            raise RemoteProtocolError(
+                f"protocol version {hello.protocol_version} is too far from this gateway's "
+                f"{PROTOCOL_VERSION}; upgrade the older side"
+            )
+        self.name, self.process_id = hello.name, hello.process_id
+        self.metadata = hello.metadata
+        self._connection.open()
+        core.sessions[self.id] = self
+        core.counters.connections_opened += 1
+        welcome = codec.Welcome(
+            protocol_version=PROTOCOL_VERSION,
+            gateway=core.instance,
+            session_id=self.id,
+            metadata={},
+            limits={
+                "call_timeout_us": int(limits.call_timeout * 1e6),
+                "drain_us": int(limits.drain * 1e6),
+                "heartbeat_us": int(limits.heartbeat * 1e6),
+                "max_chunk": limits.max_chunk,
+                "max_header": limits.max_header,
+                "max_in_flight": limits.max_in_flight,
+                "max_message": limits.max_message,
+                "service_wait_us": int(limits.service_wait * 1e6),
+                "silent_after": limits.silent_after,
+            },
+            features=["tracebacks"] if self.tracebacks else [],
+            implementation=f"spanmesh/{_version.__version__}",
+        )
+        self.link.put(codec.encode_header(welcome))
+        if core.draining:
+            self.link.put(codec.encode_header(codec.GoAway("the gateway is shutting down", 0)))
+        self.link.flush()
+        if not self.internal:
+            log.info(
+                "peer %s (%s) connected from %s", self.name, self.process_id, self.link.address
+            )
+
+    async def _read(self, data: bytes) -> None:
+        core, link = self._core, self.link
+        connection = self._connection
+        router, endings = self._router, self._endings
+        high, low = link.limit // 4, link.limit // 16
+        while True:
+            handled = 0
+            for kind, flags, header, payload in connection.receive(data):
+                if kind == 5:  # CALL
+                    if flags & CONTINUED:
+                        router.continued(self, header.call_id, flags, payload)
+                    else:
+                        router.call(self, header, flags, payload)
+                elif kind == 6:  # RESULT
+                    if flags & CONTINUED:
+                        endings.continued(self, Kind.RESULT, header.call_id, flags, payload)
+                    else:
+                        endings.result(self, header, flags, payload)
+                else:
+                    self._rare(kind, flags, header, payload)
+                handled += 1
+                if handled == FLUSH_EVERY:
+                    handled = 0
+                    core.flush()
+            core.flush()
+            if link.queued > high and self.calls:
+                # Its own replies pile up unread: take no further calls from it until it reads.
+                await link.wait_below(low)
+            data = await link.receive()
+            if not data:
+                return
+            self.last_received = trio.current_time()
+
+    def _rare(self, kind: int, flags: int, header: codec.Header, payload: bytes) -> None:
+        core = self._core
+        match header:
+            case codec.Error():
+                self._endings.error(self, header, flags, payload)
+            case codec.Cancel():
+                self._endings.cancelled(self, header)
+            case codec.Heartbeat():
+                self._heard(header)
+            case codec.Register():
+                if self.draining:
+                    return
+                core.registry.add(
+                    self, header.service, header.version, header.methods, header.metadata
+                )
+                self._router.waiting.resume(header.service)
+                log.debug("peer %s serves %s", self.name, header.service)
+            case codec.Unregister():
+                core.registry.remove(self, header.service, header.methods)
+            case codec.GoAway():
+                self.draining = True
+                core.registry.withdraw(self, trio.current_time())
+                core.send(self.link, codec.encode_header(codec.GoAway("goodbye", 0)))
+            case codec.Reference():
+                if flags & CONTINUED:
+                    self._endings.continued(self, Kind(kind), header.call_id, flags, payload)
+                else:
+                    self._endings.send_error(
+                        self,
+                        header.call_id,
+                        Code.UNIMPLEMENTED,
+                        Reason.UNSUPPORTED,
+                        f"{Kind(kind).name}: streams are not supported by this gateway",
+                        chain=(),
+                        activity_id="",
+                    )
+            case _:
+                pass  # SPANS: nothing was asked to be kept
+
+    # Life signs.
+
+    def _heard(self, heartbeat: codec.Heartbeat) -> None:
+        now = trio.current_time()
+        if heartbeat.flag == PONG:
+            waiting = self.pings.pop(heartbeat.sequence, None)
+            if waiting is not None:
+                started, event, result = waiting
+                result.append(now - started)
+                event.set()
+            return
+        self.last_heartbeat = now
+        self.health = HEALTHY
+        self.heartbeat = heartbeat
+        if heartbeat.flag == PING:
+            self._core.send(self.link, self._beat(PONG, heartbeat.sequence))
+
+    def _beat(self, flag: int, sequence: int, loop_lag: float = 0.0) -> bytes:
+        core = self._core
+        usage = core.usage
+        lag = max(0, int(loop_lag * 1e6))
+        return codec.encode_header(
+            codec.Heartbeat(
+                sequence, flag, lag, len(core.table), self.link.queued, usage.memory, usage.cpu_us
+            )
+        )
+
+    def beat(self, sequence: int, loop_lag: float) -> None:
+        """Send a heartbeat, and judge the peer by its own."""
+        limits = self._core.limits
+        now = trio.current_time()
+        missed = (now - self.last_heartbeat) / limits.heartbeat - 1
+        before = self.health
+        self.health = (
+            UNRESPONSIVE
+            if missed >= limits.unresponsive_after
+            else LATE
+            if missed >= limits.late_after
+            else HEALTHY
+        )
+        if self.health != before:
+            log.warning(
+                "peer %s (%s) is %s: no heartbeat for %.1f s",
+                self.name,
+                self.process_id,
+                HEALTH_NAMES[self.health],
+                now - self.last_heartbeat,
+            )
+        silent = now - self.last_received
+        if self.link.is_tcp and silent > limits.silent_after * limits.heartbeat:
+            self.expel(f"silent for {silent:.0f} s")
+            return
+        self.link.put(self._beat(codec.BEAT, sequence, loop_lag))
+        self.link.flush()
+
+    async def ping(self, token: int) -> float:
+        """The round trip to the peer's event loop, in seconds."""
+        result: list[float] = []
+        event = trio.Event()
+        self.pings[token] = (trio.current_time(), event, result)
+        try:
+            self.link.put(self._beat(PING, token))
+            self.link.flush()
+            await event.wait()
+        finally:
+            self.pings.pop(token, None)
+        return result[0]
+
+    # The end.
+
+    def expel(self, reason: str) -> None:
+        """Close the connection from this side."""
+        self._expelled = reason
+        self._scope.cancel()
+
+    def _take_unsent(self) -> dict[int, bytes]:
+        """Take what waits, and return the whole CALL frames of which no byte has left, by call id."""
+        found: dict[int, bytes] = {}
+        for frame in self.link.take_unsent():
+            _, kind, flags, size = PREFIX.unpack_from(frame)
+            if kind == Kind.CALL and not flags:
+                header = codec.decode(kind, flags, frame[PREFIX.size : PREFIX.size + size])
+                found[header.call_id] = frame
+        return found
+
+    async def _finish(self, fault: str | None) -> None:
+        core = self._core
+        was_open = core.sessions.pop(self.id, None) is not None
+        self._connection.close()
+        core.registry.withdraw(self, trio.current_time())
+        unsent = self._take_unsent()
+        for entry in self._endings.lost(self, unsent):
+            self._router.reroute(entry, unsent[entry.id])
+        core.flush()
+        if was_open:
+            core.counters.connections_closed += 1
+        else:
+            core.counters.connections_refused += 1
+        if fault is not None:
+            core.counters.protocol_errors += 1
+            log.warning("closed %s (%s): %s", self.name, self.link.address, fault)
+            self.link.put(codec.encode_header(codec.GoAway(fault[:1000], 0)))
+            self.link.flush()
+            await self.link.wait_below(0)
+        elif was_open and not self.internal:
+            log.info(
+                "peer %s (%s) disconnected%s",
+                self.name,
+                self.process_id,
+                f": {self._expelled}" if self._expelled else "",
+            )
+        await self.link.aclose()
+
+
+def _is_loopback(address: str) -> bool:
+    return address.startswith(("tcp:127.", "tcp:[::1]", "tcp:localhost"))

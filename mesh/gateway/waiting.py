@@ -1,0 +1,101 @@
+"""Calls for a service that is not there yet: they wait, bounded in number, bytes and time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mesh.errors import Code, Reason
+from mesh.gateway.balancing import pick
+from mesh.gateway.calls import Request
+from mesh.gateway.forwarding import forward, forward_more, outbox_full, overloaded
+from mesh.timers import Timers
+
+if TYPE_CHECKING:
+    from mesh.gateway.calls import InFlight
+    from mesh.gateway.core import Core
+    from mesh.gateway.endings import Endings
+    from mesh.gateway.registry import Method
+    from mesh.wire import codec
+
+
+class WaitingCalls:
+    """The calls of one gateway that wait. They stand in the in-flight table like any other."""
+
+    def __init__(self, core: Core, endings: Endings) -> None:
+        self._core = core
+        self._endings = endings
+        self.timers = Timers(core.held.entries, self._give_up, core.flush)
+
+    def __len__(self) -> int:
+        return len(self._core.held.entries)
+
+    def may_wait(self, header: codec.Call, method: Method | None, now: float, size: int) -> bool:
+        """Whether a call for what nobody serves now should wait: it is expected, and there is room."""
+        core, limits = self._core, self._core.limits
+        if len(self) >= limits.max_waiting or core.held.size + size > limits.max_outbox:
+            return False
+        just_started = now - core.started < limits.service_wait
+        if just_started and header.service not in core.registry.services:
+            return True
+        return core.registry.is_expected(header.service, method, now)
+
+    def enter(self, entry: InFlight, header: codec.Call, flags: int, payload: bytes) -> None:
+        """A call begins to wait."""
+        entry.request = Request(header, [(flags, payload)])
+        self._core.held.enter(entry)
+        self.timers.add(entry.started + self._core.limits.service_wait, entry.id)
+
+    def hold(self, entry: InFlight, flags: int, payload: bytes) -> None:
+        """A further frame of a long call that waits."""
+        held, limit = self._core.held, self._core.limits.max_outbox
+        if held.size + len(payload) > limit:
+            self._fail(
+                entry,
+                Code.RESOURCE_EXHAUSTED,
+                Reason.WAITING_FULL,
+                f"{held.size:,} bytes of calls wait for services, at the limit of {limit:,}",
+            )
+        else:
+            held.add(entry, flags, payload)
+
+    def _give_up(self, call_id: int) -> None:
+        entry = self._core.held.entries[call_id]
+        registry = self._core.registry
+        waited = f"waited {self._core.limits.service_wait:g} s for {entry.service}.{entry.method}"
+        method = registry.methods.get((entry.service, entry.method))
+        no_service, missing = registry.explain_missing(entry.service, entry.method)
+        if method is not None:
+            gone = f"{waited}; it was here a moment ago, and no instance has come back"
+            self._fail(entry, Code.UNAVAILABLE, Reason.NO_INSTANCE, gone)
+        elif no_service:
+            self._fail(entry, Code.NOT_FOUND, Reason.SERVICE_NOT_FOUND, f"{waited}; {missing}")
+        else:
+            self._fail(entry, Code.UNIMPLEMENTED, Reason.METHOD_NOT_FOUND, f"{waited}; {missing}")
+
+    def _fail(self, entry: InFlight, code: Code, reason: Reason, message: str) -> None:
+        self._endings.fail(entry, code, reason, message, maybe_executed=False)
+
+    def resume(self, service_name: str) -> None:
+        """Methods have come: send on the calls that waited for them."""
+        for entry in list(self._core.held.entries.values()):
+            if entry.service == service_name:
+                method = self._core.registry.methods.get((entry.service, entry.method))
+                if method is not None and method.instances:
+                    self._resume_one(entry, method)
+
+    def _resume_one(self, entry: InFlight, method: Method) -> None:
+        core = self._core
+        callee = pick(method.instances, core.limits.max_in_flight)
+        entry.series.method.in_flight -= 1
+        entry.series = method.series(entry.caller.name)
+        entry.series.method.in_flight += 1
+        if callee is None:
+            self._fail(entry, *overloaded(method, core.limits.max_in_flight))
+        elif callee.link.full:
+            self._fail(entry, *outbox_full(entry.name, callee))
+        else:
+            request = core.held.leave(entry)
+            (flags, payload), *rest = request.frames
+            forward(core, entry, callee, request.header, flags, payload)
+            for flags, payload in rest:
+                forward_more(core, entry, callee, flags, payload)

@@ -1,0 +1,171 @@
+"""Calls out: who waits for which answer, until when, and what has arrived of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import outcome
+import trio
+
+from mesh.assembly import Assembler, AssemblyFull
+from mesh.errors import CallError, Code, Reason, RemoteProtocolError
+from mesh.payload import decode_details
+from mesh.timers import Timers
+from mesh.wire.codec import BY_CALLER, BY_DEADLINE, MAYBE_EXECUTED
+from mesh.wire.frames import CONTINUED, MORE, Kind
+
+if TYPE_CHECKING:
+    from mesh.uplink import Uplink
+    from mesh.wire import codec
+
+GRACE = 0.05
+"""Seconds after a deadline in which the gateway, who knows where the time went, may say so first."""
+
+
+class Pending:
+    """A task that waits for an answer."""
+
+    __slots__ = ("allowed", "by_scope", "frames", "name", "task")
+
+    def __init__(
+        self, task: trio.lowlevel.Task, name: str, allowed: float, frames: int, *, by_scope: bool
+    ) -> None:
+        self.task = task
+        self.name = name
+        self.allowed = allowed
+        self.by_scope = by_scope
+        self.frames = frames
+
+
+class Outgoing:
+    """The calls of one peer that wait for their answers."""
+
+    def __init__(self, uplink: Uplink, assembler: Assembler) -> None:
+        self._uplink = uplink
+        self._assembler = assembler
+        self.pending: dict[int, Pending] = {}
+        self.last_id = 0
+        self._timers = Timers(self.pending, self._expire)
+        self.run_timers = self._timers.run
+
+    async def exchange(
+        self,
+        call_id: int,
+        name: str,
+        deadline: float,
+        allowed: float,
+        frames: int,
+        *,
+        by_scope: bool,
+    ) -> tuple[int, bytes]:
+        """Park until the answer is here; returns its encoding and payload.
+
+        Raises:
+            CallError: The call failed, or its deadline passed.
+        """
+        self.pending[call_id] = Pending(
+            trio.lowlevel.current_task(), name, allowed, frames, by_scope=by_scope
+        )
+        if not by_scope:
+            self._timers.add(deadline + GRACE, call_id)
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            pending = self.pending.pop(call_id, None)
+            if pending is not None:
+                self._assembler.drop(call_id)
+                self._uplink.cancel(call_id, pending.frames)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        answer: tuple[int, bytes] = await trio.lowlevel.wait_task_rescheduled(abort)
+        return answer
+
+    def answer(
+        self, kind: int, flags: int, header: codec.Result | codec.Error, payload: bytes
+    ) -> bool:
+        """An answer, or a frame of one, has arrived; true if that woke a task.
+
+        Raises:
+            RemoteProtocolError: It answers a call that was never made.
+        """
+        call_id = header.call_id
+        pending = self.pending.get(call_id)
+        if pending is None:
+            if call_id > self.last_id:
+                raise RemoteProtocolError(
+                    f"{Kind(kind).name} for call {call_id}, which was never made"
+                )
+            return False
+        if flags & (MORE | CONTINUED):
+            try:
+                whole = self._assembler.add(call_id, kind, flags, header, payload)
+            except AssemblyFull as fault:
+                self._drop(call_id, Code.RESOURCE_EXHAUSTED, Reason.MESSAGE_TOO_LARGE, str(fault))
+                return True
+            if whole is None:
+                return False
+            kind, header, payload = whole
+        elif self._assembler.held:
+            self._assembler.drop(call_id)
+        del self.pending[call_id]
+        if kind == Kind.RESULT:
+            trio.lowlevel.reschedule(pending.task, outcome.Value((header.encoding, payload)))
+            return True
+        error = _error_of(header, payload)
+        if pending.by_scope and error.code is Code.DEADLINE_EXCEEDED:
+            # The caller's own cancel scope set the limit: it shall see that fire, and no error.
+            return False
+        trio.lowlevel.reschedule(pending.task, outcome.Error(error))
+        return True
+
+    def _expire(self, call_id: int) -> None:
+        pending = self.pending[call_id]
+        self._drop(
+            call_id,
+            Code.DEADLINE_EXCEEDED,
+            Reason.DEADLINE_EXCEEDED,
+            f"{pending.name} was allowed {pending.allowed * 1e3:,.1f} ms, and the gateway has not "
+            "answered in that time",
+        )
+
+    def _drop(self, call_id: int, code: Code, reason: Reason, message: str) -> None:
+        """Give up on a call from this side: the gateway and the waiting task are told."""
+        pending = self.pending.pop(call_id)
+        self._assembler.drop(call_id)
+        by = BY_DEADLINE if code is Code.DEADLINE_EXCEEDED else BY_CALLER
+        self._uplink.cancel(call_id, pending.frames, by)
+        error = CallError.of(code, message, reason=reason)
+        trio.lowlevel.reschedule(pending.task, outcome.Error(error))
+
+    def lost(self, why: str) -> None:
+        """The connection is gone: every waiting task is told, and whether its call ever left."""
+        uplink = self._uplink
+        unsent = uplink.take_unsent_calls()
+        for call_id, pending in list(self.pending.items()):
+            del self.pending[call_id]
+            self._assembler.drop(call_id)
+            never_left = call_id in unsent or (
+                pending.frames and uplink.discard(call_id) == pending.frames
+            )
+            error = CallError.of(
+                Code.UNAVAILABLE,
+                f"the connection to the gateway was lost while {pending.name} was under way: {why}",
+                reason=Reason.CONNECTION_LOST,
+                maybe_executed=not never_left,
+            )
+            trio.lowlevel.reschedule(pending.task, outcome.Error(error))
+
+
+def _error_of(header: Any, payload: bytes) -> CallError:
+    error = CallError.of(
+        Code.from_number(header.code),
+        header.message,
+        reason=header.reason,
+        details=decode_details(payload, header.encoding),
+        chain=header.chain or (),
+        activity_id=header.activity_id or "",
+        maybe_executed=bool(header.options & MAYBE_EXECUTED),
+    )
+    error.remote_traceback = header.traceback
+    if header.traceback:
+        error.add_note(f"in the handler:\n{header.traceback}")
+    return error

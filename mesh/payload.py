@@ -1,0 +1,160 @@
+"""Payloads: the user's values to bytes and back. The gateway never looks inside.
+
+Values are whatever `msgspec` encodes: plain data, dataclasses, `msgspec.Struct`, TypedDict, enums,
+datetime, UUID, and so on. When encoding fails, and only then, the value is walked to name the path
+of what is at fault.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, TypeVar
+
+import msgspec
+
+from mesh.errors import CallError, Internal, InvalidArgument, Reason
+from mesh.wire.codec import JSON, MSGPACK, RAW
+
+T = TypeVar("T")
+
+MAX_DEPTH = 200
+"""Nesting that every decoder of this format takes; deeper values are refused by the encoder."""
+
+_ENCODERS = {MSGPACK: msgspec.msgpack.Encoder().encode, JSON: msgspec.json.Encoder().encode}
+_decode_any = msgspec.msgpack.Decoder().decode
+
+
+class EncodingFault(ValueError):
+    """A value that cannot travel; the message names its path."""
+
+
+def encode(value: Any, encoding: int = MSGPACK) -> bytes:
+    """Turn a value into bytes.
+
+    Raises:
+        EncodingFault: It cannot be done; the message names the path and the type.
+    """
+    if encoding == RAW:
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            return bytes(value)
+        raise EncodingFault(f"a raw payload must be bytes, not {type(value).__name__}")
+    try:
+        encoder = _ENCODERS[encoding]
+    except KeyError:
+        raise EncodingFault(f"payload encoding {encoding} is unknown") from None
+    try:
+        return encoder(value)
+    except RecursionError as fault:
+        raise EncodingFault(
+            f"value is nested deeper than {MAX_DEPTH} levels, or in a circle"
+        ) from fault
+    except (TypeError, ValueError, OverflowError, UnicodeError) as fault:
+        raise EncodingFault(_locate(value, encoder, "$") or str(fault)) from fault
+
+
+def decode(payload: bytes, encoding: int, result: Any = Any) -> Any:
+    """Turn bytes into a value of a type.
+
+    Args:
+        payload: The bytes.
+        encoding: What the header says they are.
+        result: The type wanted; ``Any`` gives plain data.
+
+    Raises:
+        msgspec.ValidationError: The value is not of that type; the message names the path.
+        msgspec.DecodeError: The bytes are malformed.
+    """
+    if encoding == MSGPACK:
+        return _decode_any(payload) if result is Any else _decoder(result)(payload)
+    if encoding == JSON:
+        return msgspec.json.decode(payload, type=result)
+    if encoding == RAW:
+        return payload
+    raise msgspec.DecodeError(f"payload encoding {encoding} is unknown")
+
+
+@functools.cache
+def _decoder(result: Any) -> Any:
+    return msgspec.msgpack.Decoder(result).decode
+
+
+def _locate(value: Any, encode_one: Any, path: str, depth: int = 0) -> str | None:
+    """The path of the first part that does not encode, with why; None where no part is at fault."""
+    if depth > MAX_DEPTH:
+        return f"{path[:60]}...: nested deeper than {MAX_DEPTH} levels"
+    children: list[tuple[str, Any]] = []
+    if isinstance(value, dict):
+        for key, item in value.items():
+            try:
+                encode_one({key: None})
+            except (TypeError, ValueError, OverflowError) as fault:
+                return f"{path}: key {key!r} of type {type(key).__name__}: {fault}"
+            children.append((f"{path}.{key}" if isinstance(key, str) else f"{path}[{key!r}]", item))
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        children = [(f"{path}[{index}]", item) for index, item in enumerate(value)]
+    elif fields := getattr(value, "__struct_fields__", None) or getattr(
+        value, "__dataclass_fields__", None
+    ):
+        children = [(f"{path}.{name}", getattr(value, name, None)) for name in fields]
+    for where, item in children:
+        try:
+            encode_one(item)
+        except (TypeError, ValueError, OverflowError, RecursionError):
+            return _locate(item, encode_one, where, depth + 1)
+    try:
+        encode_one(value)
+    except (TypeError, ValueError, OverflowError) as fault:
+        return f"{path}: {type(value).__name__}: {fault}"
+    return None
+
+
+def encode_params(value: Any, target: str) -> bytes:
+    """Encode a call's parameters.
+
+    Raises:
+        InvalidArgument: They cannot travel (`UNENCODABLE`); the call has not been sent.
+    """
+    try:
+        return encode(value)
+    except EncodingFault as fault:
+        raise InvalidArgument(
+            f"parameters of {target} cannot be encoded: {fault}",
+            reason=Reason.UNENCODABLE,
+            maybe_executed=False,
+        ) from fault
+
+
+def decode_result(payload: bytes, encoding: int, result: Any, target: str) -> Any:
+    """Decode a call's result.
+
+    Raises:
+        Internal: It is not of the type that the caller asked for (`UNDECODABLE`).
+    """
+    try:
+        return decode(payload, encoding, result)
+    except (msgspec.MsgspecError, RecursionError, ValueError) as fault:
+        wanted = "" if result is Any else f" as {getattr(result, '__name__', result)}"
+        raise Internal(
+            f"result of {target} cannot be decoded{wanted}: {fault}", reason=Reason.UNDECODABLE
+        ) from fault
+
+
+def decode_details(payload: bytes, encoding: int) -> dict[str, Any]:
+    """An error's details; what cannot be read is left out, as the error itself matters more."""
+    if not payload:
+        return {}
+    try:
+        details = decode(payload, encoding)
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        return {}
+    return details if isinstance(details, dict) else {"value": details}
+
+
+def encode_details(error: CallError) -> bytes:
+    """An error's details for the wire; what cannot travel is replaced by why."""
+    if not error.details:
+        return b""
+    try:
+        return encode(error.details)
+    except EncodingFault as fault:
+        return encode({"details": f"lost: {fault}"})

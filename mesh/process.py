@@ -1,0 +1,50 @@
+"""This process, as it introduces itself: its identity, its randomness, what it uses.
+
+All of it can be handed in, so that a simulator can run a whole mesh from one seed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_PAGE = resource.getpagesize()
+
+
+class Usage(NamedTuple):
+    """Resident memory in bytes, processor time in microseconds since the start."""
+
+    memory: int
+    cpu_us: int
+
+
+def measure_usage() -> Usage:
+    """What this process uses now."""
+    times = os.times()
+    try:
+        resident = int(Path("/proc/self/statm").read_bytes().split()[1]) * _PAGE
+    except (OSError, IndexError):  # not Linux: the peak is the nearest known
+        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return Usage(resident, int((times.user + times.system) * 1e6))
+
+
+@dataclass(slots=True)
+class Process:
+    """Who this process is, for as long as it lives."""
+
+    random: random.Random = field(default_factory=random.Random)
+    usage: Callable[[], Usage] = measure_usage
+    id: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            host = socket.gethostname().split(".")[0][:32]
+            self.id = f"{host}-{os.getpid()}-{self.random.getrandbits(32):08x}"

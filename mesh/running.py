@@ -1,0 +1,88 @@
+"""A service as a program: `mesh.run` serves until SIGTERM, then drains."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import signal
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from mesh.client import Client, connect
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from mesh.transport import Dialer
+
+log = logging.getLogger("mesh.service")
+
+
+async def serve(client: Client, *services: Callable[[Client], Any]) -> None:
+    """Register services on a client and serve them until cancelled.
+
+    Args:
+        client: The peer that serves.
+        services: Functions that take the client and register methods on it; ``async`` ones are
+            awaited. They run in the order given.
+    """
+    for service in services:
+        made = service(client)
+        if inspect.isawaitable(made):
+            await made
+    await trio.sleep_forever()
+
+
+def run(
+    *services: Callable[[Client], Any],
+    name: str | None = None,
+    gateway: str | Dialer | None = None,
+    metadata: Mapping[str, str] = {},
+) -> None:
+    """Serve until SIGTERM or SIGINT, then take no new calls, finish those under way, and return.
+
+    It waits for a gateway that is not up yet, and registers again with one that comes back.
+
+    Args:
+        services: Functions that take the client and register methods on it.
+        name: The peer's name; that of the first function where None.
+        gateway: As in :func:`~mesh.connect`.
+        metadata: Text that operators see beside the peer's name.
+
+    Raises:
+        TypeError: There is no service.
+        ValueError: The name cannot be one.
+
+    Example:
+        >>> def users(client):
+        ...     @client.method("get")
+        ...     async def get(params):
+        ...         return {"id": params["user_id"]}
+        >>> mesh.run(users)
+    """
+    if not services:
+        raise TypeError("mesh.run needs at least one service: a function that takes the client")
+    trio.run(
+        partial(_run, services, name or services[0].__name__, gateway=gateway, metadata=metadata)
+    )
+
+
+async def _run(
+    services: tuple[Callable[[Client], Any], ...],
+    name: str,
+    *,
+    gateway: str | Dialer | None,
+    metadata: Mapping[str, str],
+) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with (
+            connect(name, gateway=gateway, connect_timeout=0, metadata=metadata) as client,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(serve, client, *services)
+            async for number in signals:
+                log.info("%s got %s and drains", name, signal.Signals(number).name)
+                break
+            nursery.cancel_scope.cancel()

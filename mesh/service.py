@@ -1,0 +1,362 @@
+"""Calls in: handlers, and the workers that run them.
+
+A worker task is parked and used again, its context swapped for each call; it has one cancel scope
+for its life, fired by a deadline or a CANCEL, and a worker whose scope has fired is thrown away.
+Spawning a task and a scope for every call instead costs 12 us a call.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import inspect
+import logging
+import traceback
+import typing
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import outcome
+import trio
+
+from mesh import context
+from mesh.errors import CallError, Code, Reason
+from mesh.groups import sole
+from mesh.payload import EncodingFault, decode, encode, encode_details
+from mesh.timers import Timers
+from mesh.wire.codec import BY_DEADLINE, MAYBE_EXECUTED, MSGPACK, UNVERIFIED
+from mesh.wire.frames import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mesh.uplink import Uplink
+    from mesh.wire import codec
+
+log = logging.getLogger("mesh.service")
+
+IDLE_WORKERS = 256
+"""Parked workers kept; a burst above this spawns and ends its own."""
+
+
+class Handler:
+    """One method's implementation: what to call, and the type of its parameters.
+
+    Args:
+        function: ``async def`` runs in the loop, a plain ``def`` in a thread. It takes the
+            parameters, or nothing.
+
+    Raises:
+        TypeError: It takes more than one argument.
+    """
+
+    __slots__ = ("function", "in_thread", "params_type", "takes_params")
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.in_thread = not inspect.iscoroutinefunction(
+            getattr(function, "func", function)
+        ) and not inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+        wanted = [
+            parameter
+            for parameter in inspect.signature(function).parameters.values()
+            if parameter.kind in {parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD}
+        ]
+        if sum(parameter.default is parameter.empty for parameter in wanted) > 1:
+            raise TypeError(
+                f"handler {function!r} needs {len(wanted)} arguments; a handler takes the call's "
+                "parameters as one, or nothing"
+            )
+        self.takes_params = bool(wanted)
+        self.params_type: Any = Any
+        if wanted:
+            try:
+                self.params_type = typing.get_type_hints(function).get(wanted[0].name, Any)
+            except (NameError, TypeError):  # annotations that exist for type checkers only
+                self.params_type = Any
+
+
+class Worker:
+    """A task that runs handlers, one after the other."""
+
+    __slots__ = ("call", "reason", "scope", "task")
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        self.task: trio.lowlevel.Task | None = None
+        self.reason = 0
+        self.call: context.Call | None = None
+
+
+Job = tuple["context.Call", Handler, int, bytes, float]
+"""The call, its handler, the payload's encoding, the payload, when it arrived."""
+
+
+class Dispatcher:
+    """Runs the handlers of one peer.
+
+    Args:
+        uplink: Where answers go.
+        max_threads: Threads for plain functions.
+    """
+
+    def __init__(self, uplink: Uplink, max_threads: int) -> None:
+        self._uplink = uplink
+        self.handlers: dict[tuple[str, str], Handler] = {}
+        self.serving: dict[int, Worker] = {}
+        self._idle: list[Worker] = []
+        self._limiter = trio.CapacityLimiter(max_threads)
+        self._base = contextvars.copy_context()
+        self._nursery: trio.Nursery | None = None
+        self._no_work: trio.Event | None = None
+        self._timers = Timers(self.serving, self._expire)
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Keep the workers' nursery open until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._timers.run)
+            task_status.started()
+
+    # From the reader: synchronous.
+
+    def dispatch(self, header: codec.Call, payload: bytes) -> bool:
+        """Hand a whole call to a worker; false if it was answered at once instead."""
+        handler = self.handlers.get((header.service, header.method))
+        now = trio.current_time()
+        if handler is None:
+            name = f"{header.service}.{header.method}"
+            self._fail(
+                header.call_id,
+                Code.UNIMPLEMENTED,
+                Reason.METHOD_NOT_FOUND,
+                f"{self._uplink.name} no longer serves {name}",
+                maybe_executed=False,
+            )
+            return False
+        chain = tuple(header.chain or (f"{header.service}.{header.method}",))
+        call = context.Call(
+            header.service,
+            header.method,
+            header.activity_id or header.trace_id.hex(),
+            chain,
+            now + header.timeout_us * 1e-6,
+            header.caller or "",
+            header.metadata or {},
+            header.attempt,
+            header.call_id,
+            header.entry_id,
+            header.gateway or "",
+            header.trace_id,
+            header.span_id,
+            header.trace_flags,
+            not header.options & UNVERIFIED,
+            header.principal,
+        )
+        job: Job = (call, handler, header.encoding, payload, now)
+        fresh = self._base.copy()
+        fresh.run(context.current.set, call)
+        if self._idle:
+            worker = self._idle.pop()
+            task = worker.task
+            assert task is not None  # noqa: S101 - a parked worker has run
+            self.serving[header.call_id] = worker
+            task.context = fresh
+            trio.lowlevel.reschedule(task, outcome.Value(job))
+        else:
+            worker = Worker()
+            self.serving[header.call_id] = worker
+            assert self._nursery is not None  # noqa: S101 - frames arrive while it is open
+            fresh.run(self._nursery.start_soon, self._work, worker, job)
+        self._timers.add(call.deadline, header.call_id)
+        return True
+
+    def cancel(self, call_id: int, reason: int) -> None:
+        """Stop a call's handler. Unknown ids have ended already."""
+        worker = self.serving.get(call_id)
+        if worker is not None and not worker.scope.cancel_called:
+            worker.reason = reason
+            worker.scope.cancel()
+
+    def cancel_all(self, reason: int) -> None:
+        """Stop every handler, as nobody can hear their answers any more."""
+        for call_id in list(self.serving):
+            self.cancel(call_id, reason)
+
+    async def wait_idle(self) -> None:
+        """Return once no handler runs."""
+        if self.serving:
+            self._no_work = trio.Event()
+            await self._no_work.wait()
+
+    def _expire(self, call_id: int) -> None:
+        self.cancel(call_id, BY_DEADLINE)
+
+    # Workers.
+
+    async def _work(self, worker: Worker, job: Job) -> None:
+        worker.task = trio.lowlevel.current_task()
+        with worker.scope:
+            while True:
+                await self._execute(worker, job)
+                if worker.scope.cancel_called or len(self._idle) >= IDLE_WORKERS:
+                    return
+                self._idle.append(worker)
+                try:
+                    job = await trio.lowlevel.wait_task_rescheduled(_abort)
+                except trio.Cancelled:
+                    if worker in self._idle:
+                        self._idle.remove(worker)
+                    raise
+
+    async def _execute(self, worker: Worker, job: Job) -> None:
+        call, handler, encoding, payload, arrived = job
+        call_id = call.call_id
+        failure: BaseException | None = None
+        try:
+            if handler.takes_params:
+                params = decode(payload, encoding, handler.params_type)
+                arguments: tuple[Any, ...] = (params,)
+            else:
+                arguments = ()
+            if handler.in_thread:
+                value = await trio.to_thread.run_sync(
+                    handler.function, *arguments, limiter=self._limiter, abandon_on_cancel=True
+                )
+            else:
+                value = await handler.function(*arguments)
+            answer = encode(value, encoding)
+        except msgspec.MsgspecError as fault:
+            failure = self._undecodable(call, payload, encoding, handler, fault)
+        except EncodingFault as fault:
+            failure = CallError.of(
+                Code.INTERNAL,
+                f"result of {call.chain[-1]} cannot be encoded: {fault}",
+                reason=Reason.UNENCODABLE,
+            )
+        except BaseException as fault:
+            failure = fault
+        self.serving.pop(call_id, None)
+        uplink = self._uplink
+        if failure is None and len(answer) > uplink.max_message:
+            failure = CallError.of(
+                Code.RESOURCE_EXHAUSTED,
+                f"result of {call.chain[-1]}, {len(answer):,} bytes, exceeds max_message of "
+                f"{uplink.max_message:,}",
+                reason=Reason.MESSAGE_TOO_LARGE,
+            )
+        elapsed = int((trio.current_time() - arrived) * 1e6)
+        if failure is None:
+            uplink.answer(call_id, Kind.RESULT, (call_id, encoding, elapsed, 1, None, None), answer)
+        else:
+            self._report(worker, call, failure, elapsed)
+        if self._no_work is not None and not self.serving:
+            self._no_work.set()
+        if uplink.is_congested and not worker.scope.cancel_called:
+            await uplink.wait_room()
+
+    def _undecodable(
+        self, call: context.Call, payload: bytes, encoding: int, handler: Handler, fault: Exception
+    ) -> BaseException:
+        """A decoding error of the call's own parameters is the caller's; any other, the handler's."""
+        try:
+            decode(payload, encoding, handler.params_type)
+        except msgspec.MsgspecError as own:
+            return CallError.of(
+                Code.INVALID_ARGUMENT,
+                f"parameters of {call.chain[-1]}: {own}",
+                reason=Reason.UNDECODABLE,
+                maybe_executed=False,
+            )
+        return fault
+
+    def _report(
+        self, worker: Worker, call: context.Call, failure: BaseException, elapsed: int
+    ) -> None:
+        """Answer a call whose handler did not return, then let on what is not the handler's."""
+        call_id, name = call.call_id, call.chain[-1]
+        fatal: BaseException | None = None
+        if isinstance(failure, BaseExceptionGroup):
+            failure, fatal = _single(failure)
+        if isinstance(failure, trio.Cancelled):
+            deadline = worker.reason == BY_DEADLINE
+            self._fail(
+                call_id,
+                Code.DEADLINE_EXCEEDED if deadline else Code.CANCELLED,
+                Reason.DEADLINE_EXCEEDED if deadline else Reason.HANDLER_CANCELLED,
+                f"the handler of {name} was cancelled",
+                elapsed=elapsed,
+            )
+            raise failure
+        if isinstance(failure, CallError):
+            self._fail(
+                call_id,
+                failure.code,
+                failure.reason,
+                failure.message,
+                details=encode_details(failure),
+                chain=failure.chain,
+                maybe_executed=failure.maybe_executed or len(failure.chain) > len(call.chain),
+                elapsed=elapsed,
+            )
+        else:
+            kind = f"{type(failure).__module__}.{type(failure).__qualname__}".removeprefix(
+                "builtins."
+            )
+            trace = "".join(traceback.format_exception(failure))
+            log.error("handler of %s raised %s\n%s", name, kind, trace)
+            self._fail(
+                call_id,
+                Code.UNKNOWN,
+                Reason.HANDLER_FAILED,
+                f"{kind}: {failure}"[:4000],
+                exception=kind,
+                trace=trace[-16_000:] if self._uplink.sends_tracebacks else None,
+                elapsed=elapsed,
+            )
+            if not isinstance(failure, Exception):
+                raise failure
+        if fatal is not None:
+            raise fatal
+
+    def _fail(
+        self,
+        call_id: int,
+        code: Code,
+        reason: str,
+        message: str,
+        *,
+        details: bytes = b"",
+        chain: tuple[str, ...] = (),
+        exception: str | None = None,
+        trace: str | None = None,
+        maybe_executed: bool = True,
+        elapsed: int = 0,
+    ) -> None:
+        header = (
+            call_id,
+            code.number,
+            str(reason),
+            message,
+            MAYBE_EXECUTED if maybe_executed else 0,
+            MSGPACK,
+            exception,
+            trace,
+            list(chain) or None,
+            None,
+            elapsed,
+            1,
+            None,
+        )
+        self._uplink.answer(call_id, Kind.ERROR, header, details)
+
+
+def _abort(_: object) -> trio.lowlevel.Abort:
+    return trio.lowlevel.Abort.SUCCEEDED
+
+
+def _single(group: BaseExceptionGroup[BaseException]) -> tuple[BaseException, BaseException | None]:
+    """What to report of a group: its only failure if it has one; and what must be raised on."""
+    failure = sole(group)
+    cancelled, rest = group.split(trio.Cancelled)
+    must_raise = sole(cancelled) if cancelled is not None and rest is not None else None
+    return failure if failure is not None else rest or group, must_raise

@@ -1,0 +1,14 @@
+"""The only I/O on the wire: links, and the addresses that they are opened and accepted at."""
+
+from mesh.transport.addresses import Address, Listener, default_address
+from mesh.transport.links import Dialer, Link, SocketLink, StreamLink
+
+__all__ = [
+    "Address",
+    "Dialer",
+    "Link",
+    "Listener",
+    "SocketLink",
+    "StreamLink",
+    "default_address",
+]

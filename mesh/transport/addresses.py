@@ -1,0 +1,270 @@
+"""Addresses: how they are written, dialled and listened on.
+
+    unix:PATH    tcp:HOST:PORT
+
+`tls:HOST:PORT` belongs to the syntax; this version refuses it by name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import stat
+import struct
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from mesh.errors import AddressError, AddressInUse
+from mesh.transport.links import Link, SocketLink
+
+BACKLOG = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a gateway is. Dialling it opens a link."""
+
+    scheme: str
+    path: str = ""
+    host: str = ""
+    port: int = 0
+
+    @staticmethod
+    def parse(text: str) -> Address:
+        """Read ``unix:PATH`` or ``tcp:HOST:PORT`` (IPv6 hosts in brackets).
+
+        Raises:
+            AddressError: The text is neither; the message shows both forms.
+        """
+        scheme, _, rest = text.partition(":")
+        if scheme == "unix" and rest:
+            return Address("unix", path=rest)
+        if scheme == "tls":
+            raise AddressError(
+                f"address {text!r}: TLS is not supported by this version; use unix:PATH or "
+                "tcp:HOST:PORT on loopback"
+            )
+        host, colon, port = rest.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        if scheme == "tcp" and colon and host and port.isdecimal() and int(port) < 65536:
+            return Address("tcp", host=host, port=int(port))
+        raise AddressError(
+            f"address {text!r} is not understood; write unix:PATH (unix:/run/mesh.sock) or "
+            "tcp:HOST:PORT (tcp:127.0.0.1:7000)"
+        )
+
+    def __str__(self) -> str:
+        if self.scheme == "unix":
+            return f"unix:{self.path}"
+        return f"tcp:{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+    async def dial(self, limit: int) -> Link:
+        """Open a link to it; see :class:`~mesh.transport.links.Dialer`."""
+        if self.scheme == "unix":
+            sock = socket.socket(socket.AF_UNIX)
+            return SocketLink(await _connect(sock, self.path), limit, str(self))
+        fault: OSError = OSError(f"no address found for {self.host}")
+        found = await trio.socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        for family, kind, protocol, _, where in found:
+            try:
+                sock = await _connect(socket.socket(family, kind, protocol), where)
+            except OSError as this:
+                fault = this
+                continue
+            return SocketLink(sock, limit, str(self))
+        raise fault
+
+
+async def _connect(sock: socket.socket, where: object) -> socket.socket:
+    """Connect without blocking. A full backlog is an OSError (EAGAIN), as no other way shows it."""
+    sock.setblocking(False)
+    try:
+        code = sock.connect_ex(where)  # type: ignore[arg-type] # a path or a host and port
+        if code == errno.EINPROGRESS:
+            await trio.lowlevel.wait_writable(sock)
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code), str(where))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def default_address() -> str:
+    """``MESH_GATEWAY`` if set, else a socket in the user's runtime directory.
+
+    That is ``$XDG_RUNTIME_DIR/mesh/gateway.sock``, and where there is no such directory, one under
+    the temporary directory that only this user can enter.
+
+    Raises:
+        AddressError: That directory belongs to another user.
+    """
+    if named := os.environ.get("MESH_GATEWAY"):
+        return named
+    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+        return f"unix:{Path(runtime) / 'mesh' / 'gateway.sock'}"
+    folder = Path(tempfile.gettempdir()) / f"mesh-{os.getuid()}"
+    if folder.exists() and folder.stat().st_uid != os.getuid():
+        raise AddressError(
+            f"{folder} belongs to another user, who could pose as your gateway; remove it, or set "
+            "XDG_RUNTIME_DIR or MESH_GATEWAY"
+        )
+    return f"unix:{folder / 'gateway.sock'}"
+
+
+class Listener:
+    """A socket that accepts connections for a gateway. A Unix socket also holds a lock file."""
+
+    def __init__(self, sock: socket.socket, address: Address, lock: int | None = None) -> None:
+        self._socket = sock
+        self._lock = lock
+        self._inode = _inode(address.path) if lock is not None else None
+        self.address = address
+
+    @staticmethod
+    async def bind(address: Address) -> Listener:
+        """Listen there. Port 0 takes a free one; :attr:`address` tells which.
+
+        A socket file that no process listens on any more is replaced.
+
+        Raises:
+            AddressInUse: A live process listens there; the message says which.
+            OSError: The system refuses, for example because a directory is not writable.
+        """
+        if address.scheme == "unix":
+            return await _bind_unix(address)
+        found = await trio.socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, kind, protocol, _, where = found[0]
+        sock = socket.socket(family, kind, protocol)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(where)
+            sock.listen(BACKLOG)
+        except OSError as fault:
+            sock.close()
+            if fault.errno == errno.EADDRINUSE:
+                raise AddressInUse(
+                    f"{address} is taken by another process; stop it, or listen elsewhere "
+                    "(mesh gateway --listen)"
+                ) from fault
+            raise
+        sock.setblocking(False)
+        host, port = sock.getsockname()[:2]
+        return Listener(sock, Address("tcp", host=host, port=port))
+
+    async def accept(self) -> socket.socket:
+        """The next connection.
+
+        Raises:
+            OSError: The system has no more room for connections now.
+            trio.ClosedResourceError: The listener was closed.
+        """
+        while True:
+            await trio.lowlevel.wait_readable(self._socket)
+            try:
+                return self._socket.accept()[0]
+            except BlockingIOError:
+                continue
+            except OSError as fault:
+                if fault.errno in {errno.ECONNABORTED, errno.EPROTO}:
+                    continue
+                raise
+
+    def close(self) -> None:
+        """Stop listening; a Unix socket's file is removed if it is still ours."""
+        if self._socket.fileno() < 0:
+            return
+        trio.lowlevel.notify_closing(self._socket)
+        self._socket.close()
+        if self._lock is not None:
+            if _inode(self.address.path) == self._inode:
+                Path(self.address.path).unlink(missing_ok=True)
+            Path(f"{self.address.path}.lock").unlink(missing_ok=True)
+            os.close(self._lock)
+
+
+async def _bind_unix(address: Address) -> Listener:
+    path = Path(address.path)
+    if len(os.fsencode(path)) > 107:
+        raise AddressError(
+            f"socket path of {len(os.fsencode(path))} bytes exceeds the system's limit of 107: {path}"
+        )
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = _lock(address)
+    try:
+        await _replace_stale(address)
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.bind(address.path)
+            sock.listen(BACKLOG)
+            sock.setblocking(False)
+        except OSError:
+            sock.close()
+            raise
+        return Listener(sock, address, lock)
+    except BaseException:
+        os.close(lock)
+        raise
+
+
+def _lock(address: Address) -> int:
+    """Hold the lock beside the socket: the kernel lets go of it however this process ends."""
+    path = f"{address.path}.lock"
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 32).decode(errors="replace").strip()
+            os.close(descriptor)
+            raise AddressInUse(_taken(address, holder)) from None
+        if _inode(path) == os.fstat(descriptor).st_ino:
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, str(os.getpid()).encode())
+            return descriptor
+        os.close(descriptor)  # its last holder removed it between our open and our lock
+
+
+async def _replace_stale(address: Address) -> None:
+    try:
+        if not stat.S_ISSOCK(Path(address.path).lstat().st_mode):
+            raise AddressInUse(
+                f"{address.path} exists and is no socket; remove it or choose another"
+            )
+    except FileNotFoundError:
+        return
+    try:
+        sock = await _connect(socket.socket(socket.AF_UNIX), address.path)
+    except ConnectionRefusedError:
+        Path(address.path).unlink(missing_ok=True)
+        return
+    except BlockingIOError:  # a live listener with a full backlog
+        raise AddressInUse(_taken(address, "")) from None
+    with sock:
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        raise AddressInUse(_taken(address, str(struct.unpack("3i", credentials)[0])))
+
+
+def _taken(address: Address, holder: str) -> str:
+    who = f"process {holder}" if holder else "another process"
+    if holder:
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            command = Path(f"/proc/{holder}/cmdline").read_bytes().replace(b"\0", b" ")
+            who += f" ({command.decode().strip()})"
+    return f"{address} is held by {who}; stop it, or listen elsewhere (mesh gateway --listen)"
+
+
+def _inode(path: str) -> int | None:
+    try:
+        return os.stat(path).st_ino
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,216 @@
+"""Links: an outbox and the only I/O on the wire. One reader and one writer task per connection.
+
+A :class:`SocketLink` sends at once in :meth:`~Link.flush` when nothing is under way, so that most
+frames leave without waking a task. A :class:`StreamLink` serves trio streams (TLS, memory), which
+have no synchronous send: there a flush wakes the writer.
+"""
+
+from __future__ import annotations
+
+import socket
+from abc import abstractmethod
+from typing import Protocol
+
+import trio
+
+from mesh.transport.outbox import Outbox
+
+RECEIVE = 256 * 1024
+"""The most bytes taken in one read."""
+
+
+class Link(Outbox):
+    """One connection's bytes, both ways.
+
+    Attributes:
+        address: The other end, for people.
+        is_tcp: Whether silence can mean a broken network.
+        broken: Why sending failed, if it did; from then on everything put is dropped.
+    """
+
+    __slots__ = ("_below", "_room", "_wake", "address", "broken", "is_tcp")
+
+    def __init__(self, limit: int, address: str, *, is_tcp: bool = False) -> None:
+        super().__init__(limit)
+        self.address = address
+        self.is_tcp = is_tcp
+        self.broken: Exception | None = None
+        self._wake = trio.Event()
+        self._room: trio.Event | None = None
+        self._below = 0
+
+    @property
+    @abstractmethod
+    def blocked(self) -> bool:
+        """Whether the other end does not take what was already offered to it."""
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Send what waits, now or as soon as the other end takes it. Never blocks or raises."""
+
+    @abstractmethod
+    async def receive(self) -> bytes:
+        """What arrived; empty once the connection is over, however it ended."""
+
+    @abstractmethod
+    async def write_loop(self) -> None:
+        """The writer: sends what a flush could not. Ends when the link is broken."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close at once; what is queued is dropped."""
+
+    async def wait_below(self, level: int) -> None:
+        """Return once at most ``level`` bytes are queued, or the link is broken."""
+        while self.queued > level and self.broken is None:
+            self._below = level
+            if self._room is None:
+                self._room = trio.Event()
+            await self._room.wait()
+
+    def _sent(self) -> None:
+        if self._room is not None and self.queued <= self._below:
+            self._room.set()
+            self._room = None
+
+    def _break(self, fault: Exception) -> None:
+        self.broken = fault
+        self._wake.set()
+        if self._room is not None:
+            self._room.set()
+            self._room = None
+
+
+class SocketLink(Link):
+    """A link over a connected stream socket of the standard library."""
+
+    __slots__ = ("_rest", "_socket")
+
+    def __init__(self, sock: socket.socket, limit: int, address: str) -> None:
+        is_tcp = sock.family in {socket.AF_INET, socket.AF_INET6}
+        super().__init__(limit, address, is_tcp=is_tcp)
+        sock.setblocking(False)
+        if is_tcp:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = sock
+        self._rest: memoryview | None = None
+
+    @property
+    def blocked(self) -> bool:
+        return self._rest is not None
+
+    def flush(self) -> None:
+        if self._rest is not None or self.broken is not None or not self.queued:
+            return
+        data = self.gather()
+        try:
+            sent = self._socket.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as fault:
+            self._break(fault)
+            return
+        self.queued -= sent
+        if sent < len(data):
+            self._rest = memoryview(data)[sent:]
+            self._wake.set()
+        elif self.queued:
+            self._wake.set()
+
+    async def write_loop(self) -> None:
+        while self.broken is None:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            while self.queued and self.broken is None:
+                if self._rest is None:
+                    self._rest = memoryview(self.gather())
+                try:
+                    await trio.lowlevel.wait_writable(self._socket)
+                    sent = self._socket.send(self._rest)
+                except BlockingIOError:
+                    continue
+                except (OSError, trio.ClosedResourceError) as fault:
+                    self._break(fault)
+                    return
+                self.queued -= sent
+                self._rest = self._rest[sent:] if sent < len(self._rest) else None
+                self._sent()
+
+    async def receive(self) -> bytes:
+        while True:
+            try:
+                await trio.lowlevel.wait_readable(self._socket)
+                return self._socket.recv(RECEIVE)
+            except BlockingIOError:
+                continue
+            except (OSError, trio.ClosedResourceError):
+                return b""
+
+    async def aclose(self) -> None:
+        if self._socket.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
+        if self.broken is None:
+            self._break(trio.ClosedResourceError("this link is closed"))
+        await trio.lowlevel.checkpoint()
+
+
+class StreamLink(Link):
+    """A link over any trio stream."""
+
+    __slots__ = ("_sending", "_stream")
+
+    def __init__(
+        self, stream: trio.abc.Stream, limit: int, address: str, *, is_tcp: bool = False
+    ) -> None:
+        super().__init__(limit, address, is_tcp=is_tcp)
+        self._stream = stream
+        self._sending = False
+
+    @property
+    def blocked(self) -> bool:
+        return self._sending
+
+    def flush(self) -> None:
+        if self.queued and self.broken is None:
+            self._wake.set()
+
+    async def write_loop(self) -> None:
+        while self.broken is None:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            while self.queued and self.broken is None:
+                data = self.gather()
+                self._sending = True
+                try:
+                    await self._stream.send_all(data)
+                except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as fault:
+                    self._break(fault)
+                    return
+                finally:
+                    self._sending = False
+                self.queued -= len(data)
+                self._sent()
+
+    async def receive(self) -> bytes:
+        try:
+            return bytes(await self._stream.receive_some())
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            return b""
+
+    async def aclose(self) -> None:
+        if self.broken is None:
+            self._break(trio.ClosedResourceError("this link is closed"))
+        await trio.aclose_forcefully(self._stream)
+
+
+class Dialer(Protocol):
+    """Anything that opens links to one gateway: an address, a `Gateway` object, a simulated net."""
+
+    async def dial(self, limit: int) -> Link:
+        """Open a link whose outbox holds ``limit`` bytes.
+
+        Raises:
+            OSError: There is no way through now; trying again later may help.
+        """
+        ...

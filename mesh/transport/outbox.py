@@ -1,0 +1,74 @@
+"""What waits to be sent on one connection: pure bookkeeping, bounded, in two lanes.
+
+Small frames (calls, results, heartbeats, cancels) go first; the frames of long messages follow as
+room allows, so that a 16 MiB result delays a heartbeat by one gathering and not by all of itself.
+Within each lane the order is kept.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+GATHER = 256 * 1024
+"""How many bytes of long messages one gathering takes, at least one frame."""
+
+
+class Outbox:
+    """Frames that wait, and their size in bytes.
+
+    Args:
+        limit: Where :attr:`full` becomes true. The owner asks before it puts; putting never fails.
+    """
+
+    __slots__ = ("_bulk", "_small", "limit", "queued")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.queued = 0
+        self._small: list[bytes] = []
+        self._bulk: deque[tuple[int, bytes]] = deque()
+
+    @property
+    def full(self) -> bool:
+        """Whether the limit is reached."""
+        return self.queued >= self.limit
+
+    def put(self, frame: bytes) -> None:
+        """Queue a small frame."""
+        self._small.append(frame)
+        self.queued += len(frame)
+
+    def put_bulk(self, key: int, frame: bytes) -> None:
+        """Queue one frame of a long message; ``key`` names the message for :meth:`discard`."""
+        self._bulk.append((key, frame))
+        self.queued += len(frame)
+
+    def discard(self, key: int) -> int:
+        """Drop the frames of a long message that have not left; returns how many those were."""
+        kept = deque(item for item in self._bulk if item[0] != key)
+        dropped = len(self._bulk) - len(kept)
+        if dropped:
+            self.queued -= sum(len(frame) for owner, frame in self._bulk if owner == key)
+            self._bulk = kept
+        return dropped
+
+    def gather(self) -> bytes:
+        """Take what should be sent next, as one piece; empty when nothing waits."""
+        small = self._small
+        if not self._bulk:
+            data = small[0] if len(small) == 1 else b"".join(small)
+            small.clear()
+            return data
+        pieces, room = small[:], GATHER
+        small.clear()
+        while self._bulk and room > 0:
+            _, frame = self._bulk.popleft()
+            pieces.append(frame)
+            room -= len(frame)
+        return b"".join(pieces)
+
+    def take_unsent(self) -> list[bytes]:
+        """Empty the lane of small frames and return them: no byte of these has left."""
+        taken, self._small = self._small, []
+        self.queued -= sum(map(len, taken))
+        return taken

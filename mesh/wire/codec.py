@@ -1,0 +1,306 @@
+"""Headers: what the fields of each kind of frame are, and how they are packed and checked.
+
+A header is a MessagePack array whose fields stand in the order of the classes below; fields after
+the known ones are ignored. `msgpack` packs headers from plain tuples; `msgspec` unpacks them into
+these classes, because it checks types and bounds in the same pass (measured on a CALL: 0.3 us, where
+unpacking with `msgpack` and checking in Python costs 1.3 us).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgpack
+import msgspec
+from msgspec import Meta
+
+from mesh.errors import RemoteProtocolError
+from mesh.wire.frames import CONTINUED, MORE, OVERHEAD, PREFIX, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PROTOCOL_VERSION = 1
+
+# Payload encodings, by their number in headers.
+MSGPACK, JSON, RAW = 0, 1, 2
+
+# Options of a CALL.
+DETACHED, IDEMPOTENT, UNVERIFIED = 1, 2, 4
+
+# Options of an ERROR.
+MAYBE_EXECUTED = 1
+
+# Reasons of a CANCEL.
+BY_DEADLINE, BY_CALLER, BY_DISCONNECT = 1, 2, 3
+
+# Flags of a HEARTBEAT.
+BEAT, PING, PONG = 0, 1, 2
+
+NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_.\-]{0,127}\Z"
+ACTIVITY_PATTERN = r"^[\x20-\x7e]{1,128}\Z"
+
+Unsigned = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
+TraceId = Annotated[bytes, Meta(min_length=16, max_length=16)]
+SpanId = Annotated[bytes, Meta(min_length=8, max_length=8)]
+Text = dict[str, str]
+
+
+class Header(msgspec.Struct, array_like=True, gc=False):
+    """The base of all headers: a MessagePack array of the fields in their order."""
+
+
+class Hello(Header):
+    """A peer introduces itself."""
+
+    protocol_version: Unsigned
+    name: Name
+    process_id: Annotated[str, Meta(min_length=1, max_length=64)]
+    credentials: str | None
+    metadata: Text
+    limits: dict[str, Unsigned]
+    features: list[str]
+    implementation: str
+
+
+class Welcome(Header):
+    """The gateway answers a HELLO."""
+
+    protocol_version: Unsigned
+    gateway: str
+    session_id: Unsigned
+    metadata: Text
+    limits: dict[str, Unsigned]
+    features: list[str]
+    implementation: str
+
+
+class Register(Header):
+    """Methods that this peer serves from now on, with the options of each."""
+
+    service: Name
+    version: str
+    methods: dict[Name, dict[str, Any]]
+    metadata: Text
+
+
+class Unregister(Header):
+    """Methods that this peer no longer serves; none named means all of the service."""
+
+    service: Name
+    methods: list[Name]
+
+
+class Call(Header):
+    """A request. Fields from ``activity_id`` on come from the gateway, or carry a full context."""
+
+    call_id: Unsigned
+    parent_id: Unsigned
+    entry_id: Unsigned
+    timeout_us: Unsigned
+    trace_id: TraceId
+    span_id: SpanId
+    trace_flags: Unsigned
+    attempt: Unsigned
+    service: str
+    method: str
+    encoding: Unsigned
+    options: Unsigned
+    metadata: Text | None
+    activity_id: str | None
+    chain: list[str] | None
+    gateway: str | None
+    caller: str | None
+    principal: str | None
+
+
+class Result(Header):
+    """A call's answer."""
+
+    call_id: Unsigned
+    encoding: Unsigned
+    elapsed_us: Unsigned
+    records: Unsigned
+    keep: str | None
+    metadata: Text | None
+
+
+class Error(Header):
+    """A call's failure."""
+
+    call_id: Unsigned
+    code: Unsigned
+    reason: str
+    message: str
+    options: Unsigned
+    encoding: Unsigned
+    exception: str | None
+    traceback: str | None
+    chain: list[str] | None
+    activity_id: str | None
+    elapsed_us: Unsigned
+    records: Unsigned
+    keep: str | None
+
+
+class Cancel(Header):
+    """Nobody wants this call's answer any more."""
+
+    call_id: Unsigned
+    reason: Unsigned
+
+
+class Heartbeat(Header):
+    """A sign of life with figures; with PING it asks for one with PONG and the same sequence."""
+
+    sequence: Unsigned
+    flag: Unsigned
+    loop_lag_us: Unsigned
+    in_flight: Unsigned
+    queued: Unsigned
+    memory: Unsigned
+    cpu_us: Unsigned
+
+
+class GoAway(Header):
+    """The sender will close this connection, and why."""
+
+    reason: str
+    drain_us: Unsigned
+
+
+class Keep(Header):
+    """The trace is worth exporting."""
+
+    trace_id: TraceId
+    reason: str
+
+
+class Spans(Header):
+    """Records and spans of a kept trace, in the payload."""
+
+    trace_id: TraceId
+    count: Unsigned
+
+
+class Event(Header):
+    """A change of the registry, in the payload."""
+
+    topic: str
+    sequence: Unsigned
+
+
+class Reference(Header):
+    """A header that names a call and nothing else."""
+
+    call_id: Unsigned
+
+
+HEADERS: dict[Kind, type[Header]] = {
+    Kind.HELLO: Hello,
+    Kind.WELCOME: Welcome,
+    Kind.REGISTER: Register,
+    Kind.UNREGISTER: Unregister,
+    Kind.CALL: Call,
+    Kind.RESULT: Result,
+    Kind.ERROR: Error,
+    Kind.CANCEL: Cancel,
+    Kind.HEARTBEAT: Heartbeat,
+    Kind.GOAWAY: GoAway,
+    Kind.KEEP: Keep,
+    Kind.SPANS: Spans,
+    Kind.EVENT: Event,
+    Kind.ITEM: Reference,
+    Kind.END: Reference,
+    Kind.CREDIT: Reference,
+}
+
+CHUNKED_KINDS = frozenset({Kind.CALL, Kind.RESULT, Kind.ERROR, Kind.SPANS})
+
+_pack = msgpack.Packer(autoreset=True).pack
+_decoders = {int(kind): msgspec.msgpack.Decoder(cls).decode for kind, cls in HEADERS.items()}
+_decode_reference = msgspec.msgpack.Decoder(Reference).decode
+_name = re.compile(NAME_PATTERN)
+_activity = re.compile(ACTIVITY_PATTERN)
+
+
+def is_name(text: str) -> bool:
+    """Whether a peer, service or method may be called so: a letter, then letters, digits, ``_.-``."""
+    return _name.match(text) is not None
+
+
+def is_activity_id(text: str) -> bool:
+    """Whether an activity may be called so: printable ASCII, 1 to 128 characters."""
+    return _activity.match(text) is not None
+
+
+def encode(
+    kind: int, header: tuple[Any, ...], payload: bytes | memoryview = b"", flags: int = 0
+) -> bytes:
+    """One whole frame. The payload must fit one chunk; longer ones go through :func:`chunks`.
+
+    Args:
+        kind: The frame's kind.
+        header: Its fields, in the order of the kind's class.
+        payload: Opaque bytes.
+        flags: ``MORE`` and ``CONTINUED``.
+    """
+    packed: bytes = _pack(header)
+    size = len(packed)
+    return b"".join(
+        (PREFIX.pack(OVERHEAD + size + len(payload), kind, flags, size), packed, payload)
+    )
+
+
+def encode_header(header: Header, payload: bytes = b"") -> bytes:
+    """One whole frame from a header object: for frames that are rare, as it reads best."""
+    return encode(_KINDS[type(header)], msgspec.structs.astuple(header), payload)
+
+
+_KINDS = {cls: int(kind) for kind, cls in HEADERS.items() if cls is not Reference}
+
+
+def chunks(
+    kind: int, header: tuple[Any, ...], payload: bytes | memoryview, max_chunk: int
+) -> Iterator[bytes]:
+    """The frames of a message whose payload is longer than ``max_chunk`` bytes."""
+    view = memoryview(payload)
+    last = len(view) - max_chunk
+    yield encode(kind, header, view[:max_chunk], MORE)
+    reference = (header[0],)
+    for start in range(max_chunk, len(view), max_chunk):
+        flags = CONTINUED | (MORE if start < last else 0)
+        yield encode(kind, reference, view[start : start + max_chunk], flags)
+
+
+def decode(kind: int, flags: int, packed: bytes) -> Any:
+    """The checked header of a frame of a known kind.
+
+    Raises:
+        RemoteProtocolError: It is no MessagePack array, is too short, or a field is of a wrong type
+            or out of bounds; the message names the kind and the field.
+    """
+    try:
+        if flags & CONTINUED:
+            return _decode_reference(packed)
+        return _decoders[kind](packed)
+    except (msgspec.MsgspecError, RecursionError, ValueError) as fault:
+        raise RemoteProtocolError(
+            f"header of {Kind(kind).name}: {_explain(kind, fault)}"
+        ) from fault
+
+
+_INDEX = re.compile(r"\$\[(\d+)\]")
+
+
+def _explain(kind: int, fault: Exception) -> str:
+    """Name the field where msgspec names a position."""
+    names = HEADERS[Kind(kind)].__struct_fields__
+
+    def name(match: re.Match[str]) -> str:
+        position = int(match[1])
+        return names[position] if position < len(names) else match[0]
+
+    return _INDEX.sub(name, str(fault)) or type(fault).__name__

@@ -1,0 +1,51 @@
+"""Telemetry of the mesh: names, counts, records, and how they are shown to the outside.
+
+A library that is handed plain values (names, ids, durations in seconds, code numbers). It knows
+nothing of frames, sockets or trio, and imports nothing of ``mesh``.
+"""
+
+from __future__ import annotations
+
+from mesh_telemetry.exposition import (
+    OPENMETRICS,
+    TEXT,
+    Exposition,
+    Row,
+    RowSource,
+    escape_label,
+    negotiate,
+)
+from mesh_telemetry.metrics import (
+    CallMetrics,
+    CallSeries,
+    GatewayCounters,
+    MethodSeries,
+    MethodSummary,
+    quantile,
+)
+from mesh_telemetry.names import CODE_NAMES, DURATION_BOUNDS, FAMILIES, OTHER, Family
+from mesh_telemetry.recorder import Record, Recorder, RecordRow
+
+__all__ = [
+    "CODE_NAMES",
+    "DURATION_BOUNDS",
+    "FAMILIES",
+    "OPENMETRICS",
+    "OTHER",
+    "TEXT",
+    "CallMetrics",
+    "CallSeries",
+    "Exposition",
+    "Family",
+    "GatewayCounters",
+    "MethodSeries",
+    "MethodSummary",
+    "Record",
+    "RecordRow",
+    "Recorder",
+    "Row",
+    "RowSource",
+    "escape_label",
+    "negotiate",
+    "quantile",
+]

@@ -1,0 +1,269 @@
+"""Counting on the path of every call, in plain integers.
+
+A call costs one ``codes[code] += 1`` and one :meth:`MethodSeries.observe`; prometheus_client's
+``labels(...).inc()`` alone costs more than both. Nothing here locks: one event loop counts and
+reads. How the figures become text is :mod:`mesh_telemetry.exposition`'s business.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import TYPE_CHECKING, NamedTuple
+
+from mesh_telemetry.names import CODE_NAMES, DURATION_BOUNDS, OTHER
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class MethodSeries:
+    """The counts of one method, over all callers.
+
+    Attributes:
+        service: Label value of ``rpc_service``.
+        method: Label value of ``rpc_method``.
+        buckets: Calls by duration, *not* cumulated: one count per bound of
+            :data:`~mesh_telemetry.names.DURATION_BOUNDS`, and one for what is longer than all.
+        duration_sum: Seconds, over all observed calls.
+        in_flight: Calls accepted that have no outcome yet; the gateway moves it by hand.
+        abandoned: Calls whose caller was gone before the outcome.
+        late: Results that came after the outcome.
+    """
+
+    __slots__ = ("abandoned", "buckets", "duration_sum", "in_flight", "late", "method", "service")
+
+    def __init__(self, service: str, method: str) -> None:
+        self.service = service
+        self.method = method
+        self.buckets = [0] * (len(DURATION_BOUNDS) + 1)
+        self.duration_sum = 0.0
+        self.in_flight = 0
+        self.abandoned = 0
+        self.late = 0
+
+    def observe(self, seconds: float) -> None:
+        """Count a call that took ``seconds``. A bucket includes its upper bound, as ``le`` says."""
+        self.buckets[bisect_left(DURATION_BOUNDS, seconds)] += 1
+        self.duration_sum += seconds
+
+
+class CallSeries:
+    """The counts of one method as called by one caller.
+
+    Attributes:
+        method: The method's own series, shared by all its callers.
+        caller: Label value of ``caller``.
+        codes: Ended attempts by status code number (0 is ok), refused ones included.
+    """
+
+    __slots__ = ("caller", "codes", "method")
+
+    def __init__(self, method: MethodSeries, caller: str) -> None:
+        self.method = method
+        self.caller = caller
+        self.codes = [0] * len(CODE_NAMES)
+
+
+class MethodSummary(NamedTuple):
+    """What one method has done since the start. Quantiles are seconds, None before any call."""
+
+    calls: int
+    """Ended attempts, refused ones included."""
+    errors: dict[str, int]
+    """Those of them that did not end with ok, by the code's name; no zeros."""
+    in_flight: int
+    p50: float | None
+    p95: float | None
+    p99: float | None
+
+
+def quantile(
+    buckets: Sequence[int], q: float, bounds: Sequence[float] = DURATION_BOUNDS
+) -> float | None:
+    """Estimate a quantile from a histogram.
+
+    As Prometheus' ``histogram_quantile`` does it: linear interpolation inside the bucket that holds
+    the rank, the first bucket starting at 0, and the highest bound for what lies beyond it
+    (https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile).
+
+    Args:
+        buckets: Counts per bucket, not cumulated, the last one for values above all bounds.
+        q: Which quantile, from 0 to 1.
+        bounds: The buckets' upper bounds, ascending.
+
+    Returns:
+        The estimate in the unit of ``bounds``, or None for an empty histogram.
+
+    Raises:
+        ValueError: ``q`` is not between 0 and 1, or the two lengths do not fit.
+    """
+    if not 0.0 <= q <= 1.0:
+        raise ValueError(f"quantile {q} is not between 0 and 1")
+    if len(buckets) != len(bounds) + 1:
+        raise ValueError(f"{len(buckets)} buckets do not fit {len(bounds)} bounds and one beyond")
+    total = sum(buckets)
+    if total == 0:
+        return None
+    rank = q * total
+    below = 0
+    for index, count in enumerate(buckets[:-1]):
+        if count and below + count >= rank:
+            start = bounds[index - 1] if index else 0.0
+            return start + (bounds[index] - start) * ((rank - below) / count)
+        below += count
+    return float(bounds[-1])
+
+
+class CallMetrics:
+    """All call series of a gateway, created when first asked for and kept for the process's life.
+
+    Every dimension is bounded, so that no peer can make the gateway grow: what exceeds a bound is
+    counted under :data:`~mesh_telemetry.names.OTHER` instead, and never lost.
+
+    Args:
+        max_callers: Distinct caller labels.
+        max_methods: Distinct pairs of service and method.
+        max_series: Distinct triples of caller, service and method.
+    """
+
+    def __init__(
+        self, max_callers: int = 1000, *, max_methods: int = 10_000, max_series: int = 100_000
+    ) -> None:
+        self._max_callers = max_callers
+        self._max_methods = max_methods
+        self._max_series = max_series
+        self._callers: set[str] = set()
+        self._methods: dict[tuple[str, str], MethodSeries] = {}
+        self._calls: dict[tuple[str, str, str], CallSeries] = {}
+
+    def caller(self, name: str) -> str:
+        """The label value for a caller: its name, or ``_OTHER`` once there are too many.
+
+        Ask once per connection and keep the answer, also for :meth:`GatewayCounters.reject`.
+        """
+        if name in self._callers:
+            return name
+        if name == OTHER or len(self._callers) >= self._max_callers:
+            return OTHER
+        self._callers.add(name)
+        return name
+
+    def method(self, service: str, method: str) -> MethodSeries:
+        """The series of a method; asked at registration, it shows zeros before the first call.
+
+        Args:
+            service: A registered service's name, or ``_OTHER``.
+            method: A registered method's name, or ``_OTHER``.
+        """
+        found = self._methods.get((service, method))
+        if found is None:
+            # The catch-all itself may exceed the bound by one.
+            if len(self._methods) >= self._max_methods:
+                service = method = OTHER
+                found = self._methods.get((OTHER, OTHER))
+            if found is None:
+                found = self._methods[service, method] = MethodSeries(service, method)
+        return found
+
+    def series(self, caller: str, service: str, method: str) -> CallSeries:
+        """The series of a method as called by a caller. Keep it: its counts are bumped in place.
+
+        Args:
+            caller: The calling peer's name, whatever it is.
+            service: A registered service's name, or ``_OTHER``: never a name that only a call told.
+            method: A registered method's name, or ``_OTHER``.
+        """
+        found = self._calls.get((caller, service, method))
+        if found is None:
+            of_method = self.method(service, method)
+            label = self.caller(caller)
+            if len(self._calls) >= self._max_series:
+                label = OTHER
+            key = (label, of_method.service, of_method.method)
+            found = self._calls.get(key)
+            if found is None:
+                found = self._calls[key] = CallSeries(of_method, label)
+        return found
+
+    def methods(self) -> tuple[MethodSeries, ...]:
+        """All methods' series at this moment, oldest first."""
+        return tuple(self._methods.values())
+
+    def calls(self) -> tuple[CallSeries, ...]:
+        """All callers' series at this moment, oldest first."""
+        return tuple(self._calls.values())
+
+    def ended(self) -> int:
+        """Attempts that have ended, over all series; see :meth:`Recorder.dropped`."""
+        return sum(sum(series.codes) for series in self._calls.values())
+
+    def snapshot(self, service: str | None = None) -> dict[tuple[str, str], MethodSummary]:
+        """Figures for people, by (service, method).
+
+        Args:
+            service: Only this service's methods; every service's where None.
+        """
+        codes = {
+            key: [0] * len(CODE_NAMES)
+            for key in self._methods
+            if service is None or key[0] == service
+        }
+        for series in self._calls.values():
+            totals = codes.get((series.method.service, series.method.method))
+            if totals is not None:
+                for number, count in enumerate(series.codes):
+                    if count:
+                        totals[number] += count
+        return {
+            key: MethodSummary(
+                calls=sum(totals),
+                errors={
+                    CODE_NAMES[number]: count
+                    for number, count in enumerate(totals)
+                    if count and number
+                },
+                in_flight=self._methods[key].in_flight,
+                p50=quantile(self._methods[key].buckets, 0.50),
+                p95=quantile(self._methods[key].buckets, 0.95),
+                p99=quantile(self._methods[key].buckets, 0.99),
+            )
+            for key, totals in codes.items()
+        }
+
+
+class GatewayCounters:
+    """What a gateway counts besides calls; it bumps the integers itself.
+
+    Attributes:
+        rejected: Refused calls by (caller, service, reason); see :meth:`reject`.
+        connections_opened: Connections that finished the handshake.
+        connections_closed: Connections that ended after the handshake.
+        connections_refused: Connections closed before the end of the handshake.
+        protocol_errors: Connections closed for malformed input.
+    """
+
+    __slots__ = (
+        "connections_closed",
+        "connections_opened",
+        "connections_refused",
+        "protocol_errors",
+        "rejected",
+    )
+
+    def __init__(self) -> None:
+        self.rejected: dict[tuple[str, str, str], int] = {}
+        self.connections_opened = 0
+        self.connections_closed = 0
+        self.connections_refused = 0
+        self.protocol_errors = 0
+
+    def reject(self, caller: str, service: str, reason: str) -> None:
+        """Count a refused call.
+
+        Args:
+            caller: A label from :meth:`CallMetrics.caller`, which bounds their number.
+            service: A registered service's name, or ``_OTHER``.
+            reason: One of the mesh's own stable reasons, never a user's text.
+        """
+        key = (caller, service, reason)
+        self.rejected[key] = self.rejected.get(key, 0) + 1

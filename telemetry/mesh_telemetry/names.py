@@ -1,0 +1,266 @@
+"""Every metric and label name, once: dashboards, rules and tests import them from here.
+
+Metrics follow Prometheus' naming practice (https://prometheus.io/docs/practices/naming/): base
+units (seconds, bytes) in the name, ``_total`` on counters. The labels are ``rpc_service`` and
+``peer``, not ``service`` and ``instance``: Prometheus and ServiceMonitors own those target labels
+and would rename ours to ``exported_*``. No label ever carries a trace, activity, connection or user
+id.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, NamedTuple
+
+OTHER: Final = "_OTHER"
+"""The label value of whatever is no registered name, as in OpenTelemetry's conventions."""
+
+CODE_NAMES: Final = (
+    "ok",
+    "cancelled",
+    "unknown",
+    "invalid_argument",
+    "deadline_exceeded",
+    "not_found",
+    "already_exists",
+    "permission_denied",
+    "resource_exhausted",
+    "failed_precondition",
+    "aborted",
+    "out_of_range",
+    "unimplemented",
+    "internal",
+    "unavailable",
+    "data_loss",
+    "unauthenticated",
+)
+"""The status codes by number; numbers and order are gRPC's (grpc.io/docs/guides/status-codes)."""
+
+DURATION_BOUNDS: Final = (
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+)
+"""Inclusive upper bounds of the duration buckets, in seconds; a local mesh lives in the first."""
+
+# Label names.
+CALLER: Final = "caller"
+RPC_SERVICE: Final = "rpc_service"
+RPC_METHOD: Final = "rpc_method"
+CODE: Final = "code"
+REASON: Final = "reason"
+OUTCOME: Final = "outcome"
+STATE: Final = "state"
+PEER: Final = "peer"
+KIND: Final = "kind"
+DIRECTION: Final = "direction"
+DECISION: Final = "decision"
+VERSION: Final = "version"
+CLIENT: Final = "client"
+SERVER: Final = "server"
+
+MetricType = Literal["counter", "gauge", "histogram"]
+
+
+class Family(NamedTuple):
+    """What one metric is called, and what it means.
+
+    ``name`` is the name in queries, so a counter's ends in ``_total`` (a histogram's samples add
+    ``_bucket``, ``_sum`` and ``_count``). ``labels`` are in the order in which they are rendered.
+    """
+
+    name: str
+    type: MetricType
+    labels: tuple[str, ...]
+    help: str
+
+    @property
+    def base(self) -> str:
+        """The name without ``_total``: what OpenMetrics and prometheus_client call a counter."""
+        return self.name.removesuffix("_total") if self.type == "counter" else self.name
+
+
+CALLS: Final = Family(
+    "mesh_calls_total",
+    "counter",
+    (CALLER, RPC_SERVICE, RPC_METHOD, CODE),
+    "Attempts of calls that ended, refused ones included, by status code.",
+)
+CALL_DURATION: Final = Family(
+    "mesh_call_duration_seconds",
+    "histogram",
+    (RPC_SERVICE, RPC_METHOD),
+    "Time from a call's arrival at the gateway to its outcome; refused calls are left out.",
+)
+CALLS_IN_FLIGHT: Final = Family(
+    "mesh_calls_in_flight",
+    "gauge",
+    (RPC_SERVICE, RPC_METHOD),
+    "Calls that the gateway has accepted and that have no outcome yet.",
+)
+CALL_DEPTH: Final = Family(
+    "mesh_call_depth",
+    "histogram",
+    (),
+    "Links of nested calls that led to a call; entry calls are 1.",
+)
+CALLS_REJECTED: Final = Family(
+    "mesh_calls_rejected_total",
+    "counter",
+    (CALLER, RPC_SERVICE, REASON),
+    "Calls that the gateway refused before any service saw them.",
+)
+CALLS_ABANDONED: Final = Family(
+    "mesh_calls_abandoned_total",
+    "counter",
+    (RPC_SERVICE, RPC_METHOD),
+    "Calls whose caller was gone before they ended: cancelled, timed out or disconnected.",
+)
+CALLS_LATE: Final = Family(
+    "mesh_calls_late_total",
+    "counter",
+    (RPC_SERVICE, RPC_METHOD),
+    "Results that arrived after their call had already ended, and were dropped.",
+)
+RETRIES: Final = Family(
+    "mesh_retries_total",
+    "counter",
+    (CALLER, RPC_SERVICE, RPC_METHOD, OUTCOME),
+    "Attempts after the first, by how they ended.",
+)
+SERVICE_INSTANCES: Final = Family(
+    "mesh_service_instances",
+    "gauge",
+    (RPC_SERVICE, STATE),
+    "Connected instances of a service by state (healthy, late, unresponsive, draining).",
+)
+PEER_LAST_HEARTBEAT: Final = Family(
+    "mesh_peer_last_heartbeat_timestamp_seconds",
+    "gauge",
+    (RPC_SERVICE, PEER),
+    "Unix time of a peer's last heartbeat.",
+)
+PEER_LOOP_LAG: Final = Family(
+    "mesh_peer_loop_lag_seconds",
+    "gauge",
+    (RPC_SERVICE, PEER),
+    "Event loop lag that a peer reported in its last heartbeat.",
+)
+PEER_IN_FLIGHT: Final = Family(
+    "mesh_peer_in_flight",
+    "gauge",
+    (RPC_SERVICE, PEER),
+    "Calls in flight at a peer.",
+)
+BREAKER_STATE: Final = Family(
+    "mesh_breaker_state",
+    "gauge",
+    (RPC_SERVICE, PEER),
+    "State of a peer's circuit breaker: 0 closed, 1 half open, 2 open.",
+)
+CONNECTIONS: Final = Family("mesh_connections", "gauge", (), "Connections that are open now.")
+CONNECTIONS_OPENED: Final = Family(
+    "mesh_connections_opened_total", "counter", (), "Connections that finished the handshake."
+)
+CONNECTIONS_CLOSED: Final = Family(
+    "mesh_connections_closed_total", "counter", (), "Connections that ended after the handshake."
+)
+CONNECTIONS_REFUSED: Final = Family(
+    "mesh_connections_refused_total",
+    "counter",
+    (),
+    "Connections closed before the end of the handshake: over a limit, too slow, or not let in.",
+)
+PROTOCOL_ERRORS: Final = Family(
+    "mesh_protocol_errors_total", "counter", (), "Connections closed for malformed input."
+)
+OUTBOX_BYTES: Final = Family(
+    "mesh_outbox_bytes", "gauge", (), "Bytes queued for all connections together."
+)
+FRAMES: Final = Family(
+    "mesh_frames_total", "counter", (KIND, DIRECTION), "Frames by kind and direction (in, out)."
+)
+BYTES: Final = Family(
+    "mesh_bytes_total", "counter", (DIRECTION,), "Bytes on the wire by direction (in, out)."
+)
+TRACES: Final = Family(
+    "mesh_traces_total", "counter", (DECISION,), "Traces by what the tail sampler decided."
+)
+SPANS_DROPPED: Final = Family(
+    "mesh_spans_dropped_total", "counter", (REASON,), "Spans lost on the way to a store, by reason."
+)
+GATEWAY_LOOP_LAG: Final = Family(
+    "mesh_gateway_loop_lag_seconds",
+    "gauge",
+    (),
+    "How late the gateway's event loop last ran a timer.",
+)
+SERVICE_GRAPH_REQUESTS: Final = Family(
+    "traces_service_graph_request_total",
+    "counter",
+    (CLIENT, SERVER),
+    "Calls from one service to another, as Grafana's service graph expects.",
+)
+SERVICE_GRAPH_FAILED: Final = Family(
+    "traces_service_graph_request_failed_total",
+    "counter",
+    (CLIENT, SERVER),
+    "Failed calls from one service to another, as Grafana's service graph expects.",
+)
+SERVICE_GRAPH_SECONDS: Final = Family(
+    "traces_service_graph_request_server_seconds",
+    "histogram",
+    (CLIENT, SERVER),
+    "Duration of calls from one service to another, as Grafana's service graph expects.",
+)
+BUILD_INFO: Final = Family(
+    "mesh_build_info", "gauge", (VERSION,), "Always 1; the label tells the version that runs."
+)
+
+FAMILIES: Final[dict[str, Family]] = {
+    family.name: family
+    for family in (
+        CALLS,
+        CALL_DURATION,
+        CALLS_IN_FLIGHT,
+        CALL_DEPTH,
+        CALLS_REJECTED,
+        CALLS_ABANDONED,
+        CALLS_LATE,
+        RETRIES,
+        SERVICE_INSTANCES,
+        PEER_LAST_HEARTBEAT,
+        PEER_LOOP_LAG,
+        PEER_IN_FLIGHT,
+        BREAKER_STATE,
+        CONNECTIONS,
+        CONNECTIONS_OPENED,
+        CONNECTIONS_CLOSED,
+        CONNECTIONS_REFUSED,
+        PROTOCOL_ERRORS,
+        OUTBOX_BYTES,
+        FRAMES,
+        BYTES,
+        TRACES,
+        SPANS_DROPPED,
+        GATEWAY_LOOP_LAG,
+        SERVICE_GRAPH_REQUESTS,
+        SERVICE_GRAPH_FAILED,
+        SERVICE_GRAPH_SECONDS,
+        BUILD_INFO,
+    )
+}
+"""All metrics by the name that queries use."""

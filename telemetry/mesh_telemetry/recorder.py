@@ -1,0 +1,103 @@
+"""A record of every ended call, in a bounded buffer, from which spans can be built later.
+
+Rows are plain tuples of atoms (numbers, strings, bytes): the garbage collector stops tracking such
+tuples at its first pass, so that a full pass over 100,000 records costs 1.6 ms, against 5 to 6.5 ms
+for lists or slotted objects. A NamedTuple is never untracked, and takes several times as long to
+make; :class:`Record` is therefore only the view that readers get.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RecordRow: TypeAlias = tuple[
+    int, int, int, bytes, str, str, str, str, str, int, int, float, float, int, str, bool
+]
+"""The fields of :class:`Record`, in its order, as the hot path writes them."""
+
+
+class Record(NamedTuple):
+    """One ended attempt of a call, as the process that kept the record saw it."""
+
+    call_id: int
+    """Issued by the gateway."""
+    parent_id: int
+    """The call inside which this one was made; 0 for an entry call."""
+    entry_id: int
+    """The first call of the tree; an entry call's own id."""
+    trace_id: bytes
+    """16 bytes, as in W3C trace context."""
+    activity_id: str
+    caller: str
+    """The calling peer's name."""
+    service: str
+    method: str
+    instance: str
+    """The process id of the peer that served it; empty where none was reached."""
+    depth: int
+    """Links of nested calls; an entry call has 1."""
+    attempt: int
+    """Which try of the logical call, from 1."""
+    started: float
+    """Seconds on the recording process's monotonic clock."""
+    duration: float
+    """Seconds."""
+    code: int
+    """Number of the status code; 0 is ok."""
+    reason: str
+    """Why it failed or was refused, upper case; empty for ok."""
+    refused: bool
+    """Whether it was turned away before any instance saw it."""
+
+
+class Recorder:
+    """Keeps the last records.
+
+    Args:
+        capacity: Records kept; an older one makes way for each that comes after.
+
+    Attributes:
+        append: Takes a :data:`RecordRow`. It is the deque's own bound method, with no Python frame
+            in between: about 0.1 us.
+    """
+
+    __slots__ = ("_rows", "append")
+
+    def __init__(self, capacity: int = 10_000) -> None:
+        if capacity < 1:
+            raise ValueError(f"capacity {capacity} is less than 1")
+        self._rows: deque[RecordRow] = deque(maxlen=capacity)
+        self.append: Callable[[RecordRow], None] = self._rows.append
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def capacity(self) -> int:
+        """How many records are kept at most."""
+        return self._rows.maxlen or 0
+
+    def dropped(self, appended: int) -> int:
+        """How many records have made way for newer ones.
+
+        Counting here would cost as much as appending, so whoever counts calls anyway says how many
+        records there have been: for a gateway that is :meth:`CallMetrics.ended`.
+        """
+        return max(0, appended - len(self._rows))
+
+    def by_activity(self, activity_id: str) -> list[Record]:
+        """The records of one activity, in the order in which the calls ended. Scans the buffer."""
+        return [Record._make(row) for row in self._rows if row[4] == activity_id]
+
+    def by_entry(self, entry_id: int) -> list[Record]:
+        """The records of one tree of calls, in the order in which they ended. Scans the buffer."""
+        return [Record._make(row) for row in self._rows if row[2] == entry_id]
+
+    def recent(self, count: int) -> list[Record]:
+        """The last ``count`` records, the newest first."""
+        rows = reversed(self._rows)
+        return [Record._make(row) for row, _ in zip(rows, range(count), strict=False)]
