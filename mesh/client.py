@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import trio
 
 from mesh import context
-from mesh.errors import CallError, Code, DeadlineExceeded, Reason
+from mesh.errors import CallError, Code, DeadlineExceeded, Reason, UsageError
 from mesh.limits import Limits
 from mesh.payload import decode_result, encode_params
 from mesh.process import Process
@@ -16,6 +16,7 @@ from mesh.service import Handler
 from mesh.transport import Address, default_address
 from mesh.uplink import Uplink
 from mesh.wire.codec import DETACHED, IDEMPOTENT, MSGPACK, is_name
+from mesh.wire.codec import encode as encode_frame
 from mesh.wire.frames import Kind
 
 if TYPE_CHECKING:
@@ -104,7 +105,8 @@ class Client:
             ValueError: ``timeout`` is not a number of seconds.
         """
         uplink = self._uplink
-        uplink.check_usable()
+        if uplink.leaving:
+            raise UsageError(f"client {self.name!r} is closed")
         target = f"{service}.{method}"
         payload = encode_params(params, target)
         if len(payload) > uplink.max_message:
@@ -130,7 +132,8 @@ class Client:
         if by_scope:
             deadline = scope_deadline
 
-        if not uplink.is_ready or uplink.is_congested:
+        link = uplink.link
+        if link is None or not uplink.ready or link.queued >= link.limit:
             await self._wait_ready(target, parent is not None and not detached, deadline)
             now = trio.current_time()
         remaining = deadline - now
@@ -139,51 +142,31 @@ class Client:
                 await trio.sleep_forever()
             raise _no_time_left(target, parent)
 
-        outgoing = uplink.outgoing
-        call_id = outgoing.last_id = outgoing.last_id + 1
-        header = self._header(call_id, service, method, remaining, parent, idempotent=idempotent)
-        frames = uplink.send_message(call_id, Kind.CALL, header, payload)
-        encoding, answer = await outgoing.exchange(
-            call_id, target, deadline, remaining, frames, by_scope=by_scope
-        )
-        return decode_result(answer, encoding, result, target)
-
-    def _header(
-        self,
-        call_id: int,
-        service: str,
-        method: str,
-        remaining: float,
-        parent: context.Call | None,
-        *,
-        idempotent: bool,
-    ) -> tuple[Any, ...]:
-        uplink = self._uplink
-        bits = uplink.process.random.getrandbits
-        options = IDEMPOTENT if idempotent else 0
         parent_id = entry_id = 0
         activity_id: str | None = None
         chain: tuple[str, ...] | None = None
         gateway: str | None = None
         flags = 3  # W3C: sampled, and the id is random
+        options = IDEMPOTENT if idempotent else 0
+        bits = uplink.process.random.getrandbits
         if parent is None:
             activity_id = context.current_activity.get()
             trace_id = bits(128).to_bytes(16, "big")
         else:
             trace_id, flags, parent_id = parent.trace_id, parent.trace_flags, parent.call_id
-            detached = context.is_detached.get()
             if detached:
                 options |= DETACHED
             if detached or parent.gateway != uplink.gateway:
                 # The gateway does not know the parent, or may not any more: tell all.
                 activity_id, chain = parent.activity_id, parent.chain
                 entry_id, gateway = parent.entry_id, parent.gateway
-        timeout_us = int((min(LONGEST, remaining)) * 1e6)
-        return (
+        outgoing = uplink.outgoing
+        call_id = outgoing.last_id = outgoing.last_id + 1
+        header = (
             call_id,
             parent_id,
             entry_id,
-            timeout_us,
+            int((remaining if remaining < LONGEST else LONGEST) * 1e6),
             trace_id,
             bits(64).to_bytes(8, "big"),
             flags,
@@ -199,21 +182,31 @@ class Client:
             None,
             None,
         )
+        if len(payload) <= uplink.max_chunk:
+            uplink.send(encode_frame(Kind.CALL, header, payload))
+            frames = 0
+        else:
+            frames = uplink.send_long(call_id, Kind.CALL, header, payload)
+        pending = (trio.lowlevel.current_task(), target, remaining, frames, by_scope)
+        encoding, answer = await trio.lowlevel.wait_task_rescheduled(
+            outgoing.park(call_id, deadline, pending)
+        )
+        return decode_result(answer, encoding, result, target)
 
     async def _wait_ready(self, target: str, nested: bool, deadline: float) -> None:  # noqa: FBT001
         """Wait for a connection, or for room in its outbox; at most until the call's deadline."""
         uplink = self._uplink
-        if nested and uplink.is_connected and not uplink.is_congested:
+        if nested and uplink.is_connected and not _is_congested(uplink):
             return  # a gateway that drains still takes what belongs to calls in flight
         until = min(deadline, trio.current_time() + uplink.limits.service_wait)
         with trio.move_on_at(until):
             await uplink.wait_ready()
             until = deadline
-        if uplink.is_ready and uplink.is_congested:
+        if uplink.ready and _is_congested(uplink):
             with trio.move_on_at(deadline):
                 await uplink.wait_room()
             return
-        if not uplink.is_ready and trio.current_time() < deadline:
+        if not uplink.ready and trio.current_time() < deadline:
             raise CallError.of(
                 Code.UNAVAILABLE,
                 f"{target}: no connection to a gateway within {uplink.limits.service_wait:g} s: "
@@ -251,7 +244,8 @@ class Client:
         self, name: str, function: Callable[..., Any], *, service: str | None = None
     ) -> None:
         """Serve a method by a function; :meth:`method` as a plain call."""
-        self._uplink.check_usable()
+        if self._uplink.leaving:
+            raise UsageError(f"client {self.name!r} is closed")
         service = service or self.name
         for what, text in (("service", service), ("method", name)):
             if not is_name(text):
@@ -278,6 +272,10 @@ class Client:
     def registered_methods(self) -> list[str]:
         """The methods that this peer serves, as ``service.method``."""
         return [f"{service}.{method}" for service, method in self._uplink.dispatcher.handlers]
+
+
+def _is_congested(uplink: Uplink) -> bool:
+    return uplink.link is not None and uplink.link.queued >= uplink.link.limit
 
 
 def _no_time_left(target: str, parent: context.Call | None) -> DeadlineExceeded:
@@ -348,7 +346,7 @@ async def connect(
             if connect_timeout > 0:
                 with trio.move_on_after(connect_timeout):
                     await uplink.wait_ready()
-                if not uplink.is_ready:
+                if not uplink.ready:
                     raise CallError.of(
                         Code.UNAVAILABLE,
                         f"no gateway answered {name!r} within {connect_timeout:g} s: "

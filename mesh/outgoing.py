@@ -15,26 +15,20 @@ from mesh.wire.codec import BY_CALLER, BY_DEADLINE, MAYBE_EXECUTED
 from mesh.wire.frames import CONTINUED, MORE, Kind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mesh.uplink import Uplink
     from mesh.wire import codec
+
+    AbortFn = Callable[[object], trio.lowlevel.Abort]
 
 GRACE = 0.05
 """Seconds after a deadline in which the gateway, who knows where the time went, may say so first."""
 
 
-class Pending:
-    """A task that waits for an answer."""
-
-    __slots__ = ("allowed", "by_scope", "frames", "name", "task")
-
-    def __init__(
-        self, task: trio.lowlevel.Task, name: str, allowed: float, frames: int, *, by_scope: bool
-    ) -> None:
-        self.task = task
-        self.name = name
-        self.allowed = allowed
-        self.by_scope = by_scope
-        self.frames = frames
+Pending = tuple["trio.lowlevel.Task", str, float, int, bool]
+"""Who waits: the task, the method's name, the seconds allowed, the frames of a long request, and
+whether the task's own cancel scope sets the limit. A tuple, as one is made for every call."""
 
 
 class Outgoing:
@@ -48,36 +42,23 @@ class Outgoing:
         self._timers = Timers(self.pending, self._expire)
         self.run_timers = self._timers.run
 
-    async def exchange(
-        self,
-        call_id: int,
-        name: str,
-        deadline: float,
-        allowed: float,
-        frames: int,
-        *,
-        by_scope: bool,
-    ) -> tuple[int, bytes]:
-        """Park until the answer is here; returns its encoding and payload.
+    def park(self, call_id: int, deadline: float, pending: Pending) -> AbortFn:
+        """Note that a task is about to wait; returns what to do when it is cancelled meanwhile.
 
-        Raises:
-            CallError: The call failed, or its deadline passed.
+        The caller then awaits ``trio.lowlevel.wait_task_rescheduled``, which returns the answer's
+        encoding and payload, or raises a CallError.
         """
-        self.pending[call_id] = Pending(
-            trio.lowlevel.current_task(), name, allowed, frames, by_scope=by_scope
-        )
-        if not by_scope:
+        self.pending[call_id] = pending
+        if not pending[4]:
             self._timers.add(deadline + GRACE, call_id)
 
         def abort(_: object) -> trio.lowlevel.Abort:
-            pending = self.pending.pop(call_id, None)
-            if pending is not None:
+            if self.pending.pop(call_id, None) is not None:
                 self._assembler.drop(call_id)
-                self._uplink.cancel(call_id, pending.frames)
+                self._uplink.cancel(call_id, pending[3])
             return trio.lowlevel.Abort.SUCCEEDED
 
-        answer: tuple[int, bytes] = await trio.lowlevel.wait_task_rescheduled(abort)
-        return answer
+        return abort
 
     def answer(
         self, kind: int, flags: int, header: codec.Result | codec.Error, payload: bytes
@@ -108,51 +89,51 @@ class Outgoing:
             self._assembler.drop(call_id)
         del self.pending[call_id]
         if kind == Kind.RESULT:
-            trio.lowlevel.reschedule(pending.task, outcome.Value((header.encoding, payload)))
+            trio.lowlevel.reschedule(pending[0], outcome.Value((header.encoding, payload)))
             return True
         error = _error_of(header, payload)
-        if pending.by_scope and error.code is Code.DEADLINE_EXCEEDED:
+        if pending[4] and error.code is Code.DEADLINE_EXCEEDED:
             # The caller's own cancel scope set the limit: it shall see that fire, and no error.
             return False
-        trio.lowlevel.reschedule(pending.task, outcome.Error(error))
+        trio.lowlevel.reschedule(pending[0], outcome.Error(error))
         return True
 
     def _expire(self, call_id: int) -> None:
-        pending = self.pending[call_id]
+        _, name, allowed, _, _ = self.pending[call_id]
         self._drop(
             call_id,
             Code.DEADLINE_EXCEEDED,
             Reason.DEADLINE_EXCEEDED,
-            f"{pending.name} was allowed {pending.allowed * 1e3:,.1f} ms, and the gateway has not "
+            f"{name} was allowed {allowed * 1e3:,.1f} ms, and the gateway has not "
             "answered in that time",
         )
 
     def _drop(self, call_id: int, code: Code, reason: Reason, message: str) -> None:
         """Give up on a call from this side: the gateway and the waiting task are told."""
-        pending = self.pending.pop(call_id)
+        task, _, _, frames, _ = self.pending.pop(call_id)
         self._assembler.drop(call_id)
         by = BY_DEADLINE if code is Code.DEADLINE_EXCEEDED else BY_CALLER
-        self._uplink.cancel(call_id, pending.frames, by)
+        self._uplink.cancel(call_id, frames, by)
         error = CallError.of(code, message, reason=reason)
-        trio.lowlevel.reschedule(pending.task, outcome.Error(error))
+        trio.lowlevel.reschedule(task, outcome.Error(error))
 
     def lost(self, why: str) -> None:
         """The connection is gone: every waiting task is told, and whether its call ever left."""
         uplink = self._uplink
         unsent = uplink.take_unsent_calls()
-        for call_id, pending in list(self.pending.items()):
+        for call_id, (task, name, _, frames, _) in list(self.pending.items()):
             del self.pending[call_id]
             self._assembler.drop(call_id)
             never_left = call_id in unsent or (
-                pending.frames and uplink.discard(call_id) == pending.frames
+                frames and uplink.discard(call_id) == frames
             )
             error = CallError.of(
                 Code.UNAVAILABLE,
-                f"the connection to the gateway was lost while {pending.name} was under way: {why}",
+                f"the connection to the gateway was lost while {name} was under way: {why}",
                 reason=Reason.CONNECTION_LOST,
                 maybe_executed=not never_left,
             )
-            trio.lowlevel.reschedule(pending.task, outcome.Error(error))
+            trio.lowlevel.reschedule(task, outcome.Error(error))
 
 
 def _error_of(header: Any, payload: bytes) -> CallError:

@@ -251,7 +251,8 @@ class Dispatcher:
             self._report(worker, call, failure, elapsed)
         if self._no_work is not None and not self.serving:
             self._no_work.set()
-        if uplink.is_congested and not worker.scope.cancel_called:
+        link = uplink.link
+        if link is not None and link.queued >= link.limit and not worker.scope.cancel_called:
             await uplink.wait_room()
 
     def _undecodable(

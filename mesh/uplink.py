@@ -1,7 +1,4 @@
 """A peer's connection to its gateway: dial, handshake, read, write, heartbeats, reconnect.
-
-What handlers and callers send is gathered: the tasks that one read woke are expected to speak in
-turn, and the last of them sends for all. A task that speaks alone sends at once.
 """
 
 from __future__ import annotations
@@ -9,7 +6,6 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-import outcome
 import trio
 
 from mesh import _version
@@ -22,6 +18,7 @@ from mesh.errors import (
     Unavailable,
     UsageError,
 )
+from mesh.gathering import Gathering
 from mesh.outgoing import Outgoing
 from mesh.service import Dispatcher
 from mesh.wire import codec
@@ -30,7 +27,7 @@ from mesh.wire.connection import Connection, Role
 from mesh.wire.frames import CONTINUED, MORE, PREFIX, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from mesh.limits import Limits
     from mesh.process import Process
@@ -38,8 +35,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mesh.client")
 
-FLUSH_EVERY = 16
-"""Frames gathered at most before they leave."""
+
+def _drop(_: bytes) -> None:
+    """Where frames go while there is no connection."""
 
 
 class Uplink:
@@ -49,6 +47,9 @@ class Uplink:
         gateway: The instance id of the gateway connected to now or last.
         max_message: The gateway's bound, in bytes.
         call_timeout: What a call may take where nobody says otherwise, in seconds.
+        ready: Whether calls can be sent now.
+        link: The connection, past its handshake, or None.
+        leaving: Whether this peer closes or is closed.
         sends_tracebacks: Whether the gateway lets tracebacks travel.
     """
 
@@ -73,45 +74,34 @@ class Uplink:
         self._dialer = dialer
         self._metadata = dict(metadata)
         self._reconnect = reconnect
-        self._max_chunk = limits.max_chunk
+        self.max_chunk = limits.max_chunk
         self._heartbeat = limits.heartbeat
         self._assembler = Assembler(limits.max_message, limits.max_assembly)
         self.outgoing = Outgoing(self, self._assembler)
         self.dispatcher = Dispatcher(self, limits.max_threads)
-        self._link: Link | None = None
+        self.ready = False
+        self.link: Link | None = None
+        self.send: Callable[[bytes], None] = _drop
         self._ready = trio.Event()
-        self._leaving = False
+        self.leaving = False
         self._gateway_leaving = False
         self._goodbye = trio.Event()
         self.failure: MeshError | None = None
         self._last_fault = "no connection has been tried"
-        self._gathered = 0
-        self._burst = 1
-        self._flusher: trio.lowlevel.Task | None = None
         self._last_received = 0.0
         self._connection_scope = trio.CancelScope()
 
     # State.
 
     @property
-    def is_ready(self) -> bool:
-        """Whether calls can be sent now."""
-        return self._link is not None and not self._gateway_leaving
-
-    @property
     def is_connected(self) -> bool:
         """Whether there is a connection that is past its handshake."""
-        return self._link is not None
-
-    @property
-    def is_congested(self) -> bool:
-        """Whether the gateway does not take what this peer sends, and its outbox is full."""
-        return self._link is not None and self._link.queued >= self._link.limit
+        return self.link is not None
 
     async def wait_room(self) -> None:
         """Return once the outbox has room again."""
-        if self._link is not None:
-            await self._link.wait_below(self._link.limit // 2)
+        if self.link is not None:
+            await self.link.wait_below(self.link.limit // 2)
 
     async def wait_ready(self) -> None:
         """Return once calls can be sent.
@@ -119,7 +109,7 @@ class Uplink:
         Raises:
             MeshError: There will never be a connection again; why is its message.
         """
-        while not self.is_ready:
+        while not self.ready:
             if self.failure is not None:
                 raise self.failure
             await self._ready.wait()
@@ -130,31 +120,13 @@ class Uplink:
 
     # Sending: synchronous.
 
-    def send(self, frame: bytes) -> None:
-        """Queue a frame; it leaves with those of the other tasks that the last read woke."""
-        link = self._link
-        if link is None:
-            return
-        link.put(frame)
-        self._gathered += 1
-        if self._gathered >= self._burst or self._gathered >= FLUSH_EVERY:
-            self._burst = max(1, self._burst - self._gathered)
-            self._gathered = 0
-            link.flush()
-        elif self._flusher is not None:
-            trio.lowlevel.reschedule(self._flusher, outcome.Value(None))
-            self._flusher = None
-
-    def send_message(self, key: int, kind: Kind, header: tuple[Any, ...], payload: bytes) -> int:
-        """Queue a message; returns the number of its frames if it is a long one, else 0."""
-        link = self._link
-        if len(payload) <= self._max_chunk:
-            self.send(codec.encode(kind, header, payload))
-            return 0
+    def send_long(self, key: int, kind: Kind, header: tuple[Any, ...], payload: bytes) -> int:
+        """Queue a message of several frames; returns how many. ``key`` is for :meth:`discard`."""
+        link = self.link
         if link is None:
             return 0
         frames = 0
-        for frame in codec.chunks(kind, header, payload, self._max_chunk):
+        for frame in codec.chunks(kind, header, payload, self.max_chunk):
             link.put_bulk(key, frame)
             frames += 1
         link.flush()
@@ -162,26 +134,26 @@ class Uplink:
 
     def answer(self, call_id: int, kind: Kind, header: tuple[Any, ...], payload: bytes) -> None:
         """Answer a call that this peer serves."""
-        if len(payload) <= self._max_chunk:
+        if len(payload) <= self.max_chunk:
             self.send(codec.encode(kind, header, payload))
         else:
-            self.send_message(-call_id, kind, header, payload)
+            self.send_long(-call_id, kind, header, payload)
 
     def cancel(self, call_id: int, frames: int, reason: int = BY_CALLER) -> None:
         """Tell the gateway that nobody waits for a call any more, unless it never left."""
-        link = self._link
+        link = self.link
         if link is None or (frames and link.discard(call_id) == frames):
             return
         self.send(codec.encode(Kind.CANCEL, (call_id, reason)))
 
     def discard(self, call_id: int) -> int:
         """Drop the frames of a long call that have not left; returns how many."""
-        return self._link.discard(call_id) if self._link is not None else 0
+        return self.link.discard(call_id) if self.link is not None else 0
 
     def take_unsent_calls(self) -> set[int]:
         """Empty the outbox of a lost connection; returns the ids of calls that never left."""
         found: set[int] = set()
-        for frame in self._link.take_unsent() if self._link is not None else ():
+        for frame in self.link.take_unsent() if self.link is not None else ():
             _, kind, flags, size = PREFIX.unpack_from(frame)
             if kind == Kind.CALL:
                 header = codec.decode(kind, flags, frame[PREFIX.size : PREFIX.size + size])
@@ -191,7 +163,7 @@ class Uplink:
     def register(self, service: str, methods: dict[str, dict[str, Any]]) -> None:
         """Serve these methods, now and after every reconnect."""
         self.services.setdefault(service, {}).update(methods)
-        if self._link is not None and not self._leaving:
+        if self.link is not None and not self.leaving:
             self.send(codec.encode_header(codec.Register(service, "", methods, self._metadata)))
 
     def unregister(self, service: str, methods: list[str]) -> None:
@@ -199,7 +171,7 @@ class Uplink:
         registered = self.services.get(service, {})
         for method in methods:
             registered.pop(method, None)
-        if self._link is not None:
+        if self.link is not None:
             self.send(codec.encode_header(codec.Unregister(service, methods)))
 
     # Life.
@@ -210,10 +182,10 @@ class Uplink:
             nursery.start_soon(self.outgoing.run_timers)
             await nursery.start(self.dispatcher.run)
             failures = 0
-            while not self._leaving:
+            while not self.leaving:
                 connected = await self._connect_once()
                 failures = 0 if connected else failures + 1
-                if self._leaving or (connected and not self._reconnect):
+                if self.leaving or (connected and not self._reconnect):
                     break
                 longest = min(
                     self.limits.reconnect_longest,
@@ -249,7 +221,7 @@ class Uplink:
                 try:
                     opened = await self._open(link, connection)
                     if opened:
-                        nursery.start_soon(self._flush_loop)
+                        nursery.start_soon(self._gathering.run)
                         nursery.start_soon(self._beat_loop, link)
                         await self._read(link, connection)
                 except RemoteProtocolError as fault:
@@ -300,17 +272,19 @@ class Uplink:
         limits = welcome.limits
         self.gateway = welcome.gateway
         self.max_message = limits.get("max_message", self.max_message)
-        self._max_chunk = limits.get("max_chunk", self._max_chunk)
+        self.max_chunk = limits.get("max_chunk", self.max_chunk)
         self.call_timeout = limits.get("call_timeout_us", 30_000_000) / 1e6
         self._heartbeat = limits.get("heartbeat_us", 5_000_000) / 1e6
         self._assembler.max_message = self.max_message
         self.sends_tracebacks = "tracebacks" in welcome.features
         self._last_received = trio.current_time()
         self._gateway_leaving = False
-        self._link = link
+        self.link = link
+        self.ready = True
         self._goodbye = trio.Event()
         self.outgoing.last_id = 0
-        self._gathered, self._burst = 0, 1
+        self._gathering = Gathering(link)
+        self.send = self._gathering.send
         for service, methods in self.services.items():
             link.put(codec.encode_header(codec.Register(service, "", methods, self._metadata)))
         link.flush()
@@ -318,12 +292,14 @@ class Uplink:
         log.info("%s connected to gateway %s", self.name, welcome.gateway)
 
     def _lost(self) -> None:
-        if self._link is None:
+        if self.link is None:
             return
-        if not self._leaving:
+        if not self.leaving:
             log.warning("%s lost its gateway %s: %s", self.name, self.gateway, self._last_fault)
         self.outgoing.lost(self._last_fault)
-        self._link = None
+        self.link = None
+        self.ready = False
+        self.send = _drop
         self._goodbye.set()
         self._ready = trio.Event()
         self.dispatcher.cancel_all(BY_DISCONNECT)
@@ -332,18 +308,6 @@ class Uplink:
         )
 
     # Tasks of one connection.
-
-    async def _flush_loop(self) -> None:
-        def abort(_: object) -> trio.lowlevel.Abort:
-            self._flusher = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        while True:
-            self._flusher = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(abort)
-            self._gathered, self._burst = 0, 1
-            if self._link is not None:
-                self._link.flush()
 
     async def _beat_loop(self, link: Link) -> None:
         sequence = 0
@@ -375,7 +339,7 @@ class Uplink:
         link.flush()
 
     async def _read(self, link: Link, connection: Connection) -> None:
-        outgoing, dispatcher = self.outgoing, self.dispatcher
+        outgoing, dispatcher, gathering = self.outgoing, self.dispatcher, self._gathering
         while True:
             data = await link.receive()
             if not data:
@@ -391,8 +355,7 @@ class Uplink:
                     woken += dispatcher.dispatch(header, payload)
                 else:
                     woken += self._handle(kind, flags, header, payload)
-            self._burst = woken or 1
-            self._gathered = 0
+            gathering.expected += woken
             if link.queued and not link.blocked:
                 link.flush()
 
@@ -411,8 +374,8 @@ class Uplink:
                 else:
                     self.dispatcher.cancel(header.call_id, header.reason)
             case Kind.HEARTBEAT:
-                if header.flag == PING and self._link is not None:
-                    self._beat(self._link, PONG, header.sequence)
+                if header.flag == PING and self.link is not None:
+                    self._beat(self.link, PONG, header.sequence)
             case Kind.GOAWAY:
                 self._told_to_go(header)
             case Kind.ITEM | Kind.END | Kind.CREDIT:
@@ -458,11 +421,12 @@ class Uplink:
         self.answer(call_id, Kind.ERROR, fields, b"")
 
     def _told_to_go(self, goaway: codec.GoAway) -> None:
-        if self._leaving:
+        if self.leaving:
             self._goodbye.set()
             return
         self._last_fault = goaway.reason
         self._gateway_leaving = True
+        self.ready = False
         self._ready = trio.Event()
         log.warning("gateway %s says goodbye: %s", self.gateway, goaway.reason)
 
@@ -470,8 +434,8 @@ class Uplink:
 
     async def leave(self, drain: float) -> None:
         """Take no new calls, finish those under way within ``drain`` seconds, send what is queued."""
-        self._leaving = True
-        link = self._link
+        self.leaving = True
+        link = self.link
         if link is not None:
             with trio.move_on_after(drain):
                 link.put(codec.encode_header(codec.GoAway("closing", int(drain * 1e6))))
@@ -482,12 +446,3 @@ class Uplink:
             with trio.move_on_after(1.0):
                 await link.wait_below(0)
         self._connection_scope.cancel()
-
-    def check_usable(self) -> None:
-        """Raise if calls can never succeed any more.
-
-        Raises:
-            UsageError: The client is closed.
-        """
-        if self._leaving:
-            raise UsageError(f"client {self.name!r} is closed")

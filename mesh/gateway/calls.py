@@ -23,8 +23,8 @@ SPENT_KEPT = 16
 """Ended children that an entry remembers, to explain how a deadline was spent."""
 
 
-class InFlight(msgspec.Struct, eq=False, kw_only=True):
-    """One call in flight. A `msgspec.Struct`, because making one costs a third of a plain object."""
+class InFlight(msgspec.Struct, eq=False):
+    """One call in flight. A `msgspec.Struct`: making one by position costs half of a slotted object."""
 
     id: int
     caller: Session

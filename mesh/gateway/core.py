@@ -24,6 +24,7 @@ class Core:
 
     Attributes:
         instance: The process-lifetime id of this gateway; ids of calls are unique within it.
+        clock: trio's clock without the look-up that ``trio.current_time`` makes for each call.
         usage: What this process used when last measured.
         loop_lag: How late the last heartbeat was, in seconds: how long the loop was held up.
         draining: Whether new entry calls are refused.
@@ -32,6 +33,7 @@ class Core:
 
     __slots__ = (
         "_touched",
+        "clock",
         "counters",
         "draining",
         "held",
@@ -50,6 +52,7 @@ class Core:
 
     def __init__(self, limits: Limits, process: Process) -> None:
         self.limits = limits
+        self.clock = trio.lowlevel.current_clock().current_time
         self.process = process
         self.usage = process.usage()
         self.instance = process.id

@@ -55,7 +55,12 @@ class Endings:
             header.keep,
             header.metadata,
         )
-        self._answer(entry, Kind.RESULT, fields, flags, payload, 0, "")
+        link = entry.caller.link
+        if flags or link.queued >= link.limit:
+            self._answer(entry, Kind.RESULT, fields, flags, payload, 0, "")
+        else:
+            self._core.send(link, codec.encode(6, fields, payload))
+            self.end(entry, 0, "")
 
     def error(self, callee: Session, header: codec.Error, flags: int, payload: bytes) -> None:
         """An ERROR arrived: pass it to the caller, with the chain where it failed."""
@@ -318,7 +323,7 @@ class Endings:
     def end(self, entry: InFlight, code: int, reason: str) -> None:
         """Close an entry: count it, record it, and end what is still in flight below it."""
         core = self._core
-        now = trio.current_time()
+        now = core.clock()
         duration = now - entry.started
         if not core.table.leave(entry, code, duration):
             return

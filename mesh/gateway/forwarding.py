@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import trio
-
 from mesh.errors import Code, Reason
 from mesh.wire import codec
 from mesh.wire.codec import UNVERIFIED
@@ -33,7 +31,7 @@ def forward(
     call_id = entry.id
     hand_over(entry, callee)
     parent = entry.parent
-    left = entry.deadline - trio.current_time()
+    left = entry.deadline - core.clock()
     fields = (
         call_id,
         parent.id if parent is not None else 0,

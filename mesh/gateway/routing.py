@@ -46,7 +46,7 @@ class Router:
                 f"CALL {call_id} does not rise above {caller.last_call_id}, the one before it"
             )
         caller.last_call_id = call_id
-        now = trio.current_time()
+        now = core.clock()
         deadline = now + header.timeout_us * 1e-6
         method = core.registry.methods.get((header.service, header.method))
         link = method.full_name if method is not None else f"{header.service}.{header.method}"[:257]
@@ -128,23 +128,24 @@ class Router:
         table = core.table
         new_id = table.next_id()
         entry = InFlight(
-            id=new_id,
-            caller=caller,
-            caller_call_id=call_id,
-            service=header.service,
-            method=header.method,
-            series=series,
-            parent=parent,
-            entry_id=entry_id or new_id,
-            chain=chain,
-            activity_id=activity_id,
-            trace_id=header.trace_id,
-            attempt=header.attempt,
-            deadline=deadline,
-            started=now,
-            verified=verified,
-            received=len(payload) if flags else 0,
+            new_id,
+            caller,
+            call_id,
+            header.service,
+            header.method,
+            series,
+            parent,
+            entry_id or new_id,
+            chain,
+            activity_id,
+            header.trace_id,
+            header.attempt,
+            deadline,
+            now,
+            verified,
         )
+        if flags:
+            entry.received = len(payload)
         table.enter(entry)
         series.method.in_flight += 1
         self.deadlines.add(deadline, new_id)

@@ -15,8 +15,9 @@ import trio
 
 from mesh.transport.outbox import Outbox
 
-RECEIVE = 256 * 1024
-"""The most bytes taken in one read."""
+RECEIVE, RECEIVE_BULK = 64 * 1024, 256 * 1024
+"""Bytes taken in one read, and while reads come full. Python allocates the whole of it for each
+read, and from 128 KiB on the allocator maps fresh pages every time: measured at 2 and 17 us."""
 
 
 class Link(Outbox):
@@ -84,7 +85,7 @@ class Link(Outbox):
 class SocketLink(Link):
     """A link over a connected stream socket of the standard library."""
 
-    __slots__ = ("_rest", "_socket")
+    __slots__ = ("_receive_size", "_rest", "_socket")
 
     def __init__(self, sock: socket.socket, limit: int, address: str) -> None:
         is_tcp = sock.family in {socket.AF_INET, socket.AF_INET6}
@@ -94,6 +95,7 @@ class SocketLink(Link):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = sock
         self._rest: memoryview | None = None
+        self._receive_size = RECEIVE
 
     @property
     def blocked(self) -> bool:
@@ -140,11 +142,13 @@ class SocketLink(Link):
         while True:
             try:
                 await trio.lowlevel.wait_readable(self._socket)
-                return self._socket.recv(RECEIVE)
+                data = self._socket.recv(self._receive_size)
             except BlockingIOError:
                 continue
             except (OSError, trio.ClosedResourceError):
                 return b""
+            self._receive_size = RECEIVE_BULK if len(data) >= RECEIVE else RECEIVE
+            return data
 
     async def aclose(self) -> None:
         if self._socket.fileno() >= 0:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mesh.errors import LocalProtocolError, RemoteProtocolError
 from mesh.wire import codec
-from mesh.wire.frames import CONTINUED, MORE, Kind, Splitter
+from mesh.wire.frames import CONTINUED, MAX_HEADER, MORE, Kind, Splitter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,7 +73,10 @@ class Connection:
 
     def __init__(self, role: Role, limits: Limits) -> None:
         self.role = role
-        self._splitter = Splitter(max_header=limits.max_header, max_payload=limits.max_chunk)
+        # A gateway adds chain and activity to the headers that it passes on, so that a peer takes
+        # whatever a frame can carry: one peer's long header must not cost another its connection.
+        max_header = limits.max_header if role is Role.GATEWAY else MAX_HEADER
+        self._splitter = Splitter(max_header=max_header, max_payload=limits.max_chunk)
         self._enter(State.HANDSHAKE)
 
     @property
@@ -86,8 +89,11 @@ class Connection:
         """Bytes held of a frame that has not arrived whole."""
         return self._splitter.buffered
 
-    def open(self) -> None:
+    def open(self, *, max_chunk: int | None = None) -> None:
         """The handshake is done.
+
+        Args:
+            max_chunk: What WELCOME says a frame's payload may have from now on, in bytes.
 
         Raises:
             LocalProtocolError: It was done before.
@@ -96,6 +102,8 @@ class Connection:
             raise LocalProtocolError(
                 f"{self.role.value} cannot open a connection in state {self._state.value}"
             )
+        if max_chunk is not None:
+            self._splitter.accept(max_chunk)
         self._enter(State.OPEN)
 
     def close(self) -> None:
@@ -112,26 +120,32 @@ class Connection:
         Frames of unknown kinds are skipped. The state may be changed between two frames.
 
         Raises:
-            RemoteProtocolError: The bytes break the protocol. The connection is of no more use.
+            RemoteProtocolError: The bytes break the protocol. The connection is closed and of no
+                more use: whatever it receives later raises the same again.
         """
         decode = codec.decode
-        for kind, flags, packed, payload in self._splitter.feed(data):
-            if kind not in self._legal:
-                if kind not in _KNOWN:
+        splitter = self._splitter
+        try:
+            for kind, flags, packed, payload in splitter.feed(data):
+                if kind not in self._legal:
+                    self._check_unknown(kind)
                     continue
-                raise RemoteProtocolError(
-                    f"{Kind(kind).name} is not allowed: {self.role.value} in state "
-                    f"{self._state.value} accepts {', '.join(self._accepted()) or 'nothing'}"
-                )
-            if flags:
-                self._check_flags(kind, flags, payload)
-            yield kind, flags, decode(kind, flags, packed), payload
-        if self._splitter.fault is not None:
+                if flags:
+                    self._check_flags(kind, flags, payload)
+                yield kind, flags, decode(kind, flags, packed), payload
+        except RemoteProtocolError as fault:
+            splitter.fail(fault)
+        if splitter.fault is not None:
             self.close()
-            raise self._splitter.fault
+            raise splitter.fault
 
-    def _accepted(self) -> list[str]:
-        return sorted(kind.name for kind in _LEGAL[self.role, self._state])
+    def _check_unknown(self, kind: int) -> None:
+        if kind in _KNOWN:
+            accepted = sorted(legal.name for legal in _LEGAL[self.role, self._state])
+            raise RemoteProtocolError(
+                f"{Kind(kind).name} is not allowed: {self.role.value} in state "
+                f"{self._state.value} accepts {', '.join(accepted) or 'nothing'}"
+            )
 
     def _check_flags(self, kind: int, flags: int, payload: bytes) -> None:
         if not flags & (MORE | CONTINUED):

@@ -17,6 +17,9 @@ PREFIX = struct.Struct(">IBBH")
 OVERHEAD = PREFIX.size - 4
 """What ``length`` counts besides header and payload."""
 
+MAX_HEADER = 0xFFFF
+"""The longest header that the prefix can announce."""
+
 MORE = 0x01
 """Flag: further frames of this message follow."""
 CONTINUED = 0x02
@@ -63,8 +66,7 @@ class Splitter:
 
     def __init__(self, *, max_header: int, max_payload: int) -> None:
         self._max_header = max_header
-        self._max_payload = max_payload
-        self._max_length = OVERHEAD + max_header + max_payload
+        self.accept(max_payload)
         self._pending = bytearray()
         self._need = 0
         self.fault: RemoteProtocolError | None = None
@@ -73,6 +75,16 @@ class Splitter:
     def buffered(self) -> int:
         """Bytes held of a frame that has not arrived whole; bounded by the limits."""
         return len(self._pending)
+
+    def accept(self, max_payload: int) -> None:
+        """Take payloads of up to this many bytes from the next frame on."""
+        self._max_payload = max_payload
+        self._max_length = OVERHEAD + self._max_header + max_payload
+
+    def fail(self, fault: RemoteProtocolError) -> None:
+        """Take no more frames, because of a fault that only a frame's reader could see."""
+        self.fault = fault
+        self._pending.clear()
 
     def feed(self, data: bytes) -> list[RawFrame]:
         """Take what arrived and return every frame that is now whole."""

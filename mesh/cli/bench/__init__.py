@@ -1,0 +1,1 @@
+"""`mesh bench`: how fast a mesh is, measured through its public interface."""

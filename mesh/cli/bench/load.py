@@ -1,0 +1,80 @@
+"""The load: so many callers in turn, each call timed."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from mesh.errors import CallError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mesh.client import Client
+
+
+@dataclass(slots=True)
+class Load:
+    """What to call, how often, and by how many tasks at once."""
+
+    service: str
+    method: str
+    params: Any
+    concurrency: int
+    calls: int
+    done: int = 0
+    errors: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What was measured. Durations are seconds."""
+
+    elapsed: float
+    latencies: list[float]
+    cpu: float
+
+    def quantile(self, q: float) -> float:
+        """The latency that a share of ``q`` of the calls did not exceed."""
+        ordered = self.latencies
+        return ordered[min(int(len(ordered) * q), len(ordered) - 1)] if ordered else float("nan")
+
+
+async def apply(client: Client, load: Load, on_progress: Callable[[int], None]) -> Timing:
+    """Make the calls; ``on_progress`` hears now and then how many are done."""
+    latencies: list[float] = []
+    clock = time.perf_counter
+    each = max(1, load.calls // load.concurrency)
+
+    async def caller() -> None:
+        call, params, service, method = client.call, load.params, load.service, load.method
+        for _ in range(each):
+            started = clock()
+            try:
+                await call(service, method, params)
+            except CallError as error:
+                load.errors[error.reason] = load.errors.get(error.reason, 0) + 1
+            latencies.append(clock() - started)
+
+    async def report() -> None:
+        while True:
+            await trio.sleep(0.1)
+            on_progress(len(latencies))
+
+    async with trio.open_nursery() as outer:
+        outer.start_soon(report)
+        cpu = time.process_time()
+        started = clock()
+        async with trio.open_nursery() as inner:
+            for _ in range(load.concurrency):
+                inner.start_soon(caller)
+        elapsed = clock() - started
+        cpu = time.process_time() - cpu
+        outer.cancel_scope.cancel()
+    on_progress(len(latencies))
+    load.done = len(latencies)
+    latencies.sort()
+    return Timing(elapsed, latencies, cpu)
