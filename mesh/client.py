@@ -105,7 +105,8 @@ class Client:
             ValueError: ``timeout`` is not a number of seconds.
         """
         uplink = self._uplink
-        if uplink.leaving:
+        parent = context.current.get()
+        if uplink.leaving and (uplink.closed or parent is None):
             raise UsageError(f"client {self.name!r} is closed")
         target = f"{service}.{method}"
         payload = encode_params(params, target)
@@ -123,7 +124,6 @@ class Client:
         elif not timeout >= 0:
             raise ValueError(f"timeout must be seconds, 0 or more, not {timeout!r}")
         deadline = now + timeout
-        parent = context.current.get()
         detached = parent is not None and context.is_detached.get()
         if parent is not None and not detached and parent.deadline < deadline:
             deadline = parent.deadline

@@ -32,11 +32,17 @@ whether the task's own cancel scope sets the limit. A tuple, as one is made for 
 
 
 class Outgoing:
-    """The calls of one peer that wait for their answers."""
+    """The calls of one peer that wait for their answers.
 
-    def __init__(self, uplink: Uplink, assembler: Assembler) -> None:
+    Attributes:
+        pending: Who waits, by call id. Ids rise through all connections of a peer, so that what is
+            left of one connection cannot be taken for another's.
+        assembler: Where the frames of long answers are put together, on the connection of now.
+    """
+
+    def __init__(self, uplink: Uplink) -> None:
         self._uplink = uplink
-        self._assembler = assembler
+        self.assembler = Assembler(0, 0)
         self.pending: dict[int, Pending] = {}
         self.last_id = 0
         self._timers = Timers(self.pending, self._expire)
@@ -54,7 +60,7 @@ class Outgoing:
 
         def abort(_: object) -> trio.lowlevel.Abort:
             if self.pending.pop(call_id, None) is not None:
-                self._assembler.drop(call_id)
+                self.assembler.drop(call_id)
                 self._uplink.cancel(call_id, pending[3])
             return trio.lowlevel.Abort.SUCCEEDED
 
@@ -78,15 +84,15 @@ class Outgoing:
             return False
         if flags & (MORE | CONTINUED):
             try:
-                whole = self._assembler.add(call_id, kind, flags, header, payload)
+                whole = self.assembler.add(call_id, kind, flags, header, payload)
             except AssemblyFull as fault:
                 self._drop(call_id, Code.RESOURCE_EXHAUSTED, Reason.MESSAGE_TOO_LARGE, str(fault))
                 return True
             if whole is None:
                 return False
             kind, header, payload = whole
-        elif self._assembler.held:
-            self._assembler.drop(call_id)
+        elif self.assembler.held:
+            self.assembler.drop(call_id)
         del self.pending[call_id]
         if kind == Kind.RESULT:
             trio.lowlevel.reschedule(pending[0], outcome.Value((header.encoding, payload)))
@@ -111,7 +117,7 @@ class Outgoing:
     def _drop(self, call_id: int, code: Code, reason: Reason, message: str) -> None:
         """Give up on a call from this side: the gateway and the waiting task are told."""
         task, _, _, frames, _ = self.pending.pop(call_id)
-        self._assembler.drop(call_id)
+        self.assembler.drop(call_id)
         by = BY_DEADLINE if code is Code.DEADLINE_EXCEEDED else BY_CALLER
         self._uplink.cancel(call_id, frames, by)
         error = CallError.of(code, message, reason=reason)
@@ -123,7 +129,7 @@ class Outgoing:
         unsent = uplink.take_unsent_calls()
         for call_id, (task, name, _, frames, _) in list(self.pending.items()):
             del self.pending[call_id]
-            self._assembler.drop(call_id)
+            self.assembler.drop(call_id)
             never_left = call_id in unsent or (
                 frames and uplink.discard(call_id) == frames
             )

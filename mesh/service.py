@@ -23,7 +23,7 @@ from mesh.errors import CallError, Code, Reason
 from mesh.groups import sole
 from mesh.payload import EncodingFault, decode, encode, encode_details
 from mesh.timers import Timers
-from mesh.wire.codec import BY_DEADLINE, MAYBE_EXECUTED, MSGPACK, UNVERIFIED
+from mesh.wire.codec import BY_DEADLINE, BY_DISCONNECT, MAYBE_EXECUTED, MSGPACK, UNVERIFIED
 from mesh.wire.frames import Kind
 
 if TYPE_CHECKING:
@@ -177,10 +177,17 @@ class Dispatcher:
             worker.reason = reason
             worker.scope.cancel()
 
-    def cancel_all(self, reason: int) -> None:
-        """Stop every handler, as nobody can hear their answers any more."""
+    def orphan(self) -> None:
+        """The connection is lost: stop every handler, as nobody can hear their answers.
+
+        What they may still answer is dropped: on the next connection, the same ids mean other calls.
+        """
         for call_id in list(self.serving):
-            self.cancel(call_id, reason)
+            self.cancel(call_id, BY_DISCONNECT)
+        self.serving.clear()
+        self._timers.clear()
+        if self._no_work is not None:
+            self._no_work.set()
 
     async def wait_idle(self) -> None:
         """Return once no handler runs."""
@@ -235,8 +242,13 @@ class Dispatcher:
             )
         except BaseException as fault:
             failure = fault
-        self.serving.pop(call_id, None)
         uplink = self._uplink
+        if self.serving.get(call_id) is worker:
+            del self.serving[call_id]
+        elif isinstance(failure, trio.Cancelled):
+            raise failure
+        else:
+            return  # orphaned: its connection is lost
         if failure is None and len(answer) > uplink.max_message:
             failure = CallError.of(
                 Code.RESOURCE_EXHAUSTED,

@@ -58,6 +58,10 @@ class Timers:
             heap[:] = [item for item in heap if item[1] in live]
             heapq.heapify(heap)
 
+    def clear(self) -> None:
+        """Forget every key; for an owner whose keys begin anew."""
+        self._heap.clear()
+
     async def run(self) -> None:
         """Sleep and expire, until cancelled."""
         while True:

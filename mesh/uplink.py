@@ -1,5 +1,4 @@
-"""A peer's connection to its gateway: dial, handshake, read, write, heartbeats, reconnect.
-"""
+"""A peer's way to its gateway: sending, registering, reconnecting, leaving."""
 
 from __future__ import annotations
 
@@ -8,23 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from mesh import _version
-from mesh.assembly import Assembler, AssemblyFull
-from mesh.errors import (
-    Code,
-    MeshError,
-    Reason,
-    RemoteProtocolError,
-    Unavailable,
-    UsageError,
-)
-from mesh.gathering import Gathering
+from mesh.conversation import Conversation
+from mesh.errors import MeshError, Reason, Unavailable
 from mesh.outgoing import Outgoing
 from mesh.service import Dispatcher
 from mesh.wire import codec
-from mesh.wire.codec import BEAT, BY_CALLER, BY_DISCONNECT, PING, PONG, PROTOCOL_VERSION
-from mesh.wire.connection import Connection, Role
-from mesh.wire.frames import CONTINUED, MORE, PREFIX, Kind
+from mesh.wire.codec import BY_CALLER, BY_DISCONNECT
+from mesh.wire.frames import PREFIX, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -46,11 +35,15 @@ class Uplink:
     Attributes:
         gateway: The instance id of the gateway connected to now or last.
         max_message: The gateway's bound, in bytes.
+        max_chunk: The payload of one frame, in bytes.
         call_timeout: What a call may take where nobody says otherwise, in seconds.
+        sends_tracebacks: Whether the gateway lets tracebacks travel.
         ready: Whether calls can be sent now.
         link: The connection, past its handshake, or None.
-        leaving: Whether this peer closes or is closed.
-        sends_tracebacks: Whether the gateway lets tracebacks travel.
+        send: Queues a frame; it leaves with those of the other tasks that the last read woke.
+        leaving: Whether this peer closes: it begins no new work, and finishes what is under way.
+        closed: Whether nothing can be sent any more.
+        failure: Why there will never be a connection again, if so.
     """
 
     def __init__(
@@ -66,30 +59,26 @@ class Uplink:
         self.name = name
         self.limits = limits
         self.process = process
+        self.metadata = dict(metadata)
         self.gateway = ""
         self.max_message = limits.max_message
+        self.max_chunk = limits.max_chunk
         self.call_timeout = limits.call_timeout
         self.sends_tracebacks = False
-        self.services: dict[str, dict[str, dict[str, Any]]] = {}
-        self._dialer = dialer
-        self._metadata = dict(metadata)
-        self._reconnect = reconnect
-        self.max_chunk = limits.max_chunk
-        self._heartbeat = limits.heartbeat
-        self._assembler = Assembler(limits.max_message, limits.max_assembly)
-        self.outgoing = Outgoing(self, self._assembler)
-        self.dispatcher = Dispatcher(self, limits.max_threads)
         self.ready = False
         self.link: Link | None = None
         self.send: Callable[[bytes], None] = _drop
-        self._ready = trio.Event()
         self.leaving = False
-        self._gateway_leaving = False
-        self._goodbye = trio.Event()
+        self.closed = False
         self.failure: MeshError | None = None
+        self.outgoing = Outgoing(self)
+        self.dispatcher = Dispatcher(self, limits.max_threads)
+        self._dialer = dialer
+        self._reconnect = reconnect
+        self._services: dict[str, dict[str, dict[str, Any]]] = {}
+        self._conversation: Conversation | None = None
+        self._ready = trio.Event()
         self._last_fault = "no connection has been tried"
-        self._last_received = 0.0
-        self._connection_scope = trio.CancelScope()
 
     # State.
 
@@ -162,13 +151,13 @@ class Uplink:
 
     def register(self, service: str, methods: dict[str, dict[str, Any]]) -> None:
         """Serve these methods, now and after every reconnect."""
-        self.services.setdefault(service, {}).update(methods)
+        self._services.setdefault(service, {}).update(methods)
         if self.link is not None and not self.leaving:
-            self.send(codec.encode_header(codec.Register(service, "", methods, self._metadata)))
+            self.send(codec.encode_header(codec.Register(service, "", methods, self.metadata)))
 
     def unregister(self, service: str, methods: list[str]) -> None:
         """Serve these methods no longer."""
-        registered = self.services.get(service, {})
+        registered = self._services.get(service, {})
         for method in methods:
             registered.pop(method, None)
         if self.link is not None:
@@ -181,25 +170,28 @@ class Uplink:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.outgoing.run_timers)
             await nursery.start(self.dispatcher.run)
-            failures = 0
-            while not self.leaving:
-                connected = await self._connect_once()
-                failures = 0 if connected else failures + 1
-                if self.leaving or (connected and not self._reconnect):
-                    break
-                longest = min(
-                    self.limits.reconnect_longest,
-                    self.limits.reconnect_first * 2 ** min(failures, 20),
-                )
-                await trio.sleep(self.process.random.uniform(0, longest))
-            if self.failure is None:
-                self.failure = Unavailable(
-                    f"the connection to the gateway is over: {self._last_fault}",
-                    reason=Reason.CONNECTION_LOST,
-                    maybe_executed=False,
-                )
+            await self._connect_again_and_again()
+            self.failure = Unavailable(
+                f"the connection to the gateway is over: {self._last_fault}",
+                reason=Reason.CONNECTION_LOST,
+                maybe_executed=False,
+            )
             self._ready.set()
             nursery.cancel_scope.cancel()
+
+    async def _connect_again_and_again(self) -> None:
+        limits, failures = self.limits, 0
+        while True:
+            connected = await self._connect_once()
+            if self.leaving or (connected and not self._reconnect):
+                return
+            failures = 0 if connected else failures + 1
+            longest = min(
+                limits.reconnect_longest, limits.reconnect_first * 2 ** min(failures, 20)
+            )
+            # Full jitter, so that the peers of a gateway that comes back do not come all at once:
+            # https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+            await trio.sleep(self.process.random.uniform(0, longest))
 
     async def _connect_once(self) -> bool:
         """One connection, from dial to loss; false if the handshake did not succeed."""
@@ -207,242 +199,71 @@ class Uplink:
             with trio.fail_after(self.limits.handshake):
                 link = await self._dialer.dial(self.limits.max_outbox)
         except trio.TooSlowError:
-            self._last_fault = f"no connection within {self.limits.handshake:g} s"
+            self._last_fault = f"{self._dialer}: no connection within {self.limits.handshake:g} s"
             return False
         except OSError as fault:
             self._last_fault = f"{self._dialer}: {fault.strerror or fault}"
             return False
-        connection = Connection(Role.PEER, self.limits)
-        opened = False
-        try:
-            async with trio.open_nursery() as nursery:
-                self._connection_scope = nursery.cancel_scope
-                nursery.start_soon(link.write_loop)
-                try:
-                    opened = await self._open(link, connection)
-                    if opened:
-                        nursery.start_soon(self._gathering.run)
-                        nursery.start_soon(self._beat_loop, link)
-                        await self._read(link, connection)
-                except RemoteProtocolError as fault:
-                    self._last_fault = f"the gateway broke the protocol: {fault}"
-                    log.error("%s", self._last_fault)  # noqa: TRY400
-                nursery.cancel_scope.cancel()
-        finally:
-            self._lost()
-            with trio.CancelScope(shield=True):
-                await link.aclose()
-        return opened
+        conversation = self._conversation = Conversation(self, link)
+        await conversation.run()
+        self._last_fault = conversation.fault
+        return conversation.welcome is not None
 
-    async def _open(self, link: Link, connection: Connection) -> bool:
-        hello = codec.Hello(
-            protocol_version=PROTOCOL_VERSION,
-            name=self.name,
-            process_id=self.process.id,
-            credentials=None,
-            metadata=self._metadata,
-            limits={"max_message": self.limits.max_message},
-            features=[],
-            implementation=f"spanmesh/{_version.__version__}",
-        )
-        link.put(codec.encode_header(hello))
-        link.flush()
-        with trio.move_on_after(self.limits.handshake):
-            while True:
-                data = await link.receive()
-                if not data:
-                    self._last_fault = f"{self._dialer}: the gateway closed the connection"
-                    return False
-                for kind, flags, header, payload in connection.receive(data):
-                    if isinstance(header, codec.GoAway) and not self.is_connected:
-                        self._last_fault = f"the gateway refused the connection: {header.reason}"
-                        log.error("%s", self._last_fault)
-                        return False
-                    if isinstance(header, codec.Welcome):
-                        connection.open()
-                        self._welcomed(link, header)
-                    else:
-                        self._handle(kind, flags, header, payload)
-                if self.is_connected:
-                    return True
-        self._last_fault = f"{self._dialer}: no WELCOME within {self.limits.handshake:g} s"
-        return False
-
-    def _welcomed(self, link: Link, welcome: codec.Welcome) -> None:
+    def connected(self, conversation: Conversation) -> None:
+        """The gateway has answered HELLO."""
+        welcome, link = conversation.welcome, conversation.link
+        if welcome is None:
+            raise AssertionError("a conversation is announced before its WELCOME")
         limits = welcome.limits
         self.gateway = welcome.gateway
         self.max_message = limits.get("max_message", self.max_message)
         self.max_chunk = limits.get("max_chunk", self.max_chunk)
         self.call_timeout = limits.get("call_timeout_us", 30_000_000) / 1e6
-        self._heartbeat = limits.get("heartbeat_us", 5_000_000) / 1e6
-        self._assembler.max_message = self.max_message
         self.sends_tracebacks = "tracebacks" in welcome.features
-        self._last_received = trio.current_time()
-        self._gateway_leaving = False
         self.link = link
         self.ready = True
-        self._goodbye = trio.Event()
-        self.outgoing.last_id = 0
-        self._gathering = Gathering(link)
-        self.send = self._gathering.send
-        for service, methods in self.services.items():
-            link.put(codec.encode_header(codec.Register(service, "", methods, self._metadata)))
+        self.send = conversation.gathering.send
+        self.outgoing.assembler = conversation.assembler
+        for service, methods in self._services.items():
+            if methods:
+                link.put(codec.encode_header(codec.Register(service, "", methods, self.metadata)))
         link.flush()
         self._ready.set()
         log.info("%s connected to gateway %s", self.name, welcome.gateway)
 
-    def _lost(self) -> None:
-        if self.link is None:
+    def gateway_leaves(self, conversation: Conversation) -> None:
+        """The gateway takes no new entry calls; what is under way goes on."""
+        self._last_fault = conversation.fault
+        self.ready = False
+        self._ready = trio.Event()
+
+    def lost(self, conversation: Conversation) -> None:
+        """A connection is over: whoever waits is told, and handlers are stopped."""
+        if self.link is not conversation.link:
             return
+        self._last_fault = conversation.fault
         if not self.leaving:
             log.warning("%s lost its gateway %s: %s", self.name, self.gateway, self._last_fault)
         self.outgoing.lost(self._last_fault)
         self.link = None
         self.ready = False
         self.send = _drop
-        self._goodbye.set()
         self._ready = trio.Event()
-        self.dispatcher.cancel_all(BY_DISCONNECT)
-        self._assembler = self.outgoing._assembler = Assembler(
-            self.max_message, self.limits.max_assembly
-        )
-
-    # Tasks of one connection.
-
-    async def _beat_loop(self, link: Link) -> None:
-        sequence = 0
-        lag = 0.0
-        while True:
-            sequence += 1
-            self._beat(link, BEAT, sequence, lag)
-            due = trio.current_time() + self._heartbeat
-            await trio.sleep_until(due)
-            now = trio.current_time()
-            lag = now - due
-            silent = now - self._last_received
-            if link.is_tcp and silent > self.limits.silent_after * self._heartbeat:
-                self._last_fault = f"the gateway was silent for {silent:.0f} s"
-                self._connection_scope.cancel()
-
-    def _beat(self, link: Link, flag: int, sequence: int, lag: float = 0.0) -> None:
-        usage = self.process.usage()
-        beat = codec.Heartbeat(
-            sequence,
-            flag,
-            max(0, int(lag * 1e6)),
-            len(self.dispatcher.serving),
-            link.queued,
-            usage.memory,
-            usage.cpu_us,
-        )
-        link.put(codec.encode_header(beat))
-        link.flush()
-
-    async def _read(self, link: Link, connection: Connection) -> None:
-        outgoing, dispatcher, gathering = self.outgoing, self.dispatcher, self._gathering
-        while True:
-            data = await link.receive()
-            if not data:
-                if not self._gateway_leaving:
-                    self._last_fault = "the gateway closed the connection"
-                return
-            self._last_received = trio.current_time()
-            woken = 0
-            for kind, flags, header, payload in connection.receive(data):
-                if kind == 6:  # RESULT
-                    woken += outgoing.answer(kind, flags, header, payload)
-                elif kind == 5 and not flags:  # CALL
-                    woken += dispatcher.dispatch(header, payload)
-                else:
-                    woken += self._handle(kind, flags, header, payload)
-            gathering.expected += woken
-            if link.queued and not link.blocked:
-                link.flush()
-
-    def _handle(self, kind: int, flags: int, header: Any, payload: bytes) -> int:
-        """The rarer frames; returns how many tasks that woke."""
-        match kind:
-            case Kind.ERROR | Kind.RESULT:
-                return self.outgoing.answer(kind, flags, header, payload)
-            case Kind.CALL:
-                return self._assemble_call(flags, header, payload)
-            case Kind.CANCEL:
-                if self._assembler.drop(-header.call_id):
-                    self._refuse(
-                        header.call_id, Code.CANCELLED, Reason.CALLER_CANCELLED, "cancelled"
-                    )
-                else:
-                    self.dispatcher.cancel(header.call_id, header.reason)
-            case Kind.HEARTBEAT:
-                if header.flag == PING and self.link is not None:
-                    self._beat(self.link, PONG, header.sequence)
-            case Kind.GOAWAY:
-                self._told_to_go(header)
-            case Kind.ITEM | Kind.END | Kind.CREDIT:
-                self._refuse(
-                    header.call_id,
-                    Code.UNIMPLEMENTED,
-                    Reason.UNSUPPORTED,
-                    f"{Kind(kind).name}: streams are not supported by this peer",
-                )
-            case _:
-                pass  # KEEP and EVENT: nothing here asked for them
-        return 0
-
-    def _assemble_call(self, flags: int, header: Any, payload: bytes) -> int:
-        call_id = header.call_id
-        if not flags & (MORE | CONTINUED):
-            return self.dispatcher.dispatch(header, payload)
-        if flags & CONTINUED and not self._assembler.has(-call_id):
-            return 0  # refused or cancelled meanwhile
-        try:
-            whole = self._assembler.add(-call_id, Kind.CALL, flags, header, payload)
-        except AssemblyFull as fault:
-            self._refuse(call_id, Code.RESOURCE_EXHAUSTED, Reason.MESSAGE_TOO_LARGE, str(fault))
-            return 0
-        return self.dispatcher.dispatch(whole[1], whole[2]) if whole is not None else 0
-
-    def _refuse(self, call_id: int, code: Code, reason: Reason, message: str) -> None:
-        fields = (
-            call_id,
-            code.number,
-            str(reason),
-            message,
-            0,
-            0,
-            None,
-            None,
-            None,
-            None,
-            0,
-            0,
-            None,
-        )
-        self.answer(call_id, Kind.ERROR, fields, b"")
-
-    def _told_to_go(self, goaway: codec.GoAway) -> None:
-        if self.leaving:
-            self._goodbye.set()
-            return
-        self._last_fault = goaway.reason
-        self._gateway_leaving = True
-        self.ready = False
-        self._ready = trio.Event()
-        log.warning("gateway %s says goodbye: %s", self.gateway, goaway.reason)
-
-    # The end.
+        self.dispatcher.orphan()
 
     async def leave(self, drain: float) -> None:
-        """Take no new calls, finish those under way within ``drain`` seconds, send what is queued."""
+        """Take no new calls, finish those under way in ``drain`` seconds, send what is queued."""
         self.leaving = True
-        link = self.link
-        if link is not None:
+        conversation, link = self._conversation, self.link
+        if link is not None and conversation is not None:
             with trio.move_on_after(drain):
                 link.put(codec.encode_header(codec.GoAway("closing", int(drain * 1e6))))
                 link.flush()
-                await self._goodbye.wait()  # also set when the connection is lost
+                await conversation.goodbye.wait()
                 await self.dispatcher.wait_idle()
             link.flush()
             with trio.move_on_after(1.0):
                 await link.wait_below(0)
-        self._connection_scope.cancel()
+        self.closed = True
+        if conversation is not None:
+            conversation.end()

@@ -278,6 +278,25 @@ def encode_header(header: Header, payload: bytes = b"") -> bytes:
     return encode(_KINDS[type(header)], msgspec.structs.astuple(header), payload)
 
 
+def refusal(call_id: int, code: int, reason: str, message: str) -> Error:
+    """The header of an ERROR that says nothing but why a call was not run."""
+    return Error(
+        call_id=call_id,
+        code=code,
+        reason=str(reason),
+        message=message,
+        options=0,
+        encoding=MSGPACK,
+        exception=None,
+        traceback=None,
+        chain=None,
+        activity_id=None,
+        elapsed_us=0,
+        records=0,
+        keep=None,
+    )
+
+
 _KINDS = {cls: int(kind) for kind, cls in HEADERS.items() if cls is not Reference}
 
 

@@ -1,0 +1,158 @@
+"""`mesh call`: one call from a shell, with everything that is known when it fails."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+import trio
+
+from mesh.cli.commands import example, run
+from mesh.cli.failures import clean, hint
+from mesh.cli.output import duration, make_console, outcome, print_json, print_value, to_json
+from mesh.cli.peer import check_activity, check_name, gateway_option, json_option, peer
+from mesh.context import activity
+from mesh.errors import CallError
+
+
+def _parse_params(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -> Any:
+    if text is None:
+        return None
+    where = "PARAMS"
+    try:
+        if text == "-":
+            where, text = "standard input", sys.stdin.read()
+        elif text.startswith("@"):
+            where, text = text[1:], Path(text[1:]).read_text(encoding="utf-8")
+        return msgspec.json.decode(text)
+    except OSError as fault:
+        raise click.BadParameter(f"{where} cannot be read: {fault.strerror or fault}") from fault
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as fault:
+        raise click.BadParameter(
+            f'{where} is no JSON: {fault}. Write it in quotes, such as \'{{"user_id": "ada"}}\''
+        ) from fault
+
+
+@click.command(
+    epilog=example(
+        """mesh call users get '{"user_id": "ada"}'""",
+        "mesh call orders place @order.json --timeout 0.5",
+        "mesh call mesh status --json",
+    )
+)
+@click.argument("service", callback=check_name)
+@click.argument("method", callback=check_name)
+@click.argument("params", required=False, callback=_parse_params)
+@click.option(
+    "--timeout", type=click.FloatRange(0, min_open=True), help="Seconds. [default: 30]", metavar="S"
+)
+@click.option(
+    "--activity",
+    "activity_id",
+    callback=check_activity,
+    metavar="ID",
+    help="Call on behalf of this activity. [default: a new one]",
+)
+@gateway_option
+@json_option
+def call(
+    *,
+    service: str,
+    method: str,
+    params: Any,
+    timeout: float | None,
+    activity_id: str | None,
+    gateway: str | None,
+    as_json: bool,
+) -> None:
+    """Call METHOD of SERVICE and print its result as JSON.
+
+    PARAMS is JSON, or @FILE, or - for standard input. With --json, one document tells the outcome,
+    the activity id and the duration. Exits 1 if the call failed.
+    """
+    ended = run(_call, service, method, params, gateway, timeout=timeout, activity_id=activity_id)
+    error: CallError | None = ended.pop("error")
+    if as_json:
+        ended["error"] = _describe(error) if error is not None else None
+        print_json(ended)
+    elif error is None:
+        print_value(make_console(), ended["result"])
+        if sys.stderr.isatty():
+            click.secho(
+                f"{service}.{method} took {duration(ended['duration_s'])}, "
+                f"activity {ended['activity_id']}",
+                err=True,
+                dim=True,
+            )
+    else:
+        _print_error(f"{service}.{method}", error)
+    if error is not None:
+        raise click.exceptions.Exit(1)
+
+
+async def _call(
+    service: str,
+    method: str,
+    params: Any,
+    gateway: str | None,
+    *,
+    timeout: float | None,  # noqa: ASYNC109 - travels with the call
+    activity_id: str | None,
+) -> dict[str, Any]:
+    result: Any = None
+    error: CallError | None = None
+    start = trio.current_time()
+    with activity(activity_id) as activity_id:  # noqa: PLR1704 - the same id, or a new one
+        try:
+            async with peer(gateway) as client:
+                start = trio.current_time()
+                result = await client.call(service, method, params, timeout=timeout)
+                end = trio.current_time()
+        except CallError as raised:
+            error, end = raised, trio.current_time()
+    return {
+        "ok": error is None,
+        "service": service,
+        "method": method,
+        "activity_id": activity_id,
+        "duration_s": round(end - start, 6),
+        "result": result,
+        "error": error,
+    }
+
+
+def _describe(error: CallError) -> dict[str, Any]:
+    return {
+        "code": str(error.code),
+        "reason": error.reason,
+        "message": error.message,
+        "chain": error.chain,
+        "details": error.details,
+        "activity_id": error.activity_id or None,
+        "maybe_executed": error.maybe_executed,
+        "traceback": error.remote_traceback,
+    }
+
+
+def _print_error(target: str, error: CallError) -> None:
+    from rich.text import Text  # noqa: PLC0415 - slow, and of no use to --json
+
+    console = make_console(stderr=True)
+    heading = Text.assemble((f"{target} failed: ", "bold"), outcome(error.code, error.reason))
+    console.print(heading, soft_wrap=True)
+    rows = {
+        "message": error.message,
+        "chain": " > ".join(error.chain),
+        "activity": error.activity_id,
+        "executed": "maybe" if error.maybe_executed else "no, it certainly did not run",
+        "details": to_json(error.details) if error.details else "",
+        "advice": hint(error),
+        "traceback": (error.remote_traceback or "").strip().replace("\n", "\n             "),
+    }
+    for what, text in rows.items():
+        if text:
+            line = Text.assemble((f"  {what:<9}  ", "dim"), clean(text))
+            console.print(line, soft_wrap=True)

@@ -1,0 +1,86 @@
+"""What a person reads when a command fails: what happened, whose fault it is, what to do.
+
+Exit statuses: 1 for a call or a start that failed, 2 for wrong usage, 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import IO, Any
+
+import click
+
+from mesh.errors import AddressError, AddressInUse, CallError, MeshError, Reason, UsageError
+
+INTERRUPTED = 130
+"""The exit status of a command ended by Ctrl-C, 128 and the signal's number, as shells expect."""
+
+_HINTS = {
+    Reason.SERVICE_NOT_FOUND: "`mesh list` shows the services that are registered.",
+    Reason.METHOD_NOT_FOUND: "`mesh list` shows the methods of every service.",
+    Reason.NO_INSTANCE: "Start the service, or look into its log to see why it left.",
+    Reason.UNDECODABLE: "The fault is in the parameters: mend them and call again.",
+    Reason.UNENCODABLE: "The fault is in the service: its result cannot be sent.",
+    Reason.HANDLER_FAILED: "The fault is in the service; its log has the traceback.",
+    Reason.LOOP_DETECTED: "The fault is in the services along the chain, which call in a circle.",
+    Reason.DEPTH_EXCEEDED: "The fault is in the services along the chain, or the limit is too low.",
+    Reason.DEADLINE_EXCEEDED: "Allow more with --timeout, or see where the time was spent.",
+    Reason.OVERLOADED: "Try again later, or start another instance.",
+    Reason.GATEWAY_DRAINING: "Try again when the gateway has been restarted.",
+}
+
+
+def hint(error: CallError) -> str:
+    """What to do about a failed call; empty where its message says all there is to say."""
+    if error.reason == Reason.CONNECTION_LOST:
+        return (
+            "It may have run before the connection was lost: look before you call it again."
+            if error.maybe_executed
+            else "It certainly did not run: call it again."
+        )
+    return next((text for reason, text in _HINTS.items() if reason == error.reason), "")
+
+
+def clean(text: str) -> str:
+    """Text from elsewhere, unable to steer the terminal: control characters are spelled out."""
+    return "".join(
+        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
+        for char in text
+    )
+
+
+class Failure(click.ClickException):
+    """A command that failed: its lines on stderr, its exit status."""
+
+    def __init__(self, what: str, advice: str = "") -> None:
+        super().__init__(what)
+        self.advice = advice
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the failure in one line, and what to do about it in a second one."""
+        click.secho("mesh: ", fg="red", bold=True, nl=False, err=True, file=file)
+        click.echo(clean(self.message), err=True, file=file)
+        if self.advice:
+            click.echo(f"      {self.advice}", err=True, file=file)
+
+
+class WrongUsage(Failure):
+    """A command whose arguments cannot work."""
+
+    exit_code = 2
+
+
+def explain(fault: MeshError | OSError) -> Failure | None:
+    """Put a failure into words for people; None for a closed pipe, which is nobody's business."""
+    if isinstance(fault, CallError):
+        return Failure(f"{fault.code} {fault}", hint(fault))
+    if isinstance(fault, AddressInUse):
+        return Failure(str(fault))
+    if isinstance(fault, (AddressError, UsageError)):
+        return WrongUsage(str(fault))
+    if isinstance(fault, OSError):
+        if fault.errno == errno.EPIPE:
+            return None
+        where = f"{fault.filename}: " if fault.filename else ""
+        return Failure(f"the system refuses: {where}{fault.strerror or fault}")
+    return None

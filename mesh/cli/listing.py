@@ -1,0 +1,65 @@
+"""`mesh list`: who serves what, as the gateway sees it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from mesh.cli.commands import example, run
+from mesh.cli.failures import clean
+from mesh.cli.output import duration, make_console, print_json, print_table
+from mesh.cli.peer import gateway_option, json_option, peer
+
+BUILTIN = "mesh"
+_STYLES = {"healthy": "green", "late": "yellow", "unresponsive": "red"}
+
+
+@click.command("list", epilog=example("mesh list", "mesh list --json | jq '.[].name'"))
+@gateway_option
+@click.option("--all", "show_all", is_flag=True, help="Show the gateway's own service, too.")
+@json_option
+def list_services(*, gateway: str | None, show_all: bool, as_json: bool) -> None:
+    """List services with their methods and instances."""
+    services = run(_ask, gateway)
+    if not show_all:
+        services = [service for service in services if service["name"] != BUILTIN]
+    if as_json:
+        print_json(services)
+    elif services:
+        _print(services)
+    else:
+        click.echo("No services are registered; serve one with mesh.run().", err=True)
+
+
+async def _ask(gateway: str | None) -> Any:
+    async with peer(gateway) as client:
+        return await client.call(BUILTIN, "services")
+
+
+def _print(services: list[dict[str, Any]]) -> None:
+    from rich.text import Text  # noqa: PLC0415 - slow, and of no use to --json
+
+    console = make_console()
+    rows: list[list[str | Text]] = []
+    for service in services:
+        name, methods = Text(service["name"], style="bold cyan"), ", ".join(service["methods"])
+        if not service["instances"]:
+            rows.append([name, "-", "-", Text("gone", style="red"), "-", "-"])
+        for instance in service["instances"]:
+            state = instance["state"]
+            rows.append(
+                [
+                    name,
+                    methods if console.is_terminal else methods.replace(" ", ""),
+                    clean(instance["process_id"]),
+                    Text(state, style=_STYLES.get(state, "")),
+                    str(instance["in_flight"]),
+                    duration(instance["connected_s"]),
+                ]
+            )
+            if console.is_terminal:
+                name, methods = Text(), ""  # said once for people; each line stands alone in a pipe
+    print_table(
+        console, ("service", "methods", "instance", "state", "in flight", "connected"), rows
+    )

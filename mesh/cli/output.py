@@ -1,0 +1,110 @@
+"""How commands print: coloured and aligned on a terminal, plain and unwrapped in a pipe."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from rich.console import Console
+from rich.highlighter import JSONHighlighter
+from rich.table import Table
+from rich.text import Text
+
+from mesh.cli.failures import clean
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_RIGHT = frozenset({"in flight", "connected", "calls", "errors", "p50", "p99"})
+"""Columns of figures, which line up at their ends."""
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """A console that prints text as it is: brackets are no markup, numbers are not coloured."""
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document on one line, for programs."""
+    sys.stdout.write(to_json(value) + "\n")
+    sys.stdout.flush()
+
+
+def to_json(value: Any, *, indent: int = 0) -> str:
+    """JSON of any value that a call returned. What JSON cannot say is shown as Python does."""
+    text = msgspec.json.encode(_with_text_keys(value), enc_hook=repr)
+    return (msgspec.json.format(text, indent=indent) if indent else text).decode()
+
+
+def _with_text_keys(value: Any) -> Any:
+    """The value with keys that JSON allows: MessagePack also takes bytes, floats, true and nil."""
+    if isinstance(value, dict):
+        return {
+            key if isinstance(key, str) else _key(key): _with_text_keys(one)
+            for key, one in value.items()
+        }
+    return [_with_text_keys(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
+def _key(key: Any) -> str:
+    text = to_json(key)
+    return str(msgspec.json.decode(text)) if text.startswith('"') else text
+
+
+def print_value(console: Console, value: Any) -> None:
+    """Print a value as JSON for people."""
+    text = Text(clean(to_json(value, indent=2)))
+    JSONHighlighter().highlight(text)
+    console.print(text, soft_wrap=True)
+
+
+def print_table(
+    console: Console, columns: Sequence[str], rows: Sequence[Sequence[str | Text]]
+) -> None:
+    """Print rows under a heading. In a pipe, columns are at least two spaces apart."""
+    if console.is_terminal:
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        for column in columns:
+            table.add_column(
+                column.upper(),
+                justify="right" if column in _RIGHT else "left",
+                overflow="fold",
+                no_wrap=column in _RIGHT,
+            )
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+        return
+    texts = [[column.upper() for column in columns], *([str(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, cells)) for cells in zip(*texts, strict=True)]
+    for line in texts:
+        padded = (
+            cell.rjust(width) if name in _RIGHT else cell.ljust(width)
+            for cell, width, name in zip(line, widths, columns, strict=True)
+        )
+        print("  ".join(padded).rstrip())
+
+
+def duration(seconds: float | None) -> str:
+    """A duration in the unit that reads best; nothing is a dash."""
+    if seconds is None:
+        return "-"
+    if seconds < 0.01:
+        return f"{seconds * 1e3:.2f} ms"
+    if seconds < 1:
+        return f"{seconds * 1e3:.1f} ms"
+    if seconds < 60:
+        return f"{seconds:.2f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d {hours}h"
+    return f"{hours}h {minutes}m" if hours else f"{minutes}m {rest}s"
+
+
+def outcome(code: str, reason: str = "") -> Text:
+    """An outcome in its colour; the reason is left out where it only repeats the code."""
+    text = code if not reason or reason == code.upper() else f"{code} {reason}"
+    return Text(clean(text), style="green" if code == "ok" else "red")

@@ -1,0 +1,54 @@
+"""The command as a peer of a mesh: how it finds the gateway, and what its arguments may be."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mesh.client import Client, connect
+from mesh.wire.codec import is_activity_id, is_name
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+NAME = "mesh-cli"
+"""How calls of the command are labelled in the mesh's metrics."""
+
+CONNECT_TIMEOUT = 2.0
+"""Seconds to wait for a gateway that starts just now; a person waits no longer gladly."""
+
+
+@contextlib.asynccontextmanager
+async def peer(gateway: str | None, name: str = NAME) -> AsyncIterator[Client]:
+    """Be a peer of the mesh at this address, or at the default one."""
+    async with connect(name, gateway=gateway, connect_timeout=CONNECT_TIMEOUT) as client:
+        yield client
+
+
+gateway_option = click.option(
+    "--gateway",
+    metavar="ADDRESS",
+    help="Where the gateway is: unix:PATH or tcp:HOST:PORT. "
+    "[default: MESH_GATEWAY, else your own socket]",
+)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+def check_name(_ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse what can be the name of no service or method."""
+    if value is not None and not is_name(value):
+        raise click.BadParameter(
+            f"{value!r} is no {parameter.name} name: it must begin with a letter or _, then "
+            "letters, digits and _.-"
+        )
+    return value
+
+
+def check_activity(_ctx: click.Context, _parameter: click.Parameter, value: Any) -> Any:
+    """Refuse what can be no activity id."""
+    if value is not None and not is_activity_id(value):
+        raise click.BadParameter("an activity id is 1 to 128 printable ASCII characters")
+    return value
