@@ -11,7 +11,7 @@ from mesh import context
 from mesh.errors import CallError, Code, DeadlineExceeded, Reason, UsageError
 from mesh.limits import Limits
 from mesh.payload import decode_result, encode_params
-from mesh.process import Process
+from mesh.process import this_process
 from mesh.service import Handler
 from mesh.transport import Address, default_address
 from mesh.uplink import Uplink
@@ -22,6 +22,7 @@ from mesh.wire.frames import Kind
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
+    from mesh.process import Process
     from mesh.transport import Dialer
 
 T = TypeVar("T")
@@ -166,7 +167,7 @@ class Client:
             call_id,
             parent_id,
             entry_id,
-            int((remaining if remaining < LONGEST else LONGEST) * 1e6),
+            int(min(remaining, LONGEST) * 1e6),
             trace_id,
             bits(64).to_bytes(8, "big"),
             flags,
@@ -218,8 +219,8 @@ class Client:
     def method(self, name: str | None = None, *, service: str | None = None) -> Callable[[F], F]:
         """Serve a method by the function below this decorator, from now on.
 
-        The function takes the call's parameters, or nothing. ``async def`` runs in the loop, a plain
-        ``def`` in a thread. An annotation of its argument that `msgspec` knows is checked.
+        The function takes the call's parameters, or nothing. ``async def`` runs in the loop, a
+        plain ``def`` in a thread. An annotation of its argument that `msgspec` knows is checked.
 
         Args:
             name: The method's name; the function's own where None.
@@ -278,6 +279,17 @@ def _is_congested(uplink: Uplink) -> bool:
     return uplink.link is not None and uplink.link.queued >= uplink.link.limit
 
 
+def _no_gateway(uplink: Uplink, waited: float) -> CallError:
+    return CallError.of(
+        Code.UNAVAILABLE,
+        f"no gateway answered {uplink.name!r} within {waited:g} s: "
+        f"{uplink.explain_unreachable()}; start one with `mesh gateway`, or set MESH_GATEWAY to "
+        "its address",
+        reason=Reason.GATEWAY_UNREACHABLE,
+        maybe_executed=False,
+    )
+
+
 def _no_time_left(target: str, parent: context.Call | None) -> DeadlineExceeded:
     served = f", which serves {parent.chain[-1]}," if parent is not None else ""
     return DeadlineExceeded(
@@ -334,7 +346,7 @@ async def connect(
         name,
         make_dialer(gateway),
         limits=limits,
-        process=process or Process(),
+        process=process or this_process(),
         metadata=metadata,
         reconnect=reconnect,
     )
@@ -347,14 +359,7 @@ async def connect(
                 with trio.move_on_after(connect_timeout):
                     await uplink.wait_ready()
                 if not uplink.ready:
-                    raise CallError.of(
-                        Code.UNAVAILABLE,
-                        f"no gateway answered {name!r} within {connect_timeout:g} s: "
-                        f"{uplink.explain_unreachable()}; start one with `mesh gateway`, or set "
-                        "MESH_GATEWAY to its address",
-                        reason=Reason.GATEWAY_UNREACHABLE,
-                        maybe_executed=False,
-                    )
+                    raise _no_gateway(uplink, connect_timeout)  # noqa: TRY301 - raised again below
             yield client
         except BaseException as raised:  # noqa: BLE001 - raised again below, outside the nursery's group
             failure = raised

@@ -112,9 +112,7 @@ class Conversation:
     def _welcomed(self, welcome: codec.Welcome) -> None:
         self._connection.open()
         self.welcome = welcome
-        self.assembler.max_message = welcome.limits.get(
-            "max_message", self.assembler.max_message
-        )
+        self.assembler.max_message = welcome.limits.get("max_message", self.assembler.max_message)
         self._heartbeat = welcome.limits.get("heartbeat_us", 5_000_000) / 1e6
         self._uplink.connected(self)
 

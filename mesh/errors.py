@@ -53,7 +53,7 @@ _NUMBERS = {code: number for number, code in enumerate(CODES)}
 
 
 class Reason(StrEnum):
-    """Why the mesh itself refused or ended a call: stable, upper case, fit for ``if`` and alerts."""
+    """Why the mesh itself refused or ended a call: stable, upper case, fit for ``if``."""
 
     SERVICE_NOT_FOUND = "SERVICE_NOT_FOUND"
     METHOD_NOT_FOUND = "METHOD_NOT_FOUND"
@@ -100,7 +100,7 @@ class ProtocolError(MeshError):
 
 
 class LocalProtocolError(ProtocolError):
-    """This side tried to send what the protocol forbids here: a bug on this side."""
+    """Our own side tried to send what the protocol forbids here: a bug on this side."""
 
 
 class RemoteProtocolError(ProtocolError):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     AbortFn = Callable[[object], trio.lowlevel.Abort]
 
 GRACE = 0.05
-"""Seconds after a deadline in which the gateway, who knows where the time went, may say so first."""
+"""Seconds after a deadline in which the gateway, who knows where the time went, may speak first."""
 
 
 Pending = tuple["trio.lowlevel.Task", str, float, int, bool]
@@ -130,9 +130,7 @@ class Outgoing:
         for call_id, (task, name, _, frames, _) in list(self.pending.items()):
             del self.pending[call_id]
             self.assembler.drop(call_id)
-            never_left = call_id in unsent or (
-                frames and uplink.discard(call_id) == frames
-            )
+            never_left = call_id in unsent or (frames and uplink.discard(call_id) == frames)
             error = CallError.of(
                 Code.UNAVAILABLE,
                 f"the connection to the gateway was lost while {name} was under way: {why}",

@@ -24,7 +24,7 @@ _ENCODERS = {MSGPACK: msgspec.msgpack.Encoder().encode, JSON: msgspec.json.Encod
 _decode_any = msgspec.msgpack.Decoder().decode
 
 
-class EncodingFault(ValueError):
+class EncodingFault(ValueError):  # noqa: N818 - a fault of the user's value, see errors.py
     """A value that cannot travel; the message names its path."""
 
 

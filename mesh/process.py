@@ -1,10 +1,11 @@
-"""This process, as it introduces itself: its identity, its randomness, what it uses.
+"""The process that this is: its identity, its randomness, what it uses.
 
 All of it can be handed in, so that a simulator can run a whole mesh from one seed.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import resource
@@ -49,3 +50,9 @@ class Process:
         if not self.id:
             host = socket.gethostname().split(".")[0][:32]
             self.id = f"{host}-{os.getpid()}-{self.random.getrandbits(32):08x}"
+
+
+@functools.cache
+def this_process() -> Process:
+    """The identity that all peers of this process share unless they are handed another."""
+    return Process()

@@ -180,7 +180,7 @@ class Dispatcher:
     def orphan(self) -> None:
         """The connection is lost: stop every handler, as nobody can hear their answers.
 
-        What they may still answer is dropped: on the next connection, the same ids mean other calls.
+        What they still answer is dropped: on the next connection, the same ids mean other calls.
         """
         for call_id in list(self.serving):
             self.cancel(call_id, BY_DISCONNECT)
@@ -240,7 +240,7 @@ class Dispatcher:
                 f"result of {call.chain[-1]} cannot be encoded: {fault}",
                 reason=Reason.UNENCODABLE,
             )
-        except BaseException as fault:
+        except BaseException as fault:  # noqa: BLE001 - reported, and raised where it must be
             failure = fault
         uplink = self._uplink
         if self.serving.get(call_id) is worker:
@@ -270,7 +270,7 @@ class Dispatcher:
     def _undecodable(
         self, call: context.Call, payload: bytes, encoding: int, handler: Handler, fault: Exception
     ) -> BaseException:
-        """A decoding error of the call's own parameters is the caller's; any other, the handler's."""
+        """A decoding error of the parameters is the caller's fault; any other, the handler's."""
         try:
             decode(payload, encoding, handler.params_type)
         except msgspec.MsgspecError as own:

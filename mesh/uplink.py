@@ -12,7 +12,7 @@ from mesh.errors import MeshError, Reason, Unavailable
 from mesh.outgoing import Outgoing
 from mesh.service import Dispatcher
 from mesh.wire import codec
-from mesh.wire.codec import BY_CALLER, BY_DISCONNECT
+from mesh.wire.codec import BY_CALLER
 from mesh.wire.frames import PREFIX, Kind
 
 if TYPE_CHECKING:
@@ -186,9 +186,7 @@ class Uplink:
             if self.leaving or (connected and not self._reconnect):
                 return
             failures = 0 if connected else failures + 1
-            longest = min(
-                limits.reconnect_longest, limits.reconnect_first * 2 ** min(failures, 20)
-            )
+            longest = min(limits.reconnect_longest, limits.reconnect_first * 2 ** min(failures, 20))
             # Full jitter, so that the peers of a gateway that comes back do not come all at once:
             # https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
             await trio.sleep(self.process.random.uniform(0, longest))

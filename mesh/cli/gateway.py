@@ -144,7 +144,7 @@ class _Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         at = time.strftime("%H:%M:%S", time.localtime(record.created))
-        level = record.levelname.lower()
+        level = record.levelname.lower().ljust(7)
         if self._colour:
             level = click.style(level, fg=_COLOURS.get(record.levelno, "cyan"))
         text = f"{at}.{int(record.msecs):03d} {level} {clean(record.getMessage())}"

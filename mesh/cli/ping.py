@@ -98,10 +98,10 @@ def _summaries(trips: Trips) -> list[dict[str, Any]]:
                 "instance": name,
                 "sent": len(seconds),
                 "answered": len(answered),
-                "min_s": min(answered, default=None),
-                "median_s": statistics.median(answered) if answered else None,
-                "max_s": max(answered, default=None),
-                "round_trips_s": seconds,
+                "min_s": round(min(answered), 7) if answered else None,
+                "median_s": round(statistics.median(answered), 7) if answered else None,
+                "max_s": round(max(answered), 7) if answered else None,
+                "round_trips_s": [one and round(one, 7) for one in seconds],
             }
         )
     return summaries

@@ -1,7 +1,7 @@
 """The in-flight table: the truth about every call between its arrival and its end.
 
-The first to end an entry decides its outcome; whoever comes later finds it gone. The table knows the
-tree of nested calls, so that ending one ends all below it.
+The first to end an entry decides its outcome; whoever comes later finds it gone. The table knows
+the tree of nested calls, so that ending one ends all below it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SPENT_KEPT = 16
 
 
 class InFlight(msgspec.Struct, eq=False):
-    """One call in flight. A `msgspec.Struct`: making one by position costs half of a slotted object."""
+    """One call in flight. A `msgspec.Struct`: made by position, it costs half a slotted object."""
 
     id: int
     caller: Session

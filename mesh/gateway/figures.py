@@ -39,9 +39,13 @@ class Figures:
         # Peers are told apart by the process, as several instances share one name.
         to_unix = time.time() - trio.current_time()
         for service in self._core.registry.services.values():
+            last: dict[str, float] = {}
             for session in service.instances:
-                labels = {"rpc_service": service.name, "peer": session.process_id}
-                yield names.PEER_LAST_HEARTBEAT.name, labels, session.last_heartbeat + to_unix
+                peer = session.process_id
+                last[peer] = max(last.get(peer, 0.0), session.last_heartbeat)
+            for peer, heartbeat in last.items():
+                labels = {"rpc_service": service.name, "peer": peer}
+                yield names.PEER_LAST_HEARTBEAT.name, labels, heartbeat + to_unix
 
     def _gateway(self) -> Iterator[Row]:
         core = self._core

@@ -1,4 +1,4 @@
-"""Passing a call on to the instance that was chosen: the payload untouched, the header rewritten."""
+"""Passing a call on to the chosen instance: the payload untouched, the header rewritten."""
 
 from __future__ import annotations
 
@@ -71,8 +71,10 @@ def overloaded(method: Method, limit: int) -> tuple[Code, Reason, str]:
     return (
         Code.RESOURCE_EXHAUSTED,
         Reason.OVERLOADED,
-        f"every instance of {method.full_name} ({len(method.instances)}) has {limit:,} calls in "
-        "flight, the limit max_in_flight; start more instances, or call less",
+        (
+            f"every instance of {method.full_name} ({len(method.instances)}) has {limit:,} calls "
+            "in flight, the limit max_in_flight; start more instances, or call less"
+        ),
     )
 
 
@@ -81,6 +83,8 @@ def outbox_full(name: str, callee: Session) -> tuple[Code, Reason, str]:
     return (
         Code.RESOURCE_EXHAUSTED,
         Reason.OUTBOX_FULL,
-        f"{callee.link.queued:,} bytes wait for {callee.name}, which serves {name}, at the limit "
-        f"of {callee.link.limit:,}: it does not read fast enough",
+        (
+            f"{callee.link.queued:,} bytes wait for {callee.name}, which serves {name}, at the "
+            f"limit of {callee.link.limit:,}: it does not read fast enough"
+        ),
     )

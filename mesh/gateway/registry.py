@@ -131,7 +131,7 @@ class Registry:
             del service.instances[session]
 
     def withdraw(self, session: Session, now: float) -> None:
-        """A peer leaves or is about to: it gets no more calls, but its services are expected back."""
+        """A peer leaves or will soon: no more calls for it, but its services are expected back."""
         for service_name, registration in session.services.items():
             service = self.services[service_name]
             service.instances.pop(session, None)

@@ -1,8 +1,8 @@
-"""Where a call goes: allowed? time left? depth and visits in bounds? which instance?
+"""Routing: is a call allowed, has it time left, is its chain in bounds, which instance takes it.
 
-A refused call is answered at once, with its reason and numbers. An accepted one enters the in-flight
-table and its frames are passed on, the payload untouched. A call for a service that should be there
-soon waits in the table.
+A refused call is answered at once, with its reason and numbers. An accepted one enters the
+in-flight table and its frames are passed on, the payload untouched. A call for a service that
+should be there soon waits in the table.
 """
 
 from __future__ import annotations
@@ -26,6 +26,17 @@ if TYPE_CHECKING:
     from mesh.gateway.endings import Endings
     from mesh.gateway.registry import Method
     from mesh.gateway.session import Session
+    from mesh.limits import Limits
+
+
+Refusal = tuple[Code, Reason, str]
+"""Why a call is turned away: code, reason, message."""
+
+_DRAINING: Refusal = (
+    Code.UNAVAILABLE,
+    Reason.GATEWAY_DRAINING,
+    "the gateway is shutting down and takes no new calls",
+)
 
 
 class Router:
@@ -60,9 +71,7 @@ class Router:
             elif parent is not None and parent.callee is not caller:
                 served_by = parent.callee.process_id if parent.callee is not None else ""
                 if served_by != caller.process_id:
-                    self._refuse(caller, header, (link,), Code.PERMISSION_DENIED, Reason.PARENT_FOREIGN,
-                        f"call {header.parent_id} is not served by {caller.name}, so nothing can "
-                        "be called on its behalf", method)  # fmt: skip
+                    self._refuse(caller, header, (link,), _foreign(header, caller), method)
                     return
         if parent is not None:
             chain = (*parent.chain, link)
@@ -73,9 +82,7 @@ class Router:
             elif parent.deadline < deadline:
                 deadline = parent.deadline
         elif header.parent_id and header.chain is None:
-            self._refuse(caller, header, (link,), Code.FAILED_PRECONDITION, Reason.PARENT_ENDED,
-                f"the call inside which {link} was called has ended; start work that outlives its "
-                "call inside mesh.detached()", method)  # fmt: skip
+            self._refuse(caller, header, (link,), _ended(link), method)
             return
         else:
             entry_id = 0
@@ -89,22 +96,16 @@ class Router:
         limits = core.limits
         if len(chain) > 1:
             if len(chain) > limits.max_depth:
-                self._refuse(caller, header, chain, Code.FAILED_PRECONDITION, Reason.DEPTH_EXCEEDED,
-                    f"depth {len(chain)} exceeds max_depth {limits.max_depth}", method)  # fmt: skip
+                self._refuse(caller, header, chain, _too_deep(chain, limits), method)
                 return
-            visits = chain.count(link)
-            if visits > limits.max_visits:
-                self._refuse(caller, header, chain, Code.FAILED_PRECONDITION, Reason.LOOP_DETECTED,
-                    f"visit {visits} of {link} exceeds max_visits {limits.max_visits}; the cycle is "
-                    f"{' > '.join(_cycle(chain))}", method)  # fmt: skip
+            if chain.count(link) > limits.max_visits:
+                self._refuse(caller, header, chain, _loop(chain, limits), method)
                 return
         if deadline <= now:
-            self._refuse(caller, header, chain, Code.DEADLINE_EXCEEDED, Reason.DEADLINE_EXCEEDED,
-                f"no time was left when {link} was called", method)  # fmt: skip
+            self._refuse(caller, header, chain, _no_time(link), method)
             return
         if core.draining and parent is None:
-            self._refuse(caller, header, chain, Code.UNAVAILABLE, Reason.GATEWAY_DRAINING,
-                "the gateway is shutting down and takes no new calls", method)  # fmt: skip
+            self._refuse(caller, header, chain, _DRAINING, method)
             return
 
         callee: Session | None = None
@@ -112,19 +113,21 @@ class Router:
             callee = pick(method.instances, limits.max_in_flight)
             if callee is None:
                 self._refuse(
-                    caller, header, chain, *overloaded(method, limits.max_in_flight), method
+                    caller, header, chain, overloaded(method, limits.max_in_flight), method
                 )
                 return
             if callee.link.queued >= callee.link.limit:
-                self._refuse(caller, header, chain, *outbox_full(link, callee), method)
+                self._refuse(caller, header, chain, outbox_full(link, callee), method)
                 return
         elif not self.waiting.may_wait(header, method, now, len(payload)):
-            self._refuse(caller, header, chain, *self._missing(header), method)
+            self._refuse(caller, header, chain, self._missing(header), method)
             return
 
-        series = method.series(caller.name) if method is not None else core.metrics.series(
-            caller.name, OTHER, OTHER
-        )  # fmt: skip
+        series = (
+            method.series(caller.name)
+            if method is not None
+            else core.metrics.series(caller.name, OTHER, OTHER)
+        )
         table = core.table
         new_id = table.next_id()
         entry = InFlight(
@@ -208,10 +211,9 @@ class Router:
             return Code.NOT_FOUND, Reason.SERVICE_NOT_FOUND, message
         service = self._core.registry.services[header.service]
         if header.method in service.methods:
-            return Code.UNAVAILABLE, Reason.NO_INSTANCE, (
-                f"no instance of {header.service}.{header.method} is connected, and "
-                f"{len(self.waiting):,} calls wait already"
-            )  # fmt: skip
+            waiting = f"{len(self.waiting):,} calls wait already"
+            gone = f"no instance of {header.service}.{header.method} is connected, and {waiting}"
+            return Code.UNAVAILABLE, Reason.NO_INSTANCE, gone
         return Code.UNIMPLEMENTED, Reason.METHOD_NOT_FOUND, message
 
     def _refuse(
@@ -219,12 +221,11 @@ class Router:
         caller: Session,
         header: codec.Call,
         chain: tuple[str, ...],
-        code: Code,
-        reason: Reason,
-        message: str,
+        refusal: Refusal,
         method: Method | None,
     ) -> None:
         core = self._core
+        code, reason, message = refusal
         service, name = (method.service, method.method) if method is not None else (OTHER, OTHER)
         core.metrics.series(caller.name, service, name).codes[code.number] += 1
         core.counters.reject(core.metrics.caller(caller.name), service, str(reason))
@@ -256,6 +257,46 @@ class Router:
         self._endings.send_error(
             caller, header.call_id, code, reason, message, chain=chain, activity_id=activity_id
         )
+
+
+def _foreign(header: codec.Call, caller: Session) -> Refusal:
+    return (
+        Code.PERMISSION_DENIED,
+        Reason.PARENT_FOREIGN,
+        (
+            f"call {header.parent_id} is not served by {caller.name}, so nothing can be called on "
+            "its behalf"
+        ),
+    )
+
+
+def _ended(link: str) -> Refusal:
+    return (
+        Code.FAILED_PRECONDITION,
+        Reason.PARENT_ENDED,
+        (
+            f"the call inside which {link} was called has ended; start work that outlives its call "
+            "inside mesh.detached()"
+        ),
+    )
+
+
+def _too_deep(chain: tuple[str, ...], limits: Limits) -> Refusal:
+    message = f"depth {len(chain)} exceeds max_depth {limits.max_depth}"
+    return Code.FAILED_PRECONDITION, Reason.DEPTH_EXCEEDED, message
+
+
+def _loop(chain: tuple[str, ...], limits: Limits) -> Refusal:
+    message = (
+        f"visit {chain.count(chain[-1])} of {chain[-1]} exceeds max_visits {limits.max_visits}; "
+        f"the cycle is {' > '.join(_cycle(chain))}"
+    )
+    return Code.FAILED_PRECONDITION, Reason.LOOP_DETECTED, message
+
+
+def _no_time(link: str) -> Refusal:
+    message = f"no time was left when {link} was called"
+    return Code.DEADLINE_EXCEEDED, Reason.DEADLINE_EXCEEDED, message
 
 
 def _cycle(chain: tuple[str, ...]) -> tuple[str, ...]:

@@ -316,7 +316,7 @@ class Session:
         self._scope.cancel()
 
     def _take_unsent(self) -> dict[int, bytes]:
-        """Take what waits, and return the whole CALL frames of which no byte has left, by call id."""
+        """Take what waits; returns the whole CALL frames of which no byte has left, by call id."""
         found: dict[int, bytes] = {}
         for frame in self.link.take_unsent():
             _, kind, flags, size = PREFIX.unpack_from(frame)

@@ -30,7 +30,7 @@ class WaitingCalls:
         return len(self._core.held.entries)
 
     def may_wait(self, header: codec.Call, method: Method | None, now: float, size: int) -> bool:
-        """Whether a call for what nobody serves now should wait: it is expected, and there is room."""
+        """Whether a call for what nobody serves should wait: it is expected, and there is room."""
         core, limits = self._core, self._core.limits
         if len(self) >= limits.max_waiting or core.held.size + size > limits.max_outbox:
             return False

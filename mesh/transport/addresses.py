@@ -90,7 +90,7 @@ async def _connect(sock: socket.socket, where: object) -> socket.socket:
             await trio.lowlevel.wait_writable(sock)
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            raise OSError(code, os.strerror(code), str(where))
+            raise OSError(code, os.strerror(code), str(where))  # noqa: TRY301 - closes the socket
     except BaseException:
         sock.close()
         raise
@@ -187,7 +187,7 @@ class Listener:
         self._socket.close()
         if self._lock is not None:
             if _inode(self.address.path) == self._inode:
-                Path(self.address.path).unlink(missing_ok=True)
+                _remove(self.address.path)
             Path(f"{self.address.path}.lock").unlink(missing_ok=True)
             os.close(self._lock)
 
@@ -196,7 +196,8 @@ async def _bind_unix(address: Address) -> Listener:
     path = Path(address.path)
     if len(os.fsencode(path)) > 107:
         raise AddressError(
-            f"socket path of {len(os.fsencode(path))} bytes exceeds the system's limit of 107: {path}"
+            f"socket path of {len(os.fsencode(path))} bytes exceeds the system's limit of 107: "
+            f"{path}"
         )
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = _lock(address)
@@ -235,8 +236,9 @@ def _lock(address: Address) -> int:
 
 
 async def _replace_stale(address: Address) -> None:
+    path = address.path
     try:
-        if not stat.S_ISSOCK(Path(address.path).lstat().st_mode):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise AddressInUse(
                 f"{address.path} exists and is no socket; remove it or choose another"
             )
@@ -245,7 +247,7 @@ async def _replace_stale(address: Address) -> None:
     try:
         sock = await _connect(socket.socket(socket.AF_UNIX), address.path)
     except ConnectionRefusedError:
-        Path(address.path).unlink(missing_ok=True)
+        _remove(path)
         return
     except BlockingIOError:  # a live listener with a full backlog
         raise AddressInUse(_taken(address, "")) from None
@@ -263,8 +265,12 @@ def _taken(address: Address, holder: str) -> str:
     return f"{address} is held by {who}; stop it, or listen elsewhere (mesh gateway --listen)"
 
 
+def _remove(path: str) -> None:
+    Path(path).unlink(missing_ok=True)
+
+
 def _inode(path: str) -> int | None:
     try:
-        return os.stat(path).st_ino
+        return Path(path).stat().st_ino
     except FileNotFoundError:
         return None

@@ -99,9 +99,11 @@ class SocketLink(Link):
 
     @property
     def blocked(self) -> bool:
+        """Whether a send is under way."""
         return self._rest is not None
 
     def flush(self) -> None:
+        """See :meth:`Link.flush`."""
         if self._rest is not None or self.broken is not None or not self.queued:
             return
         data = self.gather()
@@ -120,6 +122,7 @@ class SocketLink(Link):
             self._wake.set()
 
     async def write_loop(self) -> None:
+        """See :meth:`Link.write_loop`."""
         while self.broken is None:
             await self._wake.wait()
             self._wake = trio.Event()
@@ -139,6 +142,7 @@ class SocketLink(Link):
                 self._sent()
 
     async def receive(self) -> bytes:
+        """See :meth:`Link.receive`."""
         while True:
             try:
                 await trio.lowlevel.wait_readable(self._socket)
@@ -151,6 +155,7 @@ class SocketLink(Link):
             return data
 
     async def aclose(self) -> None:
+        """See :meth:`Link.aclose`."""
         if self._socket.fileno() >= 0:
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()
@@ -173,13 +178,16 @@ class StreamLink(Link):
 
     @property
     def blocked(self) -> bool:
+        """Whether a send is under way."""
         return self._sending
 
     def flush(self) -> None:
+        """See :meth:`Link.flush`."""
         if self.queued and self.broken is None:
             self._wake.set()
 
     async def write_loop(self) -> None:
+        """See :meth:`Link.write_loop`."""
         while self.broken is None:
             await self._wake.wait()
             self._wake = trio.Event()
@@ -197,12 +205,14 @@ class StreamLink(Link):
                 self._sent()
 
     async def receive(self) -> bytes:
+        """See :meth:`Link.receive`."""
         try:
             return bytes(await self._stream.receive_some())
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             return b""
 
     async def aclose(self) -> None:
+        """See :meth:`Link.aclose`."""
         if self.broken is None:
             self._break(trio.ClosedResourceError("this link is closed"))
         await trio.aclose_forcefully(self._stream)

@@ -46,8 +46,8 @@ Unsigned = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 TraceId = Annotated[bytes, Meta(min_length=16, max_length=16)]
 SpanId = Annotated[bytes, Meta(min_length=8, max_length=8)]
-# What calls inherit is bounded, so that a header with all of it still fits a frame. The characters of
-# an activity id are for its reader to check: a pattern here costs every forwarded call 0.5 us.
+# What calls inherit is bounded, so that a header with all of it still fits a frame. The characters
+# of an activity id are for its reader to check: a pattern costs every forwarded call 0.5 us.
 ActivityId = Annotated[str, Meta(min_length=1, max_length=128)]
 Hop = Annotated[str, Meta(max_length=257)]  # two names and the point between them
 Text = dict[str, str]
@@ -233,9 +233,9 @@ _activity = re.compile(ACTIVITY_PATTERN)
 
 
 def is_name(text: str) -> bool:
-    """Whether a peer, service or method may be called so: a letter or ``_``, then also digits, ``.-``.
+    """Whether a peer, service or method may be called so.
 
-    At most 128 characters, all of them ASCII.
+    That is a letter or ``_``, then letters, digits, ``_.-``: ASCII, at most 128 characters.
     """
     return _name.match(text) is not None
 
