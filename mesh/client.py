@@ -110,15 +110,21 @@ class Client:
         if uplink.leaving and (uplink.closed or parent is None):
             raise UsageError(f"client {self.name!r} is closed")
         target = f"{service}.{method}"
-        payload = encode_params(params, target)
+        try:
+            payload = encode_params(params, target)
+        except CallError as failure:
+            _locate(failure, parent, target)
+            raise
         if len(payload) > uplink.max_message:
-            raise CallError.of(
+            too_large = CallError.of(
                 Code.RESOURCE_EXHAUSTED,
                 f"parameters of {target}, {len(payload):,} bytes, exceed max_message of "
                 f"{uplink.max_message:,}",
                 reason=Reason.MESSAGE_TOO_LARGE,
                 maybe_executed=False,
             )
+            _locate(too_large, parent, target)
+            raise too_large
         now = trio.current_time()
         if timeout is None:
             timeout = uplink.call_timeout
@@ -135,7 +141,11 @@ class Client:
 
         link = uplink.link
         if link is None or not uplink.ready or link.queued >= link.limit:
-            await self._wait_ready(target, parent is not None and not detached, deadline)
+            try:
+                await self._wait_ready(target, parent is not None and not detached, deadline)
+            except CallError as failure:
+                _locate(failure, parent, target)
+                raise
             now = trio.current_time()
         remaining = deadline - now
         if remaining <= 0:
@@ -188,10 +198,15 @@ class Client:
             frames = 0
         else:
             frames = uplink.send_long(call_id, Kind.CALL, header, payload)
-        pending = (trio.lowlevel.current_task(), target, remaining, frames, by_scope)
-        encoding, answer = await trio.lowlevel.wait_task_rescheduled(
-            outgoing.park(call_id, deadline, pending)
-        )
+        scope_at = deadline if by_scope else None
+        pending = (trio.lowlevel.current_task(), target, remaining, frames, scope_at)
+        try:
+            encoding, answer = await trio.lowlevel.wait_task_rescheduled(
+                outgoing.park(call_id, deadline, pending)
+            )
+        except CallError as failure:
+            _locate(failure, parent, target)
+            raise
         return decode_result(answer, encoding, result, target)
 
     async def _wait_ready(self, target: str, nested: bool, deadline: float) -> None:  # noqa: FBT001
@@ -206,6 +221,8 @@ class Client:
         if uplink.ready and _is_congested(uplink):
             with trio.move_on_at(deadline):
                 await uplink.wait_room()
+            if uplink.link is None:  # lost meanwhile: the next one is waited for
+                await self._wait_ready(target, nested, deadline)
             return
         if not uplink.ready and trio.current_time() < deadline:
             raise CallError.of(
@@ -288,6 +305,14 @@ def _no_gateway(uplink: Uplink, waited: float) -> CallError:
         reason=Reason.GATEWAY_UNREACHABLE,
         maybe_executed=False,
     )
+
+
+def _locate(failure: CallError, parent: context.Call | None, target: str) -> None:
+    """Say of an error of this side's own where in the chain it happened."""
+    if not failure.chain:
+        failure.chain = (*parent.chain, target) if parent is not None else (target,)
+        if parent is not None:
+            failure.activity_id = parent.activity_id
 
 
 def _no_time_left(target: str, parent: context.Call | None) -> DeadlineExceeded:

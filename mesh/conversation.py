@@ -162,7 +162,7 @@ class Conversation:
                     woken += dispatch(header, payload)
                 else:
                     woken += self._handle(kind, flags, header, payload)
-            gathering.expected += woken
+            gathering.expect(woken)
             if link.queued and not link.blocked:
                 link.flush()
 

@@ -19,28 +19,29 @@ FLUSH_EVERY = 16
 
 
 class Gathering:
-    """The sending side of one link for many tasks.
+    """The sending side of one link for many tasks."""
 
-    Attributes:
-        expected: Tasks that were woken and have not spoken yet.
-    """
-
-    __slots__ = ("_gathered", "_sleeper", "expected", "link")
+    __slots__ = ("_expected", "_gathered", "_sleeper", "_spoken", "link")
 
     def __init__(self, link: Link) -> None:
         self.link = link
-        self.expected = 0
+        self._expected = 0  # tasks that were woken, since the beginning
+        self._spoken = 0  # frames that came of them
         self._gathered = 0
         self._sleeper: trio.lowlevel.Task | None = None
+
+    def expect(self, tasks: int) -> None:
+        """So many tasks were woken and may speak when their turn comes."""
+        self._expected += tasks
 
     def send(self, frame: bytes) -> None:
         """Queue a frame; it leaves now, or with those of the tasks that are expected to speak."""
         self.link.put(frame)
-        self.expected = expected = self.expected - 1
+        self._spoken = spoken = self._spoken + 1
         self._gathered = gathered = self._gathered + 1
-        if expected <= 0 or gathered >= FLUSH_EVERY:
-            if expected < 0:
-                self.expected = 0
+        if spoken >= self._expected or gathered >= FLUSH_EVERY:
+            if spoken > self._expected:
+                self._spoken = self._expected
             self._gathered = 0
             self.link.flush()
         elif self._sleeper is not None:
@@ -57,5 +58,9 @@ class Gathering:
         while True:
             self._sleeper = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(abort)
-            self._gathered = self.expected = 0
+            expected = self._expected
+            # All who were woken by now have their turn in this pass of the scheduler or the next.
+            await trio.lowlevel.checkpoint()
+            self._spoken = max(self._spoken, expected)
+            self._gathered = 0
             self.link.flush()

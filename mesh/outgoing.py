@@ -26,9 +26,9 @@ GRACE = 0.05
 """Seconds after a deadline in which the gateway, who knows where the time went, may speak first."""
 
 
-Pending = tuple["trio.lowlevel.Task", str, float, int, bool]
+Pending = tuple["trio.lowlevel.Task", str, float, int, "float | None"]
 """Who waits: the task, the method's name, the seconds allowed, the frames of a long request, and
-whether the task's own cancel scope sets the limit. A tuple, as one is made for every call."""
+when the task's own cancel scope fires if that sets the limit. A tuple, as every call makes one."""
 
 
 class Outgoing:
@@ -55,7 +55,7 @@ class Outgoing:
         encoding and payload, or raises a CallError.
         """
         self.pending[call_id] = pending
-        if not pending[4]:
+        if pending[4] is None:
             self._timers.add(deadline + GRACE, call_id)
 
         def abort(_: object) -> trio.lowlevel.Abort:
@@ -98,7 +98,11 @@ class Outgoing:
             trio.lowlevel.reschedule(pending[0], outcome.Value((header.encoding, payload)))
             return True
         error = _error_of(header, payload)
-        if pending[4] and error.code is Code.DEADLINE_EXCEEDED:
+        if (
+            pending[4] is not None
+            and error.code is Code.DEADLINE_EXCEEDED
+            and trio.current_time() >= pending[4] - GRACE
+        ):
             # The caller's own cancel scope set the limit: it shall see that fire, and no error.
             return False
         trio.lowlevel.reschedule(pending[0], outcome.Error(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +101,7 @@ class Uplink:
         """
         while not self.ready:
             if self.failure is not None:
-                raise self.failure
+                raise copy.copy(self.failure)  # each caller adds where it failed
             await self._ready.wait()
 
     def explain_unreachable(self) -> str:
@@ -116,7 +117,10 @@ class Uplink:
             return 0
         frames = 0
         for frame in codec.chunks(kind, header, payload, self.max_chunk):
-            link.put_bulk(key, frame)
+            if frames == 0 and kind == Kind.CALL:
+                link.put(frame)  # in line with all other calls, as their ids must arrive rising
+            else:
+                link.put_bulk(key, frame)
             frames += 1
         link.flush()
         return frames

@@ -34,6 +34,7 @@ COMMANDS: dict[str, Entry] = {
     "list": Entry("mesh.cli.listing:list_services", "List services, methods and instances."),
     "ping": Entry("mesh.cli.ping:ping", "Measure round trips to the gateway or a service."),
     "call": Entry("mesh.cli.call:call", "Call a method and print its result."),
+    "bench": Entry("mesh.cli.bench.command:bench", "Measure a mesh: speed, latency, CPU per call."),
 }
 """All commands in the order of ``mesh --help``."""
 

@@ -16,7 +16,21 @@ from mesh.cli.failures import clean
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_RIGHT = frozenset({"in flight", "connected", "calls", "errors", "p50", "p99"})
+_RIGHT = frozenset(
+    {
+        "in flight",
+        "connected",
+        "calls",
+        "errors",
+        "p50",
+        "p99",
+        "concurrency",
+        "calls/s",
+        "gateway CPU",
+        "caller CPU",
+        "service CPU",
+    }
+)
 """Columns of figures, which line up at their ends."""
 
 

@@ -85,7 +85,7 @@ class Router:
             self._refuse(caller, header, (link,), _ended(link), method)
             return
         else:
-            entry_id = 0
+            entry_id = header.entry_id if header.gateway == core.instance else 0
             activity_id = header.activity_id or header.trace_id.hex()
             if header.chain is None:
                 chain = (link,)

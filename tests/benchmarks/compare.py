@@ -14,6 +14,7 @@ import sys
 from typing import Any
 
 import bare_hub
+
 from mesh.cli.bench import own
 
 PARAMS = {"userId": "123"}

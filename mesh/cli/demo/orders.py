@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mesh.errors import CallError
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from mesh.errors import CallError
 
 
 class Outcome(msgspec.Struct, frozen=True):
