@@ -51,10 +51,11 @@ class Assembler:
                 f"{Kind(kind).name} of {size:,} bytes exceeds max_message of {self.max_message:,}"
             )
         if self.held + len(payload) > self.max_total:
+            held = self.held
             self.drop(key)
             raise AssemblyFull(
-                f"{self.held:,} bytes of half-arrived messages are at the limit of "
-                f"{self.max_total:,}"
+                f"{held:,} bytes of half-arrived messages leave no room for {len(payload):,} more "
+                f"under the limit of {self.max_total:,}"
             )
         parts.append(payload)
         self.held += len(payload)

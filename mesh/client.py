@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 F = TypeVar("F", bound="Callable[..., Any]")
 
+MAX_METADATA = 4096
+
 LONGEST = 10 * 365 * 86400.0
 """Seconds that stand for "no limit" on the wire."""
 
@@ -103,13 +105,15 @@ class Client:
             CallError: It failed; the subclass tells how. Not raised where a trio cancel scope of
                 the caller's set the limit: there that scope fires, as in all of trio.
             UsageError: The client is closed.
-            ValueError: ``timeout`` is not a number of seconds.
+            ValueError: ``timeout`` is not a number of seconds, or a name is too long.
         """
         uplink = self._uplink
         parent = context.current.get()
         if uplink.leaving and (uplink.closed or parent is None):
             raise UsageError(f"client {self.name!r} is closed")
         target = f"{service}.{method}"
+        if len(target) > 257:
+            raise ValueError(f"{target[:80]!r}...: names have at most 128 characters each")
         try:
             payload = encode_params(params, target)
         except CallError as failure:
@@ -359,13 +363,15 @@ async def connect(
 
     Raises:
         Unavailable: No gateway answered within ``connect_timeout``; the message tells the last try.
-        ValueError: The name cannot be one.
+        ValueError: The name cannot be one, or the metadata is too long.
         AddressError: The address is not understood.
     """
     if not is_name(name):
         raise ValueError(
             f"peer name {name!r}: it must begin with a letter or _, then letters, digits and _.-"
         )
+    if sum(len(str(key)) + len(str(value)) for key, value in metadata.items()) > MAX_METADATA:
+        raise ValueError(f"metadata exceeds {MAX_METADATA:,} characters")
     limits = limits or Limits()
     uplink = Uplink(
         name,

@@ -132,6 +132,8 @@ class Conversation:
                 self._scope.cancel()
 
     def _beat(self, flag: int, sequence: int, lag: float = 0.0) -> None:
+        if self.link.full:
+            return
         usage = self._uplink.process.usage()
         beat = codec.Heartbeat(
             sequence,

@@ -36,7 +36,7 @@ class Limits:
     max_assembly: int = 256 * MIB
     """Bytes of half-arrived chunked messages that one peer holds."""
     max_methods: int = 10_000
-    """Methods that one connection may register."""
+    """Methods of one mesh, those of the last ``service_memory`` seconds included."""
     max_connections: int = 10_000
     """Connections of one gateway."""
     max_callers: int = 1000

@@ -70,7 +70,8 @@ class Handler:
         self.params_type: Any = Any
         if wanted:
             try:
-                self.params_type = typing.get_type_hints(function).get(wanted[0].name, Any)
+                annotated = typing.get_type_hints(function).get(wanted[0].name, Any)
+                self.params_type = Any if annotated is object else annotated
             except (NameError, TypeError):  # annotations that exist for type checkers only
                 self.params_type = Any
 
@@ -321,9 +322,9 @@ class Dispatcher:
                 call_id,
                 Code.UNKNOWN,
                 Reason.HANDLER_FAILED,
-                f"{kind}: {failure}"[:4000],
+                f"{kind}: {failure}",
                 exception=kind,
-                trace=trace[-16_000:] if self._uplink.sends_tracebacks else None,
+                trace=trace if self._uplink.sends_tracebacks else None,
                 elapsed=elapsed,
             )
             if not isinstance(failure, Exception):
@@ -345,22 +346,33 @@ class Dispatcher:
         maybe_executed: bool = True,
         elapsed: int = 0,
     ) -> None:
+        if len(details) > self._uplink.max_message:
+            details = encode({"details": f"lost: {len(details):,} bytes exceed max_message"})
         header = (
             call_id,
             code.number,
-            str(reason),
-            message,
+            _clip(str(reason), 128),
+            _clip(message, 4096),
             MAYBE_EXECUTED if maybe_executed else 0,
             MSGPACK,
-            exception,
-            trace,
-            list(chain) or None,
+            exception and _clip(exception, 256),
+            trace and _clip(trace, 8192),
+            [_clip(link, 300) for link in chain[-32:]] or None,
             None,
             elapsed,
             1,
             None,
         )
         self._uplink.answer(call_id, Kind.ERROR, header, details)
+
+
+def _clip(text: str, size: int) -> str:
+    """The text, or its two ends: headers are bounded, and the last lines of a traceback matter."""
+    data = text.encode(errors="replace")
+    if len(data) <= size:
+        return data.decode()
+    half = size // 2 - 8
+    return f"{data[:half].decode(errors='ignore')} [...] {data[-half:].decode(errors='ignore')}"
 
 
 def _abort(_: object) -> trio.lowlevel.Abort:

@@ -17,13 +17,16 @@ from mesh.wire.codec import BY_CALLER
 from mesh.wire.frames import PREFIX, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from mesh.limits import Limits
     from mesh.process import Process
     from mesh.transport import Dialer, Link
 
 log = logging.getLogger("mesh.client")
+
+
+METHODS_PER_FRAME = 64
 
 
 def _drop(_: bytes) -> None:
@@ -157,7 +160,8 @@ class Uplink:
         """Serve these methods, now and after every reconnect."""
         self._services.setdefault(service, {}).update(methods)
         if self.link is not None and not self.leaving:
-            self.send(codec.encode_header(codec.Register(service, "", methods, self.metadata)))
+            for frame in self._registrations(service, methods):
+                self.send(frame)
 
     def unregister(self, service: str, methods: list[str]) -> None:
         """Serve these methods no longer."""
@@ -166,6 +170,13 @@ class Uplink:
             registered.pop(method, None)
         if self.link is not None:
             self.send(codec.encode_header(codec.Unregister(service, methods)))
+
+    def _registrations(self, service: str, methods: dict[str, dict[str, Any]]) -> Iterator[bytes]:
+        """REGISTER frames, each well below the longest header."""
+        names = list(methods)
+        for start in range(0, len(names), METHODS_PER_FRAME):
+            some = {name: methods[name] for name in names[start : start + METHODS_PER_FRAME]}
+            yield codec.encode_header(codec.Register(service, "", some, self.metadata))
 
     # Life.
 
@@ -227,8 +238,8 @@ class Uplink:
         self.send = conversation.gathering.send
         self.outgoing.assembler = conversation.assembler
         for service, methods in self._services.items():
-            if methods:
-                link.put(codec.encode_header(codec.Register(service, "", methods, self.metadata)))
+            for frame in self._registrations(service, methods):
+                link.put(frame)
         link.flush()
         self._ready.set()
         log.info("%s connected to gateway %s", self.name, welcome.gateway)

@@ -90,10 +90,12 @@ class Registry:
             raise RemoteProtocolError(
                 f"service name {RESERVED!r} is the gateway's own; choose another"
             )
-        if len(self.methods) + len(methods) > self._limits.max_methods:
+        total = len(self.methods) + sum(
+            (service_name, name) not in self.methods for name in methods
+        )
+        if total > self._limits.max_methods:
             raise RemoteProtocolError(
-                f"{len(self.methods) + len(methods):,} methods in this mesh exceed max_methods "
-                f"of {self._limits.max_methods:,}"
+                f"{total:,} methods in this mesh exceed max_methods of {self._limits.max_methods:,}"
             )
         service = self.services.get(service_name)
         if service is None:

@@ -66,6 +66,7 @@ class Gateway:
         self._stack = contextlib.AsyncExitStack()
         self._drain_wanted = trio.Event()
         self._last_session = 0
+        self._open = 0
         self.admin_address: str | None = None
 
     @property
@@ -168,7 +169,14 @@ class Gateway:
         session = Session(
             self._core, self._router, self._endings, link, self._last_session, internal=internal
         )
-        self._nursery.start_soon(session.run)
+        self._nursery.start_soon(self._run, session)
+
+    async def _run(self, session: Session) -> None:
+        self._open += 1
+        try:
+            await session.run()
+        finally:
+            self._open -= 1
 
     def drain(self) -> None:
         """Take no new calls, let those in flight end, then stop. Returns at once."""
@@ -186,9 +194,9 @@ class Gateway:
                 await trio.sleep(0.1)  # out of files: others must end first
                 continue
             link = SocketLink(sock, self.limits.max_outbox, str(listener.address))
-            if len(core.sessions) >= self.limits.max_connections:
+            if self._open >= self.limits.max_connections:
                 core.counters.connections_refused += 1
-                reason = f"{len(core.sessions):,} connections are the limit max_connections"
+                reason = f"{self._open:,} connections are the limit max_connections"
                 link.put(codec.encode_header(codec.GoAway(reason, 0)))
                 link.flush()
                 await link.aclose()

@@ -292,8 +292,9 @@ class Session:
         if self.link.is_tcp and silent > limits.silent_after * limits.heartbeat:
             self.expel(f"silent for {silent:.0f} s")
             return
-        self.link.put(self._beat(codec.BEAT, sequence, loop_lag))
-        self.link.flush()
+        if not self.link.full:
+            self.link.put(self._beat(codec.BEAT, sequence, loop_lag))
+            self.link.flush()
 
     async def ping(self, token: int) -> float:
         """The round trip to the peer's event loop, in seconds."""

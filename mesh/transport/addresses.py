@@ -111,7 +111,8 @@ def default_address() -> str:
     if runtime := os.environ.get("XDG_RUNTIME_DIR"):
         return f"unix:{Path(runtime) / 'mesh' / 'gateway.sock'}"
     folder = Path(tempfile.gettempdir()) / f"mesh-{os.getuid()}"
-    if folder.exists() and folder.stat().st_uid != os.getuid():
+    # Not followed: a link of another user's, even to a folder of this one's, is no better.
+    if os.path.lexists(folder) and folder.lstat().st_uid != os.getuid():
         raise AddressError(
             f"{folder} belongs to another user, who could pose as your gateway; remove it, or set "
             "XDG_RUNTIME_DIR or MESH_GATEWAY"
@@ -169,6 +170,8 @@ class Listener:
             trio.ClosedResourceError: The listener was closed.
         """
         while True:
+            if self._socket.fileno() < 0:
+                raise trio.ClosedResourceError("this listener is closed")
             await trio.lowlevel.wait_readable(self._socket)
             try:
                 return self._socket.accept()[0]

@@ -64,10 +64,16 @@ class Link(Outbox):
     async def wait_below(self, level: int) -> None:
         """Return once at most ``level`` bytes are queued, or the link is broken."""
         while self.queued > level and self.broken is None:
-            self._below = level
             if self._room is None:
-                self._room = trio.Event()
+                self._room, self._below = trio.Event(), level
+            self._below = max(self._below, level)
             await self._room.wait()
+
+    def discard(self, key: int) -> int:
+        """See :meth:`Outbox.discard`; makes room for those who wait for it."""
+        dropped = super().discard(key)
+        self._sent()
+        return dropped
 
     def _sent(self) -> None:
         if self._room is not None and self.queued <= self._below:
@@ -115,6 +121,8 @@ class SocketLink(Link):
             self._break(fault)
             return
         self.queued -= sent
+        if self._room is not None:
+            self._sent()
         if sent < len(data):
             self._rest = memoryview(data)[sent:]
             self._wake.set()
@@ -149,7 +157,7 @@ class SocketLink(Link):
                 data = self._socket.recv(self._receive_size)
             except BlockingIOError:
                 continue
-            except (OSError, trio.ClosedResourceError):
+            except (OSError, ValueError, trio.ClosedResourceError):  # ValueError: closed before
                 return b""
             self._receive_size = RECEIVE_BULK if len(data) >= RECEIVE else RECEIVE
             return data
