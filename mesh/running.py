@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from mesh.client import Client, connect
+from mesh.groups import single_exception
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -64,9 +65,12 @@ def run(
     """
     if not services:
         raise TypeError("mesh.run needs at least one service: a function that takes the client")
-    trio.run(
-        partial(_run, services, name or services[0].__name__, gateway=gateway, metadata=metadata)
-    )
+    with single_exception():
+        trio.run(
+            partial(
+                _run, services, name or services[0].__name__, gateway=gateway, metadata=metadata
+            )
+        )
 
 
 async def _run(
