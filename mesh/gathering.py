@@ -45,7 +45,7 @@ class Gathering:
             self._gathered = 0
             self.link.flush()
         elif self._sleeper is not None:
-            trio.lowlevel.reschedule(self._sleeper, outcome.Value(None))
+            trio.lowlevel.reschedule(self._sleeper, outcome.Value(self._expected))
             self._sleeper = None
 
     async def run(self) -> None:
@@ -57,9 +57,8 @@ class Gathering:
 
         while True:
             self._sleeper = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(abort)
-            expected = self._expected
-            # All who were woken by now have their turn in this pass of the scheduler or the next.
+            expected: int = await trio.lowlevel.wait_task_rescheduled(abort)
+            # All who had been woken then have their turn in this pass of the scheduler or the next.
             await trio.lowlevel.checkpoint()
             self._spoken = max(self._spoken, expected)
             self._gathered = 0
