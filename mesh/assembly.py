@@ -12,6 +12,10 @@ class AssemblyFull(MeshError):  # noqa: N818 - a state of things, told to one se
     """All half-arrived messages together exceed the bound; the one at hand was dropped."""
 
 
+PART_OVERHEAD = 64
+"""What keeping one more piece costs beside its bytes, so that tiny pieces are counted too."""
+
+
 class Assembler:
     """Half-arrived messages, by a key of the owner's choice.
 
@@ -58,7 +62,7 @@ class Assembler:
                 f"under the limit of {self.max_total:,}"
             )
         parts.append(payload)
-        self.held += len(payload)
+        self.held += len(payload) + PART_OVERHEAD
         self._begun[key] = (kind, header, parts, size)
         if flags & MORE:
             return None
@@ -74,5 +78,5 @@ class Assembler:
         begun = self._begun.pop(key, None)
         if begun is None:
             return False
-        self.held -= begun[3]
+        self.held -= begun[3] + len(begun[2]) * PART_OVERHEAD
         return True

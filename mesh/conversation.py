@@ -110,7 +110,7 @@ class Conversation:
         return False
 
     def _welcomed(self, welcome: codec.Welcome) -> None:
-        self._connection.open()
+        self._connection.open(max_chunk=welcome.limits.get("max_chunk"))
         self.welcome = welcome
         self.assembler.max_message = welcome.limits.get("max_message", self.assembler.max_message)
         self._heartbeat = welcome.limits.get("heartbeat_us", 5_000_000) / 1e6

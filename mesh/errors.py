@@ -133,7 +133,7 @@ class CallError(MeshError):
         maybe_executed: bool = True,
     ) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = str(message)  # `raise NotFound(user_id)` is not worth a second failure
         self.reason = str(reason) or self.code.upper()
         self.details: dict[str, Any] = dict(details or {})
         self.chain = tuple(chain)

@@ -56,15 +56,22 @@ class Handler:
         self.in_thread = not inspect.iscoroutinefunction(
             getattr(function, "func", function)
         ) and not inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+        parameters = inspect.signature(function).parameters.values()
         wanted = [
             parameter
-            for parameter in inspect.signature(function).parameters.values()
+            for parameter in parameters
             if parameter.kind in {parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD}
         ]
-        if sum(parameter.default is parameter.empty for parameter in wanted) > 1:
+        needed = [
+            parameter.name
+            for parameter in parameters
+            if parameter.default is parameter.empty
+            and parameter.kind not in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}
+        ]
+        if needed and needed != [wanted[0].name if wanted else ""]:
             raise TypeError(
-                f"handler {function!r} needs {len(wanted)} arguments; a handler takes the call's "
-                "parameters as one, or nothing"
+                f"handler {function!r} needs {', '.join(needed)}; a handler takes the call's "
+                "parameters as one argument by position, or nothing"
             )
         self.takes_params = bool(wanted)
         self.params_type: Any = Any
@@ -233,7 +240,7 @@ class Dispatcher:
             else:
                 value = await handler.function(*arguments)
             answer = encode(value, encoding)
-        except msgspec.MsgspecError as fault:
+        except (msgspec.MsgspecError, RecursionError) as fault:
             failure = self._undecodable(call, payload, encoding, handler, fault)
         except EncodingFault as fault:
             failure = CallError.of(
@@ -250,6 +257,8 @@ class Dispatcher:
             raise failure
         else:
             return  # orphaned: its connection is lost
+        if self._no_work is not None and not self.serving:
+            self._no_work.set()
         if failure is None and len(answer) > uplink.max_message:
             failure = CallError.of(
                 Code.RESOURCE_EXHAUSTED,
@@ -261,9 +270,14 @@ class Dispatcher:
         if failure is None:
             uplink.answer(call_id, Kind.RESULT, (call_id, encoding, elapsed, 1, None, None), answer)
         else:
-            self._report(worker, call, failure, elapsed)
-        if self._no_work is not None and not self.serving:
-            self._no_work.set()
+            try:
+                self._report(worker, call, failure, elapsed)
+            except Exception as fault:
+                # An error that cannot even be told, as its text raises or it was never initialised.
+                log.exception("the failure of %s cannot be told", call.chain[-1])
+                code = failure.code if isinstance(failure, CallError) else Code.UNKNOWN
+                untold = f"{type(failure).__qualname__}, whose text raised {type(fault).__name__}"
+                self._fail(call_id, code, Reason.HANDLER_FAILED, untold, elapsed=elapsed)
         link = uplink.link
         if link is not None and link.queued >= link.limit and not worker.scope.cancel_called:
             await uplink.wait_room()
@@ -274,7 +288,7 @@ class Dispatcher:
         """A decoding error of the parameters is the caller's fault; any other, the handler's."""
         try:
             decode(payload, encoding, handler.params_type)
-        except msgspec.MsgspecError as own:
+        except (msgspec.MsgspecError, RecursionError) as own:
             return CallError.of(
                 Code.INVALID_ARGUMENT,
                 f"parameters of {call.chain[-1]}: {own}",

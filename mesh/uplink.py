@@ -248,7 +248,7 @@ class Uplink:
         """The gateway takes no new entry calls; what is under way goes on."""
         self._last_fault = conversation.fault
         self.ready = False
-        self._ready = trio.Event()
+        self._wait_anew()
 
     def lost(self, conversation: Conversation) -> None:
         """A connection is over: whoever waits is told, and handlers are stopped."""
@@ -261,8 +261,12 @@ class Uplink:
         self.link = None
         self.ready = False
         self.send = _drop
-        self._ready = trio.Event()
+        self._wait_anew()
         self.dispatcher.orphan()
+
+    def _wait_anew(self) -> None:
+        if self._ready.is_set():  # else somebody waits for this very event
+            self._ready = trio.Event()
 
     async def leave(self, drain: float) -> None:
         """Take no new calls, finish those under way in ``drain`` seconds, send what is queued."""

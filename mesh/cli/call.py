@@ -24,9 +24,11 @@ def _parse_params(_ctx: click.Context, _parameter: click.Parameter, text: str | 
     where = "PARAMS"
     try:
         if text == "-":
-            where, text = "standard input", sys.stdin.read()
+            where = "standard input"
+            text = sys.stdin.read()
         elif text.startswith("@"):
-            where, text = text[1:], Path(text[1:]).read_text(encoding="utf-8")
+            where = text[1:]
+            text = Path(where).read_text(encoding="utf-8")
         return msgspec.json.decode(text)
     except OSError as fault:
         raise click.BadParameter(f"{where} cannot be read: {fault.strerror or fault}") from fault

@@ -7,6 +7,7 @@ become one or two clear lines and an exit status here, so that no command has to
 from __future__ import annotations
 
 import difflib
+import logging
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -81,6 +82,9 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, and say what went wrong in its place."""
+        # What the library warns of is told by the command's own outcome. Those that are servers
+        # set up a log of their own, which this does not silence.
+        logging.getLogger("mesh").addHandler(logging.NullHandler())
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:

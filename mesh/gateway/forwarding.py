@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from mesh.gateway.session import Session
 
 
+LONGEST = 10 * 365 * 86_400.0
+"""Seconds that stand for "no limit": with the largest number that a caller may send, what is left
+would round to one that no callee accepts."""
+
+
 def hand_over(entry: InFlight, callee: Session) -> None:
     """The callee serves this call from now on."""
     call_id = entry.id
@@ -36,7 +41,7 @@ def forward(
         call_id,
         parent.id if parent is not None else 0,
         entry.entry_id,
-        int(left * 1e6) if left > 0 else 0,
+        0 if left <= 0.0 else int((left if left < LONGEST else LONGEST) * 1e6),
         header.trace_id,
         header.span_id,
         header.trace_flags,

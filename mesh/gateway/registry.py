@@ -90,6 +90,8 @@ class Registry:
             raise RemoteProtocolError(
                 f"service name {RESERVED!r} is the gateway's own; choose another"
             )
+        if not methods:
+            return  # a service without methods would never be forgotten
         total = len(self.methods) + sum(
             (service_name, name) not in self.methods for name in methods
         )

@@ -18,7 +18,7 @@ from mesh.gateway.forwarding import forward, forward_more, hand_over, outbox_ful
 from mesh.gateway.waiting import WaitingCalls
 from mesh.timers import Timers
 from mesh.wire import codec
-from mesh.wire.codec import DETACHED
+from mesh.wire.codec import DETACHED, is_activity_id
 from mesh_telemetry.names import OTHER
 
 if TYPE_CHECKING:
@@ -57,6 +57,11 @@ class Router:
                 f"CALL {call_id} does not rise above {caller.last_call_id}, the one before it"
             )
         caller.last_call_id = call_id
+        if header.activity_id is not None and not is_activity_id(header.activity_id):
+            raise RemoteProtocolError(
+                f"activity id of CALL {call_id}, {len(header.activity_id)} characters "
+                f"{header.activity_id[:40]!r}: it must be 1 to 128 printable ASCII"
+            )
         now = core.clock()
         deadline = now + header.timeout_us * 1e-6
         method = core.registry.methods.get((header.service, header.method))
@@ -81,7 +86,10 @@ class Router:
                 parent = None
             elif parent.deadline < deadline:
                 deadline = parent.deadline
-        elif header.parent_id and header.chain is None:
+        elif header.parent_id and (
+            header.chain is None
+            or (header.gateway == core.instance and not header.options & DETACHED)
+        ):
             self._refuse(caller, header, (link,), _ended(link), method)
             return
         else:
@@ -119,8 +127,11 @@ class Router:
             if callee.link.queued >= callee.link.limit:
                 self._refuse(caller, header, chain, outbox_full(link, callee), method)
                 return
-        elif not self.waiting.may_wait(header, method, now, len(payload)):
+        elif not self.waiting.is_expected(header, method, now):
             self._refuse(caller, header, chain, self._missing(header), method)
+            return
+        elif not self.waiting.has_room(len(payload)):
+            self._refuse(caller, header, chain, self.waiting.full(), method)
             return
 
         series = (
@@ -211,8 +222,7 @@ class Router:
             return Code.NOT_FOUND, Reason.SERVICE_NOT_FOUND, message
         service = self._core.registry.services[header.service]
         if header.method in service.methods:
-            waiting = f"{len(self.waiting):,} calls wait already"
-            gone = f"no instance of {header.service}.{header.method} is connected, and {waiting}"
+            gone = f"no instance of {header.service}.{header.method} is connected any more"
             return Code.UNAVAILABLE, Reason.NO_INSTANCE, gone
         return Code.UNIMPLEMENTED, Reason.METHOD_NOT_FOUND, message
 

@@ -223,7 +223,8 @@ class Session:
             case codec.GoAway():
                 self.draining = True
                 core.registry.withdraw(self, trio.current_time())
-                core.send(self.link, codec.encode_header(codec.GoAway("goodbye", 0)))
+                # In line with the frames of long calls: nothing comes after this one.
+                core.send_bulk(self.link, 0, codec.encode_header(codec.GoAway("goodbye", 0)))
             case codec.Reference():
                 if flags & CONTINUED:
                     self._endings.continued(self, Kind(kind), header.call_id, flags, payload)

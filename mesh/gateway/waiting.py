@@ -29,11 +29,26 @@ class WaitingCalls:
     def __len__(self) -> int:
         return len(self._core.held.entries)
 
-    def may_wait(self, header: codec.Call, method: Method | None, now: float, size: int) -> bool:
-        """Whether a call for what nobody serves should wait: it is expected, and there is room."""
+    def has_room(self, size: int) -> bool:
+        """Whether one more call, of which ``size`` bytes have come, may wait."""
+        limits = self._core.limits
+        return (
+            len(self) < limits.max_waiting and self._core.held.size + size <= limits.max_outbox
+        )
+
+    def full(self) -> tuple[Code, Reason, str]:
+        """Why no more calls may wait."""
+        limits = self._core.limits
+        return (
+            Code.RESOURCE_EXHAUSTED,
+            Reason.WAITING_FULL,
+            f"{len(self):,} calls wait for services, {self._core.held.size:,} bytes; the limits "
+            f"are {limits.max_waiting:,} and {limits.max_outbox:,}",
+        )
+
+    def is_expected(self, header: codec.Call, method: Method | None, now: float) -> bool:
+        """Whether what nobody serves now should be there soon."""
         core, limits = self._core, self._core.limits
-        if len(self) >= limits.max_waiting or core.held.size + size > limits.max_outbox:
-            return False
         just_started = now - core.started < limits.service_wait
         if just_started and header.service not in core.registry.services:
             return True
@@ -47,14 +62,9 @@ class WaitingCalls:
 
     def hold(self, entry: InFlight, flags: int, payload: bytes) -> None:
         """A further frame of a long call that waits."""
-        held, limit = self._core.held, self._core.limits.max_outbox
-        if held.size + len(payload) > limit:
-            self._fail(
-                entry,
-                Code.RESOURCE_EXHAUSTED,
-                Reason.WAITING_FULL,
-                f"{held.size:,} bytes of calls wait for services, at the limit of {limit:,}",
-            )
+        held = self._core.held
+        if held.size + len(payload) > self._core.limits.max_outbox:
+            self._fail(entry, *self.full())
         else:
             held.add(entry, flags, payload)
 

@@ -51,6 +51,9 @@ SpanId = Annotated[bytes, Meta(min_length=8, max_length=8)]
 ActivityId = Annotated[str, Meta(min_length=1, max_length=128)]
 Hop = Annotated[str, Meta(max_length=257)]  # two names and the point between them
 Text = dict[str, str]
+ProcessId = Annotated[str, Meta(pattern=r"^[\x21-\x7e]{1,64}\Z")]
+Options = Annotated[dict[str, bool | int | float | str | None], Meta(max_length=16)]
+"""Kept by the gateway for each method, hence small."""
 
 
 class Header(msgspec.Struct, array_like=True, gc=False):
@@ -62,7 +65,7 @@ class Hello(Header):
 
     protocol_version: Unsigned
     name: Name
-    process_id: Annotated[str, Meta(min_length=1, max_length=64)]
+    process_id: ProcessId
     credentials: str | None
     metadata: Text
     limits: dict[str, Unsigned]
@@ -87,7 +90,7 @@ class Register(Header):
 
     service: Name
     version: str
-    methods: dict[Name, dict[str, Any]]
+    methods: dict[Name, Options]
     metadata: Text
 
 
