@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import trio
@@ -350,6 +351,8 @@ async def connect(
 ) -> AsyncIterator[Client]:
     """Be a peer of a mesh for as long as the block runs; leaving it drains.
 
+    Where the block is cancelled, handlers under way are cancelled with it.
+
     Args:
         name: What the peer is called, and the service that its methods belong to by default.
         gateway: ``unix:PATH`` or ``tcp:HOST:PORT``, or a `Gateway` of this process;
@@ -383,8 +386,16 @@ async def connect(
     )
     client = Client(uplink)
     failure: BaseException | None = None
+    # The connection outlives the cancellation of the block, by as long as a goodbye takes: else the
+    # gateway could not tell a peer that leaves from one that is lost.
+    life = trio.CancelScope(shield=True)
+
+    async def live() -> None:
+        with life:
+            await uplink.run()
+
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(uplink.run)
+        nursery.start_soon(live)
         try:
             if connect_timeout > 0:
                 with trio.move_on_after(connect_timeout):
@@ -394,9 +405,10 @@ async def connect(
             yield client
         except BaseException as raised:  # noqa: BLE001 - raised again below, outside the nursery's group
             failure = raised
+        cancelled = trio.current_effective_deadline() == -inf
         with trio.CancelScope(shield=True):
-            await uplink.leave(limits.drain)
-        nursery.cancel_scope.cancel()
+            await uplink.leave(0.0 if cancelled else limits.drain)
+        life.cancel()
     if failure is not None:
         try:
             raise failure

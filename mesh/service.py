@@ -11,7 +11,6 @@ import contextvars
 import inspect
 import logging
 import traceback
-import typing
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -76,11 +75,28 @@ class Handler:
         self.takes_params = bool(wanted)
         self.params_type: Any = Any
         if wanted:
-            try:
-                annotated = typing.get_type_hints(function).get(wanted[0].name, Any)
-                self.params_type = Any if annotated is object else annotated
-            except (NameError, TypeError):  # annotations that exist for type checkers only
-                self.params_type = Any
+            self.params_type = _annotation(function, wanted[0])
+
+
+def _annotation(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:
+    """The type that a parameter is annotated with; any where there is none.
+
+    Only this one annotation is looked at: others may exist for type checkers alone.
+    """
+    annotation = parameter.annotation
+    if isinstance(annotation, str):
+        names = getattr(inspect.unwrap(function), "__globals__", {})
+        try:
+            annotation = eval(annotation, names)  # noqa: S307 - the author's own source text
+        except NameError:
+            log.warning(
+                "handler %r: parameters are not checked, as their type %s cannot be found at run "
+                "time; import it outside `if TYPE_CHECKING`",
+                function,
+                annotation,
+            )
+            return Any
+    return Any if annotation in {parameter.empty, object} else annotation
 
 
 class Worker:

@@ -12,6 +12,7 @@ from mesh.conversation import Conversation
 from mesh.errors import MeshError, Reason, Unavailable
 from mesh.outgoing import Outgoing
 from mesh.service import Dispatcher
+from mesh.transport import IN_PROCESS
 from mesh.wire import codec
 from mesh.wire.codec import BY_CALLER
 from mesh.wire.frames import PREFIX, Kind
@@ -242,7 +243,8 @@ class Uplink:
                 link.put(frame)
         link.flush()
         self._ready.set()
-        log.info("%s connected to gateway %s", self.name, welcome.gateway)
+        level = logging.DEBUG if link.address == IN_PROCESS else logging.INFO
+        log.log(level, "%s connected to gateway %s", self.name, welcome.gateway)
 
     def gateway_leaves(self, conversation: Conversation) -> None:
         """The gateway takes no new entry calls; what is under way goes on."""

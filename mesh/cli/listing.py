@@ -60,6 +60,6 @@ def _print(services: list[dict[str, Any]]) -> None:
             )
             if console.is_terminal:
                 name, methods = Text(), ""  # said once for people; each line stands alone in a pipe
-    print_table(
-        console, ("service", "methods", "instance", "state", "in flight", "connected"), rows
-    )
+    figures = ("in flight", "connected")
+    columns = ("service", "methods", "instance", "state", *figures)
+    print_table(console, columns, rows, figures=figures)

@@ -14,24 +14,7 @@ from rich.text import Text
 from mesh.cli.failures import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-_RIGHT = frozenset(
-    {
-        "in flight",
-        "connected",
-        "calls",
-        "errors",
-        "p50",
-        "p99",
-        "concurrency",
-        "calls/s",
-        "gateway CPU",
-        "caller CPU",
-        "service CPU",
-    }
-)
-"""Columns of figures, which line up at their ends."""
+    from collections.abc import Container, Sequence
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -74,17 +57,28 @@ def print_value(console: Console, value: Any) -> None:
 
 
 def print_table(
-    console: Console, columns: Sequence[str], rows: Sequence[Sequence[str | Text]]
+    console: Console,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str | Text]],
+    *,
+    figures: Container[str],
 ) -> None:
-    """Print rows under a heading. In a pipe, columns are at least two spaces apart."""
+    """Print rows under a heading. In a pipe, columns are at least two spaces apart.
+
+    Args:
+        console: Where to.
+        columns: Headings.
+        rows: A cell for each column.
+        figures: The columns that hold figures, which line up at their ends.
+    """
     if console.is_terminal:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
         for column in columns:
             table.add_column(
                 column.upper(),
-                justify="right" if column in _RIGHT else "left",
+                justify="right" if column in figures else "left",
                 overflow="fold",
-                no_wrap=column in _RIGHT,
+                no_wrap=column in figures,
             )
         for row in rows:
             table.add_row(*row)
@@ -94,7 +88,7 @@ def print_table(
     widths = [max(map(len, cells)) for cells in zip(*texts, strict=True)]
     for line in texts:
         padded = (
-            cell.rjust(width) if name in _RIGHT else cell.ljust(width)
+            cell.rjust(width) if name in figures else cell.ljust(width)
             for cell, width, name in zip(line, widths, columns, strict=True)
         )
         print("  ".join(padded).rstrip())

@@ -41,7 +41,7 @@ def forward(
         call_id,
         parent.id if parent is not None else 0,
         entry.entry_id,
-        0 if left <= 0.0 else int((left if left < LONGEST else LONGEST) * 1e6),
+        0 if left <= 0.0 else int(min(left, LONGEST) * 1e6),
         header.trace_id,
         header.span_id,
         header.trace_flags,

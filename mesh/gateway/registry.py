@@ -176,14 +176,19 @@ class Registry:
         if service is None:
             known = [name for name in self.services if name != RESERVED]
             hint = _nearest(service_name, known) or (
-                f"; registered are {', '.join(sorted(known)[:8])}" if known else ""
+                f"; registered are {_some(known)}" if known else ""
             )
             return True, f"no service {service_name[:128]!r} is registered{hint}"
         hint = _nearest(method_name, service.methods)
         return False, (
-            f"service {service_name!r} has no method {method_name[:128]!r}{hint}"
-            f"; it has {', '.join(sorted(service.methods)[:8])}"
+            f"service {service_name!r} has no method {method_name[:128]!r}"
+            f"{hint or f'; it has {_some(service.methods)}'}"
         )
+
+
+def _some(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    return ", ".join(ordered[:8]) + (f" and {len(ordered) - 8} more" if len(ordered) > 8 else "")
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

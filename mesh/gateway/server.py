@@ -19,7 +19,7 @@ from mesh.gateway.session import Session
 from mesh.groups import single_exception
 from mesh.limits import Limits
 from mesh.process import Process
-from mesh.transport import Address, Link, Listener, SocketLink
+from mesh.transport import IN_PROCESS, Address, Link, Listener, SocketLink
 from mesh.wire import codec
 
 if TYPE_CHECKING:
@@ -150,12 +150,12 @@ class Gateway:
     def _dial(self, limit: int, *, internal: bool) -> Link:
         ours, theirs = socket.socketpair()
         try:
-            self.attach(SocketLink(ours, self.limits.max_outbox, "in process"), internal=internal)
+            self.attach(SocketLink(ours, self.limits.max_outbox, IN_PROCESS), internal=internal)
         except ConnectionRefusedError:
             ours.close()
             theirs.close()
             raise
-        return SocketLink(theirs, limit, "in process")
+        return SocketLink(theirs, limit, IN_PROCESS)
 
     def attach(self, link: Link, *, internal: bool = False) -> None:
         """Serve a peer at the other end of a link.

@@ -111,6 +111,8 @@ class Session:
             finally:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + 0.5):
                     await self._finish(fault)
+                with trio.CancelScope(shield=True):  # also where the goodbye was not taken in time
+                    await self.link.aclose()
                 nursery.cancel_scope.cancel()
 
     async def _handshake(self) -> bytes | None:
@@ -174,7 +176,7 @@ class Session:
         router, endings = self._router, self._endings
         high, low = link.limit // 4, link.limit // 16
         while True:
-            handled = 0
+            handled, waiting = 0, link.queued
             for kind, flags, header, payload in connection.receive(data):
                 if kind == 5:  # CALL
                     if flags & CONTINUED:
@@ -193,8 +195,9 @@ class Session:
                     handled = 0
                     core.flush()
             core.flush()
-            if link.queued > high and self.calls:
-                # Its own replies pile up unread: take no further calls from it until it reads.
+            if link.queued > high and (self.calls or link.queued > waiting):
+                # Its own replies pile up unread, those included that were given at once: take no
+                # further calls from it until it reads.
                 await link.wait_below(low)
             data = await link.receive()
             if not data:
@@ -353,7 +356,6 @@ class Session:
                 self.process_id,
                 f": {self._expelled}" if self._expelled else "",
             )
-        await self.link.aclose()
 
 
 def _is_loopback(address: str) -> bool:

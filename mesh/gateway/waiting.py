@@ -32,9 +32,7 @@ class WaitingCalls:
     def has_room(self, size: int) -> bool:
         """Whether one more call, of which ``size`` bytes have come, may wait."""
         limits = self._core.limits
-        return (
-            len(self) < limits.max_waiting and self._core.held.size + size <= limits.max_outbox
-        )
+        return len(self) < limits.max_waiting and self._core.held.size + size <= limits.max_outbox
 
     def full(self) -> tuple[Code, Reason, str]:
         """Why no more calls may wait."""
@@ -42,8 +40,10 @@ class WaitingCalls:
         return (
             Code.RESOURCE_EXHAUSTED,
             Reason.WAITING_FULL,
-            f"{len(self):,} calls wait for services, {self._core.held.size:,} bytes; the limits "
-            f"are {limits.max_waiting:,} and {limits.max_outbox:,}",
+            (
+                f"{len(self):,} calls wait for services, {self._core.held.size:,} bytes; the "
+                f"limits are {limits.max_waiting:,} and {limits.max_outbox:,}"
+            ),
         )
 
     def is_expected(self, header: codec.Call, method: Method | None, now: float) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from typing import Annotated, Any
+from typing import Any
 
 import msgpack
 import msgspec

@@ -146,7 +146,7 @@ def _with_progress(
 def _print(rows: list[dict[str, Any]]) -> None:
     columns = [name for name, key in COLUMNS.items() if any(key in row for row in rows)]
     table = [[_cell(COLUMNS[name], row.get(COLUMNS[name])) for name in columns] for row in rows]
-    print_table(make_console(), columns, table)
+    print_table(make_console(), columns, table, figures=COLUMNS)
     for row in rows:
         if row["errors"]:
             failed = ", ".join(f"{count:,} {reason}" for reason, count in row["errors"].items())

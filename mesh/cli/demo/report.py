@@ -153,4 +153,5 @@ def print_methods(console: Console, methods: Sequence[dict[str, Any]]) -> None:
                 duration(row["p99"]),
             ]
         )
-    print_table(console, ("service", "method", "calls", "errors", "p50", "p99"), rows)
+    figures = ("calls", "errors", "p50", "p99")
+    print_table(console, ("service", "method", *figures), rows, figures=figures)

@@ -1,0 +1,92 @@
+# Everything runs inside .venv, which is made at the first need and mended when pyproject.toml
+# changes. Nothing but make and Python 3.11 or later has to be there before.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint simulate fuzz bench clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+SEEDS ?= 1000
+START ?= 0
+RUNS ?= 2000000
+SEED ?= $(shell date +%s)
+ROUNDS ?= 5
+
+IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+ifeq ($(origin PYTHON),undefined)
+PYTHON := $(shell for name in python3.11 python3.12 python3.13 python3.14 python3; do \
+	"$$name" -c '$(IS_NEW_ENOUGH)' 2>/dev/null && { echo "$$name"; break; }; done)
+endif
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+help:
+	@echo "make demo               play a small shop on a real mesh, and show what the mesh saw"
+	@echo "make test               all checks and tests"
+	@echo "make lint               only the checks: ruff, mypy, import-linter"
+	@echo "make simulate SEEDS=n   simulate n whole meshes with faults, from seed START=0 on"
+	@echo "make fuzz RUNS=n        feed n broken inputs to the wire protocol, from SEED=name"
+	@echo "make bench ROUNDS=n     measure the mesh against a bare hub"
+	@echo "make clean              remove the environment and all caches"
+	@echo
+	@echo "PYTHON=name chooses the interpreter, now: $(or $(PYTHON),none found)"
+
+demo: $(VENV)/.package
+	@$(BIN)/mesh demo $(ARGS)
+
+test: lint
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+lint: $(VENV)/.tests
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+simulate: $(VENV)/.tests
+	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS) --start $(START)
+
+fuzz: $(VENV)/.tests
+	MESH_FUZZ_RUNS=$(RUNS) MESH_FUZZ_SEED=$(SEED) \
+		$(BIN)/pytest tests/wire/test_fuzz.py -n $(WORKERS) --timeout 0 $(ARGS)
+
+bench: $(VENV)/.package
+	$(BIN)/python tests/benchmarks/compare.py --rounds $(ROUNDS)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+
+# The stamps: what is older than pyproject.toml is installed again.
+
+$(VENV)/.package: pyproject.toml $(VENV)/.pip
+	@echo "installing spanmesh into $(VENV)"
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.tests: pyproject.toml $(VENV)/.pip
+	@echo "installing spanmesh and what its tests need into $(VENV)"
+	@$(PIP) --editable . --group test
+	@touch $@ $(VENV)/.package
+
+# An environment that works is kept. Only pip 25.1 and later know dependency groups.
+$(VENV)/.pip:
+	@$(BIN)/python -c '$(IS_NEW_ENOUGH)' 2>/dev/null || { $(CHECK_PYTHON); \
+		echo "making $(VENV) with $(PYTHON)"; "$(PYTHON)" -m venv --clear $(VENV); }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip --upgrade
+	@$(PIP) --upgrade 'pip>=25.1'
+	@touch $@
+
+define CHECK_PYTHON
+if [ -z "$(PYTHON)" ]; then \
+	echo "Python 3.11 or later is needed and was not found; install it:" >&2; \
+	echo "    apt-get install python3 python3-venv" >&2; \
+	echo "or name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; fi; \
+command -v "$(PYTHON)" >/dev/null || { \
+	echo "there is no $(PYTHON); name a Python 3.11 or later: PYTHON=/path/to/python3" >&2; exit 1; }; \
+"$(PYTHON)" -c '$(IS_NEW_ENOUGH)' || { \
+	echo "$(PYTHON) is $$("$(PYTHON)" -V 2>&1); 3.11 or later is needed: PYTHON=python3.11" >&2; exit 1; }; \
+"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || { \
+	echo "the venv module of $(PYTHON) is missing; install it:" >&2; \
+	echo "    apt-get install python3-venv" >&2; exit 1; }
+endef

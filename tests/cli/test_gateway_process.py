@@ -1,0 +1,139 @@
+"""`mesh gateway` as a process: its announcement, its signals, what it refuses."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import resource
+import signal
+import socket
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+
+    from tests.cli.conftest import Mesh
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains_and_removes_the_socket(shell: Mesh, number: signal.Signals) -> None:
+    with shell.gateway() as (process, ready):
+        path = Path(ready["addresses"][0].removeprefix("unix:"))
+        assert path.is_socket()
+        process.send_signal(number)
+        assert process.wait(30) == 0
+        assert list(path.parent.iterdir()) == []
+        assert process.stderr is not None
+        assert "drained" in process.stderr.read()
+
+
+def test_the_second_signal_ends_it_at_once(
+    shell: Mesh, next_line: Callable[[subprocess.Popen[str]], str]
+) -> None:
+    with shell.gateway() as (process, ready), shell.service(ready["addresses"][0]) as users:
+        with shell.start("call", "users", "wait"):
+            assert next_line(users) == "waiting\n"  # the drain would take 10 s
+            assert process.stderr is not None
+            process.terminate()
+            while "draining: 1 calls" not in process.stderr.readline():
+                pass
+            process.terminate()
+            assert process.wait(5) == 128 + signal.SIGTERM
+        assert not Path(ready["addresses"][0].removeprefix("unix:")).exists()
+
+
+def test_it_announces_itself_for_people(
+    shell: Mesh, next_line: Callable[[subprocess.Popen[str]], str]
+) -> None:
+    with shell.start("gateway", "--admin", "127.0.0.1:0") as process:
+        assert "is ready" in next_line(process)
+        assert (
+            next_line(process)
+            == f"  peers    unix:{shell.env['XDG_RUNTIME_DIR']}/mesh/gateway.sock\n"
+        )
+        word, address = next_line(process).split()
+        assert word == "metrics"
+        assert address.startswith("http://127.0.0.1:")
+
+
+def test_metrics_are_where_it_says(shell: Mesh) -> None:
+    with shell.gateway() as (_, ready):
+        assert ready["metrics"] == f"http://{ready['admin']}/metrics"
+        with closing(http.client.HTTPConnection(ready["admin"], timeout=10)) as connection:
+            connection.request("GET", "/metrics")
+            assert "mesh_build_info" in connection.getresponse().read().decode()
+
+
+def test_it_listens_at_several_addresses_and_without_an_admin_server(
+    shell: Mesh, tmp_path: Path
+) -> None:
+    listen = ["--listen", f"unix:{tmp_path}/a", "--listen", "tcp:127.0.0.1:0", "--admin", "none"]
+    with shell.gateway(*listen) as (_, ready):
+        assert ready["metrics"] is None
+        assert len(ready["addresses"]) == 2
+        for address in ready["addresses"]:
+            assert shell("list", "--gateway", address).returncode == 0
+
+
+def test_a_second_gateway_says_who_holds_the_socket(shell: Mesh) -> None:
+    with shell.gateway() as (process, ready):
+        result = shell("gateway", "--admin", "127.0.0.1:0")
+        assert (result.returncode, result.stdout) == (1, "")
+        assert f"{ready['addresses'][0]} is held by process {process.pid}" in result.stderr
+        assert "Traceback" not in result.stderr
+        assert shell("list").returncode == 0  # the first one is none the worse
+
+
+def test_a_taken_admin_port_says_what_to_do(shell: Mesh) -> None:
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            holder.bind(("127.0.0.1", 9464))
+        except OSError:
+            pass  # taken by somebody else: as good for this test
+        else:
+            holder.listen()
+        result = shell("gateway")
+    assert result.returncode == 1
+    assert "127.0.0.1:9464 is in use" in result.stderr
+    assert "--admin 127.0.0.1:0" in result.stderr
+    assert "--admin none" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_address_open_to_others_is_warned_about(shell: Mesh) -> None:
+    with shell.gateway("--listen", "tcp:0.0.0.0:0") as (process, _):
+        assert process.stderr is not None
+        assert "can be reached from other machines" in process.stderr.readline()
+
+
+def test_it_raises_the_limit_of_open_files(shell: Mesh) -> None:
+    """A gateway started with the usual soft limit of 1,024 takes more peers than that."""
+    with shell.gateway() as (process, _):
+        soft, hard = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+    assert soft == hard
+
+
+def test_a_directory_that_is_not_ours_is_refused_in_words(shell: Mesh, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = shell("gateway", "--listen", f"unix:{tmp_path}/file/x.sock", "--admin", "none")
+    assert result.returncode == 1
+    assert "the system refuses" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_log_lines_are_for_people(shell: Mesh) -> None:
+    with shell.gateway("--log-level", "info") as (process, ready):
+        json.dumps(ready)
+        shell("list")
+        assert process.stderr is not None
+        process.terminate()
+        lines = process.stderr.read().splitlines()
+    connected = next(line for line in lines if "peer mesh-cli" in line)
+    assert connected[8:].split()[1] == "info"
+    assert "\x1b" not in connected

@@ -1,0 +1,73 @@
+"""How values, durations and tables are printed."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from mesh.cli.output import duration, outcome, print_table, to_json
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"b": 1, "a": [None, True, 1.5]}, '{"b":1,"a":[null,true,1.5]}'),
+        ({2: "int", b"xy": "bytes", None: "nil", True: "yes"},
+         '{"2":"int","eHk=":"bytes","null":"nil","true":"yes"}'),
+        ({"raw": b"xy"}, '{"raw":"eHk="}'),
+        (float("nan"), "null"),
+        ("\u00e9\x1b", '"\u00e9\\u001b"'),
+    ],
+)  # fmt: skip
+def test_json_of_whatever_a_call_returned(value: Any, text: str) -> None:
+    assert to_json(value) == text
+    json.loads(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "-"),
+        (0.000421, "0.42 ms"),
+        (0.0123, "12.3 ms"),
+        (1.234, "1.23 s"),
+        (61, "1m 1s"),
+        (7_260, "2h 1m"),
+        (100_000, "1d 3h"),
+    ],
+)
+def test_durations_have_the_unit_that_reads_best(seconds: float | None, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_a_reason_that_repeats_the_code_is_left_out() -> None:
+    assert outcome("not_found", "NOT_FOUND").plain == "not_found"
+    assert outcome("not_found", "USER_NOT_FOUND").plain == "not_found USER_NOT_FOUND"
+
+
+def test_a_table_in_a_pipe_is_aligned_and_never_wrapped(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    long = "x" * 200
+    print_table(Console(), ("service", "calls"), [("a", "1"), (long, "1000")], figures={"calls"})
+    heading, first, second = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["SERVICE", "CALLS"]
+    assert first.split() == ["a", "1"]
+    assert second == f"{long}   1000"
+    assert len(heading) == len(first) == len(second)
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_a_table_on_a_terminal_keeps_to_its_width(width: int) -> None:
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, width=width, color_system=None)
+    print_table(
+        console, ("service", "methods", "calls"), [("users", "get, " * 40, "17")], figures={"calls"}
+    )
+    lines = file.getvalue().splitlines()
+    assert len(lines) > 2
+    assert max(map(len, lines)) <= width
