@@ -10,8 +10,9 @@ import trio
 
 from mesh import context
 from mesh.errors import CallError, Code, DeadlineExceeded, Reason, UsageError
-from mesh.limits import Limits
-from mesh.payload import decode_result, encode_params
+from mesh.limits import LONGEST, Limits
+from mesh.outgoing import GRACE
+from mesh.payload import check_type, decode_result, encode_params
 from mesh.process import this_process
 from mesh.service import Handler
 from mesh.transport import Address, default_address
@@ -30,9 +31,6 @@ T = TypeVar("T")
 F = TypeVar("F", bound="Callable[..., Any]")
 
 MAX_METADATA = 4096
-
-LONGEST = 10 * 365 * 86400.0
-"""Seconds that stand for "no limit" on the wire."""
 
 
 class Client:
@@ -107,29 +105,20 @@ class Client:
                 the caller's set the limit: there that scope fires, as in all of trio.
             UsageError: The client is closed.
             ValueError: ``timeout`` is not a number of seconds, or a name is too long.
+            TypeError: A name is no text, or ``result`` is no type that `msgspec` knows.
         """
         uplink = self._uplink
         parent = context.current.get()
         if uplink.leaving and (uplink.closed or parent is None):
             raise UsageError(f"client {self.name!r} is closed")
-        target = f"{service}.{method}"
-        if len(target) > 257:
-            raise ValueError(f"{target[:80]!r}...: names have at most 128 characters each")
+        target = _target(service, method)
         try:
             payload = encode_params(params, target)
         except CallError as failure:
             _locate(failure, parent, target)
             raise
-        if len(payload) > uplink.max_message:
-            too_large = CallError.of(
-                Code.RESOURCE_EXHAUSTED,
-                f"parameters of {target}, {len(payload):,} bytes, exceed max_message of "
-                f"{uplink.max_message:,}",
-                reason=Reason.MESSAGE_TOO_LARGE,
-                maybe_executed=False,
-            )
-            _locate(too_large, parent, target)
-            raise too_large
+        if result is not Any:
+            check_type(result)
         now = trio.current_time()
         if timeout is None:
             timeout = uplink.call_timeout
@@ -140,6 +129,7 @@ class Client:
         if parent is not None and not detached and parent.deadline < deadline:
             deadline = parent.deadline
         scope_deadline = trio.current_effective_deadline()
+        limit = deadline
         by_scope = scope_deadline <= deadline
         if by_scope:
             deadline = scope_deadline
@@ -154,10 +144,20 @@ class Client:
             now = trio.current_time()
         remaining = deadline - now
         if remaining <= 0:
-            if by_scope:
-                await trio.sleep_forever()
+            if by_scope:  # it fires now, unless it was extended meanwhile
+                await trio.sleep(GRACE)
             raise _no_time_left(target, parent)
 
+        if len(payload) > uplink.max_message:
+            too_large = CallError.of(
+                Code.RESOURCE_EXHAUSTED,
+                f"parameters of {target}, {len(payload):,} bytes, exceed max_message of "
+                f"{uplink.max_message:,}",
+                reason=Reason.MESSAGE_TOO_LARGE,
+                maybe_executed=False,
+            )
+            _locate(too_large, parent, target)
+            raise too_large
         parent_id = entry_id = 0
         activity_id: str | None = None
         chain: tuple[str, ...] | None = None
@@ -207,7 +207,7 @@ class Client:
         pending = (trio.lowlevel.current_task(), target, remaining, frames, scope_at)
         try:
             encoding, answer = await trio.lowlevel.wait_task_rescheduled(
-                outgoing.park(call_id, deadline, pending)
+                outgoing.park(call_id, limit, pending)
             )
         except CallError as failure:
             _locate(failure, parent, target)
@@ -219,7 +219,7 @@ class Client:
         uplink = self._uplink
         if nested and uplink.is_connected and not _is_congested(uplink):
             return  # a gateway that drains still takes what belongs to calls in flight
-        until = min(deadline, trio.current_time() + uplink.limits.service_wait)
+        until = min(deadline, trio.current_time() + uplink.service_wait)
         with trio.move_on_at(until):
             await uplink.wait_ready()
             until = deadline
@@ -232,30 +232,49 @@ class Client:
         if not uplink.ready and trio.current_time() < deadline:
             raise CallError.of(
                 Code.UNAVAILABLE,
-                f"{target}: no connection to a gateway within {uplink.limits.service_wait:g} s: "
+                f"{target}: no connection to a gateway within {uplink.service_wait:g} s: "
                 f"{uplink.explain_unreachable()}",
                 reason=Reason.GATEWAY_UNREACHABLE,
                 maybe_executed=False,
             )
 
-    def method(self, name: str | None = None, *, service: str | None = None) -> Callable[[F], F]:
+    @overload
+    def method(self, name: F) -> F: ...
+
+    @overload
+    def method(
+        self, name: str | None = None, *, service: str | None = None
+    ) -> Callable[[F], F]: ...
+
+    def method(self, name: F | str | None = None, *, service: str | None = None) -> Any:
         """Serve a method by the function below this decorator, from now on.
 
         The function takes the call's parameters, or nothing. ``async def`` runs in the loop, a
         plain ``def`` in a thread. An annotation of its argument that `msgspec` knows is checked.
 
         Args:
-            name: The method's name; the function's own where None.
+            name: The method's name; the function's own where None, and where the decorator stands
+                without brackets.
             service: The service's name; the client's where None.
 
         Raises:
-            ValueError: A name is not letters, digits and ``_.-``, beginning with a letter.
+            ValueError: A name is not letters, digits and ``_.-``, beginning with a letter, or the
+                method is served by this client already.
             TypeError: The function takes more than one argument.
 
         Example:
-            >>> @client.method("get")
+            >>> @client.method
             ... async def get(params): ...
+            >>> @dataclass
+            ... class Order:
+            ...     item: str
+            ...     quantity: int
+            >>> @client.method("place")
+            ... async def place_order(order: Order) -> str: ...  # checked before it is called
         """
+        if callable(name):
+            self.register(name.__name__, name, service=service)
+            return name
 
         def register(function: F) -> F:
             self.register(name or function.__name__, function, service=service)
@@ -276,8 +295,13 @@ class Client:
                     f"{what} name {text!r}: it must begin with a letter or _, then letters, digits "
                     "and _.-, at most 128"
                 )
-        handler = Handler(function)
-        self._uplink.dispatcher.handlers[service, name] = handler
+        handlers = self._uplink.dispatcher.handlers
+        if (service, name) in handlers:
+            raise ValueError(
+                f"{service}.{name} is served by {handlers[service, name].function!r} already; "
+                "unregister it first"
+            )
+        handlers[service, name] = Handler(function)
         self._uplink.register(service, {name: {}})
 
     def unregister(self, name: str, *, service: str | None = None) -> None:
@@ -295,6 +319,15 @@ class Client:
     def registered_methods(self) -> list[str]:
         """The methods that this peer serves, as ``service.method``."""
         return [f"{service}.{method}" for service, method in self._uplink.dispatcher.handlers]
+
+
+def _target(service: object, method: object) -> str:
+    """The fully qualified method, of names that a header can carry."""
+    if not (isinstance(service, str) and isinstance(method, str)):
+        raise TypeError(f"service {service!r} and method {method!r} must be text")
+    if len(service) > 128 or len(method) > 128:
+        raise ValueError(f"{service[:40]!r}, {method[:40]!r}: names have at most 128 characters")
+    return f"{service}.{method}"
 
 
 def _is_congested(uplink: Uplink) -> bool:
@@ -316,8 +349,8 @@ def _locate(failure: CallError, parent: context.Call | None, target: str) -> Non
     """Say of an error of this side's own where in the chain it happened."""
     if not failure.chain:
         failure.chain = (*parent.chain, target) if parent is not None else (target,)
-        if parent is not None:
-            failure.activity_id = parent.activity_id
+        activity = context.current_activity.get() or ""
+        failure.activity_id = parent.activity_id if parent is not None else activity
 
 
 def _no_time_left(target: str, parent: context.Call | None) -> DeadlineExceeded:
@@ -373,8 +406,9 @@ async def connect(
         raise ValueError(
             f"peer name {name!r}: it must begin with a letter or _, then letters, digits and _.-"
         )
-    if sum(len(str(key)) + len(str(value)) for key, value in metadata.items()) > MAX_METADATA:
-        raise ValueError(f"metadata exceeds {MAX_METADATA:,} characters")
+    size = sum(len(key.encode()) + len(value.encode()) for key, value in metadata.items())
+    if size > MAX_METADATA:
+        raise ValueError(f"metadata of {size:,} bytes exceeds {MAX_METADATA:,}")
     limits = limits or Limits()
     uplink = Uplink(
         name,

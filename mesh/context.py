@@ -72,6 +72,13 @@ current_activity: ContextVar[str | None] = ContextVar("mesh_activity", default=N
 is_detached: ContextVar[bool] = ContextVar("mesh_detached", default=False)
 
 
+def clear() -> None:
+    """Forget, in this context, what call and activity it belongs to."""
+    current.set(None)
+    current_activity.set(None)
+    is_detached.set(False)
+
+
 def current_call() -> Call | None:
     """The call that this code serves, or None outside a handler.
 

@@ -30,7 +30,6 @@ class Conversation:
         welcome: What the gateway answered to HELLO; None before that.
         fault: Why it ended or will end, for people.
         goodbye: Set once the gateway has said that nothing more comes, or the link is lost.
-        gateway_leaving: Whether the gateway has said that it will close.
     """
 
     def __init__(self, uplink: Uplink, link: Link) -> None:
@@ -38,7 +37,6 @@ class Conversation:
         self.welcome: codec.Welcome | None = None
         self.fault = "the gateway closed the connection"
         self.goodbye = trio.Event()
-        self.gateway_leaving = False
         self.gathering = Gathering(link)
         self.assembler = Assembler(uplink.max_message, uplink.limits.max_assembly)
         self._uplink = uplink
@@ -46,6 +44,7 @@ class Conversation:
         self._dispatcher = uplink.dispatcher
         self._connection = Connection(Role.PEER, uplink.limits)
         self._heartbeat = uplink.limits.heartbeat
+        self._silent_after = uplink.limits.silent_after
         self._last_received = trio.current_time()
         self._scope = trio.CancelScope()
 
@@ -113,11 +112,12 @@ class Conversation:
         self._connection.open(max_chunk=welcome.limits.get("max_chunk"))
         self.welcome = welcome
         self.assembler.max_message = welcome.limits.get("max_message", self.assembler.max_message)
+        self._silent_after = welcome.limits.get("silent_after", self._silent_after)
         self._heartbeat = welcome.limits.get("heartbeat_us", 5_000_000) / 1e6
         self._uplink.connected(self)
 
     async def _beat_loop(self) -> None:
-        limits, link = self._uplink.limits, self.link
+        link = self.link
         sequence, lag = 0, 0.0
         while True:
             sequence += 1
@@ -127,7 +127,7 @@ class Conversation:
             now = trio.current_time()
             lag = now - due
             silent = now - self._last_received
-            if link.is_tcp and silent > limits.silent_after * self._heartbeat:
+            if link.is_tcp and silent > self._silent_after * self._heartbeat:
                 self.fault = f"the gateway was silent for {silent:.0f} s"
                 self._scope.cancel()
 
@@ -220,6 +220,5 @@ class Conversation:
             self.goodbye.set()
             return
         self.fault = reason
-        self.gateway_leaving = True
         self._uplink.gateway_leaves(self)
         log.warning("%s: the gateway says goodbye: %s", self._uplink.name, reason)

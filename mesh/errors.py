@@ -122,6 +122,11 @@ class CallError(MeshError):
 
     code: ClassVar[Code] = Code.UNKNOWN
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Let subclasses write ``code = "not_found"``; an unknown code is a ValueError here."""
+        super().__init_subclass__(**options)
+        cls.code = Code(cls.code)
+
     def __init__(
         self,
         message: str = "",

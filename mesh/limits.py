@@ -10,6 +10,9 @@ from dataclasses import dataclass
 KIB = 1024
 MIB = 1024 * KIB
 
+LONGEST = 10 * 365 * 86_400.0
+"""Seconds that stand for "no limit" on the wire: more would round to what no callee accepts."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -35,8 +38,8 @@ class Limits:
     """Calls that wait for a service that is not there yet."""
     max_assembly: int = 256 * MIB
     """Bytes of half-arrived chunked messages that one peer holds."""
-    max_methods: int = 10_000
-    """Methods of one mesh, those of the last ``service_memory`` seconds included."""
+    max_methods: int = 1_000
+    """Methods that one connection may register."""
     max_connections: int = 10_000
     """Connections of one gateway."""
     max_callers: int = 1000

@@ -45,6 +45,7 @@ class Outgoing:
         self.assembler = Assembler(0, 0)
         self.pending: dict[int, Pending] = {}
         self.last_id = 0
+        self._late_word: dict[int, CallError] = {}
         self._timers = Timers(self.pending, self._expire)
         self.run_timers = self._timers.run
 
@@ -55,11 +56,12 @@ class Outgoing:
         encoding and payload, or raises a CallError.
         """
         self.pending[call_id] = pending
-        if pending[4] is None:
-            self._timers.add(deadline + GRACE, call_id)
+        self._timers.add(deadline + GRACE, call_id)
 
         def abort(_: object) -> trio.lowlevel.Abort:
-            if self.pending.pop(call_id, None) is not None:
+            if self._late_word.pop(call_id, None) is not None:
+                del self.pending[call_id]
+            elif self.pending.pop(call_id, None) is not None:
                 self.assembler.drop(call_id)
                 self._uplink.cancel(call_id, pending[3])
             return trio.lowlevel.Abort.SUCCEEDED
@@ -93,8 +95,8 @@ class Outgoing:
             kind, header, payload = whole
         elif self.assembler.held:
             self.assembler.drop(call_id)
-        del self.pending[call_id]
         if kind == Kind.RESULT:
+            del self.pending[call_id]
             trio.lowlevel.reschedule(pending[0], outcome.Value((header.encoding, payload)))
             return True
         error = _error_of(header, payload)
@@ -104,12 +106,21 @@ class Outgoing:
             and trio.current_time() >= pending[4] - GRACE
         ):
             # The caller's own cancel scope set the limit: it shall see that fire, and no error.
+            # Unless the scope was extended or shielded meanwhile; then the error is the truth.
+            self._late_word[call_id] = error
+            self._timers.add(pending[4] + GRACE, call_id)
             return False
+        del self.pending[call_id]
         trio.lowlevel.reschedule(pending[0], outcome.Error(error))
         return True
 
     def _expire(self, call_id: int) -> None:
-        _, name, allowed, _, _ = self.pending[call_id]
+        task, name, allowed, _, _ = self.pending[call_id]
+        error = self._late_word.pop(call_id, None)
+        if error is not None:
+            del self.pending[call_id]
+            trio.lowlevel.reschedule(task, outcome.Error(error))
+            return
         self._drop(
             call_id,
             Code.DEADLINE_EXCEEDED,
@@ -131,15 +142,17 @@ class Outgoing:
         """The connection is gone: every waiting task is told, and whether its call ever left."""
         uplink = self._uplink
         unsent = uplink.take_unsent_calls()
-        for call_id, (task, name, _, frames, _) in list(self.pending.items()):
+        for call_id, (task, name, _, _, _) in list(self.pending.items()):
             del self.pending[call_id]
             self.assembler.drop(call_id)
-            never_left = call_id in unsent or (frames and uplink.discard(call_id) == frames)
+            if (error := self._late_word.pop(call_id, None)) is not None:
+                trio.lowlevel.reschedule(task, outcome.Error(error))
+                continue
             error = CallError.of(
                 Code.UNAVAILABLE,
                 f"the connection to the gateway was lost while {name} was under way: {why}",
                 reason=Reason.CONNECTION_LOST,
-                maybe_executed=not never_left,
+                maybe_executed=call_id not in unsent,
             )
             trio.lowlevel.reschedule(task, outcome.Error(error))
 

@@ -18,7 +18,7 @@ from mesh.wire.codec import JSON, MSGPACK, RAW
 T = TypeVar("T")
 
 MAX_DEPTH = 200
-"""Nesting that every decoder of this format takes; deeper values are refused by the encoder."""
+"""How deep a value is searched for what is at fault."""
 
 _ENCODERS = {MSGPACK: msgspec.msgpack.Encoder().encode, JSON: msgspec.json.Encoder().encode}
 _decode_any = msgspec.msgpack.Decoder().decode
@@ -45,9 +45,7 @@ def encode(value: Any, encoding: int = MSGPACK) -> bytes:
     try:
         return encoder(value)
     except RecursionError as fault:
-        raise EncodingFault(
-            f"value is nested deeper than {MAX_DEPTH} levels, or in a circle"
-        ) from fault
+        raise EncodingFault("value is nested too deeply, or in a circle") from fault
     except (TypeError, ValueError, OverflowError, UnicodeError) as fault:
         raise EncodingFault(_locate(value, encoder, "$") or str(fault)) from fault
 
@@ -73,15 +71,24 @@ def decode(payload: bytes, encoding: int, result: Any = Any) -> Any:
     raise msgspec.DecodeError(f"payload encoding {encoding} is unknown")
 
 
-@functools.cache
+@functools.lru_cache(1024)
 def _decoder(result: Any) -> Any:
     return msgspec.msgpack.Decoder(result).decode
+
+
+def check_type(result: Any) -> None:
+    """Prepare decoding into a type, before anything is sent for it.
+
+    Raises:
+        TypeError: `msgspec` cannot decode into it.
+    """
+    _decoder(result)
 
 
 def _locate(value: Any, encode_one: Any, path: str, depth: int = 0) -> str | None:
     """The path of the first part that does not encode, with why; None where no part is at fault."""
     if depth > MAX_DEPTH:
-        return f"{path[:60]}...: nested deeper than {MAX_DEPTH} levels"
+        return f"{path[:60]}...: nested too deeply"
     children: list[tuple[str, Any]] = []
     if isinstance(value, dict):
         for key, item in value.items():

@@ -56,3 +56,8 @@ class Process:
 def this_process() -> Process:
     """The identity that all peers of this process share unless they are handed another."""
     return Process()
+
+
+# A forked child is another process: with its parent's identity and random state, its traces would
+# have its parent's ids.
+os.register_at_fork(after_in_child=this_process.cache_clear)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 import signal
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from mesh.client import Client, connect
+from mesh.client import Client, connect, make_dialer
 from mesh.groups import single_exception
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def run(
     Raises:
         TypeError: There is no service.
         ValueError: The name cannot be one.
+        AddressError: The address is not understood.
 
     Example:
         >>> def users(client):
@@ -65,12 +67,10 @@ def run(
     """
     if not services:
         raise TypeError("mesh.run needs at least one service: a function that takes the client")
+    name = name or services[0].__name__
+    dialer = make_dialer(gateway)  # a wrong address is said before anything runs
     with single_exception():
-        trio.run(
-            partial(
-                _run, services, name or services[0].__name__, gateway=gateway, metadata=metadata
-            )
-        )
+        trio.run(partial(_run, services, name, gateway=dialer, metadata=metadata))
 
 
 async def _run(
@@ -86,7 +86,14 @@ async def _run(
             trio.open_nursery() as nursery,
         ):
             nursery.start_soon(serve, client, *services)
-            async for number in signals:
-                log.info("%s got %s and drains", name, signal.Signals(number).name)
-                break
+            number = await anext(signals)
+            log.info("%s got %s and drains", name, signal.Signals(number).name)
+            for again in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(again, _end_at_once)
             nursery.cancel_scope.cancel()
+
+
+def _end_at_once(number: int, _frame: object) -> None:
+    """A second signal does not wait for the drain."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)

@@ -130,6 +130,8 @@ class Dispatcher:
         self._idle: list[Worker] = []
         self._limiter = trio.CapacityLimiter(max_threads)
         self._base = contextvars.copy_context()
+        # What the program does around `connect` is no part of the calls that it serves.
+        self._base.run(context.clear)
         self._nursery: trio.Nursery | None = None
         self._no_work: trio.Event | None = None
         self._timers = Timers(self.serving, self._expire)
@@ -225,10 +227,26 @@ class Dispatcher:
     # Workers.
 
     async def _work(self, worker: Worker, job: Job) -> None:
-        worker.task = trio.lowlevel.current_task()
+        task = worker.task = trio.lowlevel.current_task()
+        try:
+            await self._work_on(worker, task, job)
+        except RuntimeError as fault:
+            if "Cancel scope stack corrupted" not in str(fault):
+                raise
+            # Told already, with the handler's name. This worker ends, and no other suffers.
+
+    async def _work_on(self, worker: Worker, task: trio.lowlevel.Task, job: Job) -> None:
         with worker.scope:
+            clean = task._cancel_status
             while True:
                 await self._execute(worker, job)
+                if task._cancel_status is not clean:
+                    log.error(
+                        "handler of %s has left a cancel scope or nursery open, perhaps in an "
+                        "async generator that it did not close; its worker is thrown away",
+                        job[0].chain[-1],
+                    )
+                    return
                 if worker.scope.cancel_called or len(self._idle) >= IDLE_WORKERS:
                     return
                 self._idle.append(worker)
@@ -291,9 +309,9 @@ class Dispatcher:
             except Exception as fault:
                 # An error that cannot even be told, as its text raises or it was never initialised.
                 log.exception("the failure of %s cannot be told", call.chain[-1])
-                code = failure.code if isinstance(failure, CallError) else Code.UNKNOWN
                 untold = f"{type(failure).__qualname__}, whose text raised {type(fault).__name__}"
-                self._fail(call_id, code, Reason.HANDLER_FAILED, untold, elapsed=elapsed)
+                code = failure.code if isinstance(failure, CallError) else Code.UNKNOWN
+                self._fail(call_id, Code(code), Reason.HANDLER_FAILED, untold, elapsed=elapsed)
         link = uplink.link
         if link is not None and link.queued >= link.limit and not worker.scope.cancel_called:
             await uplink.wait_room()
@@ -347,7 +365,15 @@ class Dispatcher:
                 "builtins."
             )
             trace = "".join(traceback.format_exception(failure))
-            log.error("handler of %s raised %s\n%s", name, kind, trace)
+            log.error(
+                "handler of %s raised %s [%s; activity %s; called by %s]\n%s",
+                name,
+                kind,
+                " > ".join(call.chain),
+                call.activity_id,
+                call.caller,
+                trace,
+            )
             self._fail(
                 call_id,
                 Code.UNKNOWN,
@@ -378,15 +404,16 @@ class Dispatcher:
     ) -> None:
         if len(details) > self._uplink.max_message:
             details = encode({"details": f"lost: {len(details):,} bytes exceed max_message"})
+        max_header = self._uplink.max_header
         header = (
             call_id,
             code.number,
             _clip(str(reason), 128),
-            _clip(message, 4096),
+            _clip(message, max_header // 8),
             MAYBE_EXECUTED if maybe_executed else 0,
             MSGPACK,
             exception and _clip(exception, 256),
-            trace and _clip(trace, 8192),
+            trace and _clip(trace, max_header // 4),
             [_clip(link, 300) for link in chain[-32:]] or None,
             None,
             elapsed,

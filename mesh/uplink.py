@@ -41,6 +41,8 @@ class Uplink:
         gateway: The instance id of the gateway connected to now or last.
         max_message: The gateway's bound, in bytes.
         max_chunk: The payload of one frame, in bytes.
+        max_header: The header of one frame that the gateway takes, in bytes.
+        service_wait: How long calls wait for a connection, in seconds.
         call_timeout: What a call may take where nobody says otherwise, in seconds.
         sends_tracebacks: Whether the gateway lets tracebacks travel.
         ready: Whether calls can be sent now.
@@ -68,7 +70,9 @@ class Uplink:
         self.gateway = ""
         self.max_message = limits.max_message
         self.max_chunk = limits.max_chunk
+        self.max_header = limits.max_header
         self.call_timeout = limits.call_timeout
+        self.service_wait = limits.service_wait
         self.sends_tracebacks = False
         self.ready = False
         self.link: Link | None = None
@@ -137,15 +141,10 @@ class Uplink:
             self.send_long(-call_id, kind, header, payload)
 
     def cancel(self, call_id: int, frames: int, reason: int = BY_CALLER) -> None:
-        """Tell the gateway that nobody waits for a call any more, unless it never left."""
-        link = self.link
-        if link is None or (frames and link.discard(call_id) == frames):
-            return
+        """Tell the gateway that nobody waits for a call any more."""
+        if frames and self.link is not None:
+            self.link.discard(call_id)
         self.send(codec.encode(Kind.CANCEL, (call_id, reason)))
-
-    def discard(self, call_id: int) -> int:
-        """Drop the frames of a long call that have not left; returns how many."""
-        return self.link.discard(call_id) if self.link is not None else 0
 
     def take_unsent_calls(self) -> set[int]:
         """Empty the outbox of a lost connection; returns the ids of calls that never left."""
@@ -169,6 +168,8 @@ class Uplink:
         registered = self._services.get(service, {})
         for method in methods:
             registered.pop(method, None)
+        if not registered:
+            self._services.pop(service, None)
         if self.link is not None:
             self.send(codec.encode_header(codec.Unregister(service, methods)))
 
@@ -198,10 +199,14 @@ class Uplink:
     async def _connect_again_and_again(self) -> None:
         limits, failures = self.limits, 0
         while True:
+            began = trio.current_time()
             connected = await self._connect_once()
             if self.leaving or (connected and not self._reconnect):
                 return
-            failures = 0 if connected else failures + 1
+            # A connection that is lost at once, for example because this peer breaks a rule, must
+            # not be tried again as if all had been well.
+            lived = connected and trio.current_time() - began >= limits.reconnect_longest
+            failures = 0 if lived else failures + 1
             longest = min(limits.reconnect_longest, limits.reconnect_first * 2 ** min(failures, 20))
             # Full jitter, so that the peers of a gateway that comes back do not come all at once:
             # https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
@@ -218,6 +223,7 @@ class Uplink:
         except OSError as fault:
             self._last_fault = f"{self._dialer}: {fault.strerror or fault}"
             return False
+        self._last_fault = f"{self._dialer}: connected, but the gateway does not answer"
         conversation = self._conversation = Conversation(self, link)
         await conversation.run()
         self._last_fault = conversation.fault
@@ -232,6 +238,8 @@ class Uplink:
         self.gateway = welcome.gateway
         self.max_message = limits.get("max_message", self.max_message)
         self.max_chunk = limits.get("max_chunk", self.max_chunk)
+        self.max_header = limits.get("max_header", self.max_header)
+        self.service_wait = limits.get("service_wait_us", 5_000_000) / 1e6
         self.call_timeout = limits.get("call_timeout_us", 30_000_000) / 1e6
         self.sends_tracebacks = "tracebacks" in welcome.features
         self.link = link

@@ -15,7 +15,7 @@ from mesh.cli.failures import clean, hint
 from mesh.cli.output import duration, make_console, outcome, print_json, print_value, to_json
 from mesh.cli.peer import check_activity, check_name, gateway_option, json_option, peer
 from mesh.context import activity
-from mesh.errors import CallError
+from mesh.errors import CallError, Reason
 
 
 def _parse_params(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -> Any:
@@ -149,7 +149,7 @@ def _print_error(target: str, error: CallError) -> None:
         "message": error.message,
         "chain": " > ".join(error.chain),
         "activity": error.activity_id,
-        "executed": "maybe" if error.maybe_executed else "no, it certainly did not run",
+        "executed": _executed(error),
         "details": to_json(error.details) if error.details else "",
         "advice": hint(error),
         "traceback": (error.remote_traceback or "").strip().replace("\n", "\n             "),
@@ -158,3 +158,9 @@ def _print_error(target: str, error: CallError) -> None:
         if text:
             line = Text.assemble((f"  {what:<9}  ", "dim"), clean(text))
             console.print(line, soft_wrap=True)
+
+
+def _executed(error: CallError) -> str:
+    if error.reason == Reason.HANDLER_FAILED:
+        return "yes"
+    return "maybe" if error.maybe_executed else "no, it certainly did not run"

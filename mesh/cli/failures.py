@@ -24,7 +24,9 @@ _HINTS = {
     Reason.HANDLER_FAILED: "The fault is in the service; its log has the traceback.",
     Reason.LOOP_DETECTED: "The fault is in the services along the chain, which call in a circle.",
     Reason.DEPTH_EXCEEDED: "The fault is in the services along the chain, or the limit is too low.",
-    Reason.DEADLINE_EXCEEDED: "Allow more with --timeout, or see where the time was spent.",
+    Reason.DEADLINE_EXCEEDED: (
+        "See where the time was spent, or allow more where the limit is set (here: --timeout)."
+    ),
     Reason.OVERLOADED: "Try again later, or start another instance.",
     Reason.GATEWAY_DRAINING: "Try again when the gateway has been restarted.",
 }

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def pick(instances: list[Session], max_in_flight: int) -> Session | None:
-    """The instance for the next call, or None where all are full.
+    """The instance for the next call, or None where all have too many calls or bytes waiting.
 
     Among equals it is the one that was picked longest ago, so that an idle mesh goes round.
     Counting looks at every instance; with the tens that one service has, that costs less than
@@ -17,12 +17,12 @@ def pick(instances: list[Session], max_in_flight: int) -> Session | None:
     """
     if len(instances) == 1:
         only = instances[0]
-        return only if only.load < max_in_flight else None
+        return only if only.load < max_in_flight and not only.link.full else None
     best: Session | None = None
     rank: tuple[int, int, int] | None = None
     for session in instances:
         load = session.load
-        if load >= max_in_flight:
+        if load >= max_in_flight or session.link.full:
             continue
         this = (session.health, load, session.picked)
         if rank is None or this < rank:

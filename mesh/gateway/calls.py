@@ -12,6 +12,7 @@ import msgspec
 import trio
 
 from mesh.errors import CODES
+from mesh.transport.outbox import FRAME_OVERHEAD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +76,7 @@ class HeldCalls:
 
     Attributes:
         entries: The calls, by id, in the order of their arrival.
-        size: Payload bytes held.
+        size: Bytes held.
     """
 
     __slots__ = ("entries", "size")
@@ -88,13 +89,13 @@ class HeldCalls:
         """A call with its first frame waits."""
         self.entries[entry.id] = entry
         if entry.request is not None:
-            self.size += sum(len(payload) for _, payload in entry.request.frames)
+            self.size += sum(len(payload) + FRAME_OVERHEAD for _, payload in entry.request.frames)
 
     def add(self, entry: InFlight, flags: int, payload: bytes) -> None:
         """A further frame of a call that waits."""
         if entry.request is not None:
             entry.request.frames.append((flags, payload))
-            self.size += len(payload)
+            self.size += len(payload) + FRAME_OVERHEAD
 
     def leave(self, entry: InFlight) -> Request:
         """A call waits no more."""
@@ -102,7 +103,7 @@ class HeldCalls:
         if request is None:
             raise AssertionError(f"call {entry.id} waited without its request")
         entry.request = None
-        self.size -= sum(len(payload) for _, payload in request.frames)
+        self.size -= sum(len(payload) + FRAME_OVERHEAD for _, payload in request.frames)
         return request
 
 
@@ -167,12 +168,12 @@ class CallTable:
 def budget(entry: InFlight, now: float) -> list[tuple[int, str, float, str]]:
     """How a call has spent its time: (depth, method, milliseconds, state) of it and all below.
 
-    The state is the code of what has ended, ``running``, or ``waiting`` for its service.
+    The state is the code of what has ended, ``running``, or ``waiting for an instance``.
     """
 
     def walk(call: InFlight) -> Iterator[tuple[int, str, float, str]]:
         depth = len(call.chain)
-        state = "running" if call.callee is not None else "waiting"
+        state = "running" if call.callee is not None else "waiting for an instance"
         yield depth, call.chain[-1], (now - call.started) * 1e3, state
         for name, duration, code in call.spent or ():
             yield depth + 1, name, duration * 1e3, str(CODES[code])

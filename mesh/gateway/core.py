@@ -27,6 +27,7 @@ class Core:
         clock: trio's clock without the look-up that ``trio.current_time`` makes for each call.
         usage: What this process used when last measured.
         loop_lag: How late the last heartbeat was, in seconds: how long the loop was held up.
+        congested: A link whose outbox long messages have filled by half since somebody looked.
         draining: Whether new entry calls are refused.
         started: When the gateway started, on trio's clock.
     """
@@ -34,6 +35,7 @@ class Core:
     __slots__ = (
         "_touched",
         "clock",
+        "congested",
         "counters",
         "draining",
         "held",
@@ -64,6 +66,7 @@ class Core:
         self.held = HeldCalls()
         self.sessions: dict[int, Session] = {}
         self.draining = False
+        self.congested: Link | None = None
         self.loop_lag = 0.0
         self.started = trio.current_time()
         self._touched: dict[Link, None] = {}
@@ -77,6 +80,8 @@ class Core:
         """Queue one frame of a long message; it lets small frames pass."""
         link.put_bulk(key, frame)
         self._touched[link] = None
+        if link.queued > link.limit // 2:
+            self.congested = link
 
     def send_message(
         self, link: Link, key: int, kind: Kind, header: tuple[Any, ...], payload: bytes, flags: int

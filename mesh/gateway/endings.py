@@ -214,6 +214,8 @@ class Endings:
             self.end(entry, _CANCELLED, Reason.CALLER_DISCONNECTED)
         again: list[InFlight] = []
         for entry in list(session.serving.values()):
+            if entry.id not in self._core.table.by_id:
+                continue  # ended with its parent, a moment ago
             if entry.id in unsent:
                 again.append(entry)
                 continue
@@ -365,12 +367,14 @@ class Endings:
                 by, code, reason = BY_DEADLINE, Code.DEADLINE_EXCEEDED, Reason.DEADLINE_EXCEEDED
             else:
                 by, code, reason = BY_CALLER, Code.CANCELLED, Reason.PARENT_ENDED
+            sent = child.request is None
             self.abandon(child, by)
             self.fail(
                 child,
                 code,
                 reason,
                 f"{entry.name}, inside which {child.name} was called, has ended",
+                maybe_executed=sent,
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mesh.errors import Code, Reason
+from mesh.limits import LONGEST
 from mesh.wire import codec
 from mesh.wire.codec import UNVERIFIED
 from mesh.wire.frames import Kind
@@ -14,11 +15,6 @@ if TYPE_CHECKING:
     from mesh.gateway.core import Core
     from mesh.gateway.registry import Method
     from mesh.gateway.session import Session
-
-
-LONGEST = 10 * 365 * 86_400.0
-"""Seconds that stand for "no limit": with the largest number that a caller may send, what is left
-would round to one that no callee accepts."""
 
 
 def hand_over(entry: InFlight, callee: Session) -> None:
@@ -73,6 +69,9 @@ def forward_more(core: Core, entry: InFlight, callee: Session, flags: int, paylo
 
 def overloaded(method: Method, limit: int) -> tuple[Code, Reason, str]:
     """Why no instance can take one more call."""
+    for session in method.instances:
+        if session.load < limit:
+            return outbox_full(method.full_name, session)
     return (
         Code.RESOURCE_EXHAUSTED,
         Reason.OVERLOADED,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from mesh.errors import RemoteProtocolError
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from mesh.gateway.session import Session
     from mesh.limits import Limits
     from mesh_telemetry import CallMetrics, CallSeries
+
+MAX_TEXT = 4096
+"""Characters of version and metadata that one registration may have, as the gateway keeps them."""
 
 RESERVED = "mesh"
 """The gateway's own service; no peer may serve it."""
@@ -61,7 +65,7 @@ class Registration:
     def __init__(self, version: str, metadata: dict[str, str]) -> None:
         self.version = version
         self.metadata = metadata
-        self.methods: dict[str, dict[str, Any]] = {}
+        self.methods: dict[str, None] = {}  # an ordered set
 
 
 class Registry:
@@ -92,12 +96,18 @@ class Registry:
             )
         if not methods:
             return  # a service without methods would never be forgotten
-        total = len(self.methods) + sum(
-            (service_name, name) not in self.methods for name in methods
-        )
+        own = session.services.get(service_name)
+        total = sum(len(one.methods) for one in session.services.values())
+        total += sum(own is None or name not in own.methods for name in methods)
         if total > self._limits.max_methods:
             raise RemoteProtocolError(
-                f"{total:,} methods in this mesh exceed max_methods of {self._limits.max_methods:,}"
+                f"{total:,} methods of one connection exceed max_methods of "
+                f"{self._limits.max_methods:,}"
+            )
+        size = len(version) + sum(len(key) + len(value) for key, value in metadata.items())
+        if size > MAX_TEXT:
+            raise RemoteProtocolError(
+                f"version and metadata of {size:,} characters exceed {MAX_TEXT:,}"
             )
         service = self.services.get(service_name)
         if service is None:
@@ -106,12 +116,12 @@ class Registry:
         if registration is None:
             registration = service.instances[session] = Registration(version, metadata)
         registration.version, registration.metadata = version, metadata
-        for name, options in methods.items():
+        for name in methods:
             method = service.methods.get(name)
             if method is None:
                 method = Method(service_name, name, self._metrics)
                 service.methods[name] = self.methods[service_name, name] = method
-            registration.methods[name] = options
+            registration.methods[name] = None
             method.gone_at = None
             if session not in method.instances:
                 method.instances.append(session)
@@ -192,5 +202,11 @@ def _some(names: Iterable[str]) -> str:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name[:128], list(known)[:1000], n=1)
+    # Comparing costs 10 us for each pair of short names, and a refused call must cost little: only
+    # a few that could be meant are looked at.
+    size = len(name)
+    if size > 64:
+        return ""
+    alike = (one for one in known if abs(len(one) - size) <= 2 and set(one[:2]) & set(name[:2]))
+    near = difflib.get_close_matches(name, list(islice(alike, 20)), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""

@@ -62,6 +62,11 @@ class Router:
                 f"activity id of CALL {call_id}, {len(header.activity_id)} characters "
                 f"{header.activity_id[:40]!r}: it must be 1 to 128 printable ASCII"
             )
+        if len(header.service) > 128 or len(header.method) > 128:
+            raise RemoteProtocolError(
+                f"names of CALL {call_id} have {len(header.service):,} and "
+                f"{len(header.method):,} characters, at most 128 are allowed"
+            )
         now = core.clock()
         deadline = now + header.timeout_us * 1e-6
         method = core.registry.methods.get((header.service, header.method))
@@ -124,9 +129,6 @@ class Router:
                     caller, header, chain, overloaded(method, limits.max_in_flight), method
                 )
                 return
-            if callee.link.queued >= callee.link.limit:
-                self._refuse(caller, header, chain, outbox_full(link, callee), method)
-                return
         elif not self.waiting.is_expected(header, method, now):
             self._refuse(caller, header, chain, self._missing(header), method)
             return
@@ -187,7 +189,7 @@ class Router:
         callee = entry.callee
         if callee is None:
             self.waiting.hold(entry, flags, payload)
-        elif callee.link.queued >= callee.link.limit:
+        elif callee.link.weight >= callee.link.limit:
             code, reason, message = outbox_full(entry.name, callee)
             self._endings.abandon(entry, codec.BY_CALLER)
             self._endings.fail(entry, code, reason, message)
@@ -206,7 +208,7 @@ class Router:
             if method is not None and method.instances
             else None
         )
-        if callee is None or callee.link.full:
+        if callee is None:
             self._endings.fail(entry, Code.UNAVAILABLE, Reason.CONNECTION_LOST,
                 f"the connection to the instance of {entry.service} was lost before the call left "
                 "the gateway, and no other instance can take it", maybe_executed=False)  # fmt: skip

@@ -183,16 +183,19 @@ class Gateway:
         self._drain_wanted.set()
 
     async def _accept(self, listener: Listener) -> None:
-        core = self.core
+        core, failing = self.core, False
         while True:
             try:
                 sock = await listener.accept()
             except trio.ClosedResourceError:
                 return
             except OSError as fault:
-                log.error("cannot accept connections at %s: %s", listener.address, fault)  # noqa: TRY400
+                if not failing:  # once, not ten times a second
+                    log.error("cannot accept connections at %s: %s", listener.address, fault)  # noqa: TRY400
+                failing = True
                 await trio.sleep(0.1)  # out of files: others must end first
                 continue
+            failing = False
             link = SocketLink(sock, self.limits.max_outbox, str(listener.address))
             if self._open >= self.limits.max_connections:
                 core.counters.connections_refused += 1

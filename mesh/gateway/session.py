@@ -29,6 +29,9 @@ FLUSH_EVERY = 16
 """Frames handled before what they caused is sent, so that the next process starts while this one
 still works."""
 
+PAUSE = 0.02
+"""The longest pause in seconds that one read of a peer is followed by for the sake of another."""
+
 HEALTHY, LATE, UNRESPONSIVE = 0, 1, 2
 HEALTH_NAMES = ("healthy", "late", "unresponsive")
 
@@ -141,7 +144,8 @@ class Session:
         self.metadata = hello.metadata
         self._connection.open()
         core.sessions[self.id] = self
-        core.counters.connections_opened += 1
+        if not self.internal:
+            core.counters.connections_opened += 1
         welcome = codec.Welcome(
             protocol_version=PROTOCOL_VERSION,
             gateway=core.instance,
@@ -195,6 +199,12 @@ class Session:
                     handled = 0
                     core.flush()
             core.flush()
+            if core.congested is not None:
+                # What this peer sends goes to one that takes it more slowly. A short pause lets a
+                # reader that is well keep up, and costs little where the reader is not.
+                slow, core.congested = core.congested, None
+                with trio.move_on_after(PAUSE):
+                    await slow.wait_below(slow.limit // 2)
             if link.queued > high and (self.calls or link.queued > waiting):
                 # Its own replies pile up unread, those included that were given at once: take no
                 # further calls from it until it reads.
@@ -340,7 +350,7 @@ class Session:
             self._router.reroute(entry, unsent[entry.id])
         core.flush()
         if was_open:
-            core.counters.connections_closed += 1
+            core.counters.connections_closed += not self.internal
         else:
             core.counters.connections_refused += 1
         if fault is not None:

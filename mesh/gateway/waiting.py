@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mesh.errors import Code, Reason
 from mesh.gateway.balancing import pick
 from mesh.gateway.calls import Request
-from mesh.gateway.forwarding import forward, forward_more, outbox_full, overloaded
+from mesh.gateway.forwarding import forward, forward_more, overloaded
 from mesh.timers import Timers
 
 if TYPE_CHECKING:
@@ -101,8 +101,6 @@ class WaitingCalls:
         entry.series.method.in_flight += 1
         if callee is None:
             self._fail(entry, *overloaded(method, core.limits.max_in_flight))
-        elif callee.link.full:
-            self._fail(entry, *outbox_full(entry.name, callee))
         else:
             request = core.held.leave(entry)
             (flags, payload), *rest = request.frames

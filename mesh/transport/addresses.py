@@ -52,7 +52,8 @@ class Address:
             )
         host, colon, port = rest.rpartition(":")
         host = host.removeprefix("[").removesuffix("]")
-        if scheme == "tcp" and colon and host and port.isdecimal() and int(port) < 65536:
+        plain = host and not set(host) & set("/@ ")
+        if scheme == "tcp" and colon and plain and port.isdecimal() and int(port) < 65536:
             return Address("tcp", host=host, port=int(port))
         raise AddressError(
             f"address {text!r} is not understood; write unix:PATH (unix:/run/mesh.sock) or "
@@ -106,11 +107,17 @@ def default_address() -> str:
     Raises:
         AddressError: That directory belongs to another user.
     """
-    if named := os.environ.get("MESH_GATEWAY"):
-        return named
+    return os.environ.get("MESH_GATEWAY") or _own_address()
+
+
+def _own_folder() -> Path:
     if runtime := os.environ.get("XDG_RUNTIME_DIR"):
-        return f"unix:{Path(runtime) / 'mesh' / 'gateway.sock'}"
-    folder = Path(tempfile.gettempdir()) / f"mesh-{os.getuid()}"
+        return Path(runtime) / "mesh"
+    return Path(tempfile.gettempdir()) / f"mesh-{os.getuid()}"
+
+
+def _own_address() -> str:
+    folder = _own_folder()
     # Not followed: a link of another user's, even to a folder of this one's, is no better.
     if os.path.lexists(folder) and folder.lstat().st_uid != os.getuid():
         raise AddressError(
@@ -202,7 +209,10 @@ async def _bind_unix(address: Address) -> Listener:
             f"socket path of {len(os.fsencode(path))} bytes exceeds the system's limit of 107: "
             f"{path}"
         )
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.parent == _own_folder():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    elif not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "there is no such directory", str(path.parent))
     lock = _lock(address)
     try:
         await _replace_stale(address)
@@ -216,6 +226,7 @@ async def _bind_unix(address: Address) -> Listener:
             raise
         return Listener(sock, address, lock)
     except BaseException:
+        _remove(f"{address.path}.lock")
         os.close(lock)
         raise
 
@@ -224,7 +235,7 @@ def _lock(address: Address) -> int:
     """Hold the lock beside the socket: the kernel lets go of it however this process ends."""
     path = f"{address.path}.lock"
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

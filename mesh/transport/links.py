@@ -29,7 +29,7 @@ class Link(Outbox):
     Attributes:
         address: The other end, for people.
         is_tcp: Whether silence can mean a broken network.
-        broken: Why sending failed, if it did; from then on everything put is dropped.
+        broken: Why sending failed, if it did; from then on nothing leaves.
     """
 
     __slots__ = ("_below", "_room", "_wake", "address", "broken", "is_tcp")

@@ -8,9 +8,13 @@ Within each lane the order is kept.
 from __future__ import annotations
 
 from collections import deque
+from typing import Any
 
 GATHER = 256 * 1024
 """How many bytes of long messages one gathering takes, at least one frame."""
+
+FRAME_OVERHEAD = 200
+"""Bytes that keeping one frame costs beside its own, so that tiny pieces are counted too."""
 
 
 class Outbox:
@@ -20,18 +24,27 @@ class Outbox:
         limit: Where :attr:`full` becomes true. The owner asks before it puts; putting never fails.
     """
 
-    __slots__ = ("_bulk", "_small", "limit", "queued")
+    __slots__ = ("_bulk", "_dead", "_messages", "_small", "limit", "queued")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.queued = 0
         self._small: list[bytes] = []
-        self._bulk: deque[tuple[int, bytes]] = deque()
+        self._bulk: deque[list[Any]] = deque()
+        """[key, frame] in line; a frame that was discarded is empty."""
+        self._messages: dict[int, deque[list[Any]]] = {}
+        """The same by key, so that discarding does not look at the others."""
+        self._dead = 0
 
     @property
     def full(self) -> bool:
         """Whether the limit is reached."""
         return self.queued >= self.limit
+
+    @property
+    def weight(self) -> int:
+        """What is queued, and what keeping the frames of long messages costs beside that."""
+        return self.queued + FRAME_OVERHEAD * len(self._bulk)
 
     def put(self, frame: bytes) -> None:
         """Queue a small frame."""
@@ -40,17 +53,22 @@ class Outbox:
 
     def put_bulk(self, key: int, frame: bytes) -> None:
         """Queue one frame of a long message; ``key`` names the message for :meth:`discard`."""
-        self._bulk.append((key, frame))
+        cell = [key, frame]
+        self._bulk.append(cell)
+        self._messages.setdefault(key, deque()).append(cell)
         self.queued += len(frame)
 
     def discard(self, key: int) -> int:
         """Drop the frames of a long message that have not left; returns how many those were."""
-        kept = deque(item for item in self._bulk if item[0] != key)
-        dropped = len(self._bulk) - len(kept)
-        if dropped:
-            self.queued -= sum(len(frame) for owner, frame in self._bulk if owner == key)
-            self._bulk = kept
-        return dropped
+        cells = self._messages.pop(key, ())
+        for cell in cells:
+            self.queued -= len(cell[1])
+            cell[1] = b""
+        self._dead += len(cells)
+        if self._dead > 1024 and self._dead * 2 > len(self._bulk):
+            self._bulk = deque(cell for cell in self._bulk if cell[1])
+            self._dead = 0
+        return len(cells)
 
     def gather(self) -> bytes:
         """Take what should be sent next, as one piece; empty when nothing waits."""
@@ -62,7 +80,14 @@ class Outbox:
         pieces, room = small[:], GATHER
         small.clear()
         while self._bulk and room > 0:
-            _, frame = self._bulk.popleft()
+            key, frame = self._bulk.popleft()
+            if not frame:
+                self._dead -= 1
+                continue
+            cells = self._messages[key]
+            cells.popleft()
+            if not cells:
+                del self._messages[key]
             pieces.append(frame)
             room -= len(frame)
         return b"".join(pieces)

@@ -208,7 +208,8 @@ class Oracle:
         return self._world.limits.max_outbox < 2**20
 
     def _is_waiting_full(self, case: Case) -> bool:
-        return case.run is None and self._world.limits.max_outbox < 2**20
+        limits = self._world.limits
+        return case.run is None and (limits.max_outbox < 2**20 or limits.max_waiting < 100)
 
     def _is_message_too_large(self, case: Case) -> bool:
         limits, node = self._world.limits, case.placed.node

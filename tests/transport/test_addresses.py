@@ -75,14 +75,39 @@ async def test_a_taken_port_is_refused_with_what_to_do() -> None:
     listener.close()
 
 
-async def test_a_unix_socket_is_made_with_its_folder_and_removed_again(tmp_path: Path) -> None:
-    """Only this user can enter a folder that was made for it; closing leaves nothing behind."""
-    path = tmp_path / "new" / "mesh.sock"
-    listener = await Listener.bind(Address("unix", path=str(path)))
-    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    assert path.is_socket()
+async def test_the_users_own_folder_is_made_and_only_this_user_can_enter_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closing leaves nothing behind in it."""
+    monkeypatch.delenv("MESH_GATEWAY", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    listener = await Listener.bind(Address.parse(default_address()))
+    folder = tmp_path / "mesh"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert (folder / "gateway.sock").is_socket()
     listener.close()
-    assert list(path.parent.iterdir()) == []
+    assert list(folder.iterdir()) == []
+
+
+async def test_any_other_folder_must_be_there(tmp_path: Path) -> None:
+    """A path mistyped makes no folders."""
+    with pytest.raises(FileNotFoundError, match="there is no such directory"):
+        await Listener.bind(Address("unix", path=str(tmp_path / "new" / "mesh.sock")))
+    assert not (tmp_path / "new").exists()
+
+
+async def test_a_folder_of_another_users_matters_only_where_it_would_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever makes it first cannot keep a gateway from listening elsewhere."""
+    monkeypatch.delenv("MESH_GATEWAY", raising=False)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    another = os.getuid() + 1
+    monkeypatch.setattr(os, "getuid", lambda: another)
+    (tmp_path / f"mesh-{another}").mkdir()
+    listener = await Listener.bind(Address("unix", path=str(tmp_path / "mesh.sock")))
+    listener.close()
 
 
 async def test_a_stale_socket_file_is_replaced(tmp_path: Path) -> None:
@@ -183,20 +208,22 @@ trio.run(main)
 """
 
 
+def start_racer(path: Path) -> subprocess.Popen[str]:
+    """A process that binds once it is told to."""
+    return subprocess.Popen(
+        [sys.executable, "-c", RACER, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
 async def test_of_processes_that_race_for_one_path_exactly_one_wins(tmp_path: Path) -> None:
     """Also over a stale file, which all of them want to replace; and it is reachable afterwards."""
     path = tmp_path / "mesh.sock"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
-    racers = [
-        subprocess.Popen(
-            [sys.executable, "-c", RACER, str(path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(4)
-    ]
+    racers = [start_racer(path) for _ in range(4)]
     try:
         for racer in racers:
             assert racer.stdout is not None

@@ -123,7 +123,7 @@ async def test_who_waits_for_room_also_wakes_when_a_flush_alone_made_it(kind: st
 @BOTH
 async def test_room_made_by_taking_frames_back_wakes_who_waits(kind: str) -> None:
     """Bytes that were discarded are as good as sent."""
-    async with linked(kind) as (sender, receiver), trio.open_nursery() as nursery:
+    async with linked(kind) as (sender, _), trio.open_nursery() as nursery:
         nursery.start_soon(sender.write_loop)
         for key in range(64):
             sender.put_bulk(key, bytes(65_536))
@@ -156,7 +156,7 @@ async def test_the_reader_sees_the_end_however_it_came(kind: str) -> None:
 
 @BOTH
 async def test_a_broken_link_ends_its_writer_and_wakes_who_waits(kind: str) -> None:
-    """The other end is gone while bytes wait: the writer ends, and nobody waits for room for ever."""
+    """The other end is gone while bytes wait: the writer ends, and so does each wait for room."""
     async with linked(kind) as (sender, receiver):
         with trio.fail_after(5):
             async with trio.open_nursery() as nursery:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -173,11 +175,12 @@ class Demo:
         order = {"user": "tu", "sku": "mug", "quantity": 1, "card": "1"}
         screen = self._screen
         screen.title("The shop stays open. Look around from another terminal:")
+        mesh = "mesh" if shutil.which("mesh") else str(Path(sys.executable).with_name("mesh"))
         for command in (
             f"export MESH_GATEWAY={address}",
-            "mesh list",
-            "mesh ping payments",
-            f"mesh call orders place '{to_json(order)}'",
+            f"{mesh} list",
+            f"{mesh} ping payments",
+            f"{mesh} call orders place '{to_json(order)}'",
             f"curl {metrics}",
             f"kill -9 {processes.pid('payments')}    # it comes back",
         ):
