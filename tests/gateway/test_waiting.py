@@ -10,8 +10,8 @@ import trio
 import trio.testing
 
 import mesh
-from mesh.transport.outbox import FRAME_OVERHEAD
 from mesh.errors import Reason
+from mesh.transport.outbox import FRAME_OVERHEAD
 from tests.gateway.raw_peer import settled
 
 if TYPE_CHECKING:

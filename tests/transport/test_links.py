@@ -106,6 +106,31 @@ async def test_who_waits_for_room_wakes_at_the_level_asked_for(kind: str) -> Non
 
 
 @BOTH
+async def test_each_of_several_wakes_at_its_own_level(kind: str) -> None:
+    """Whoever came last, and whatever that one waits for."""
+    async with linked(kind) as (sender, receiver), trio.open_nursery() as nursery:
+        nursery.start_soon(sender.write_loop)
+        for _ in range(64):
+            sender.put_bulk(1, bytes(65_536))
+        sender.flush()
+        seen: dict[int, int] = {}
+
+        async def wait(level: int) -> None:
+            await sender.wait_below(level)
+            seen[level] = sender.queued
+
+        for level in (2 << 20, 0, 3 << 20):
+            nursery.start_soon(wait, level)
+            await trio.testing.wait_all_tasks_blocked()
+        await receive_exactly(receiver, 64 * 65_536)
+        await trio.testing.wait_all_tasks_blocked()
+        assert list(seen) == [3 << 20, 2 << 20, 0]
+        assert seen[2 << 20] > 1 << 20
+        assert seen[3 << 20] > 2 << 20
+        nursery.cancel_scope.cancel()
+
+
+@BOTH
 async def test_who_waits_for_room_also_wakes_when_a_flush_alone_made_it(kind: str) -> None:
     """What was put and not yet flushed when the wait began counts like all else."""
     async with linked(kind) as (sender, receiver), trio.open_nursery() as nursery:
