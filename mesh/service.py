@@ -347,7 +347,7 @@ class Dispatcher:
                 "builtins."
             )
             trace = "".join(traceback.format_exception(failure))
-            log.error("handler of %s raised %s\n%s", name, kind, trace)
+            log.error("handler of %s raised %s", name, kind, exc_info=failure)
             self._fail(
                 call_id,
                 Code.UNKNOWN,

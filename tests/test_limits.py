@@ -1,4 +1,4 @@
-"""Limits refuse what cannot work, with the numbers; durations and sizes are as people write them."""
+"""Limits refuse what cannot work; durations and sizes are read as people write them."""
 
 from __future__ import annotations
 
