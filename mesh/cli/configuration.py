@@ -177,9 +177,14 @@ class Configuration:
             named = variable if environment.get(variable) else ""
             origin = Origin("default", named)
             try:
-                self._set(path, environment[named] if named else setting.default(), origin)
+                value = environment[named] if named else setting.default()
             except MeshError as fault:
                 self.faults.append(Fault(path, str(fault), origin))
+                continue
+            if value is None:
+                self.values[path] = Value(None, origin)
+            else:
+                self._set(path, value, origin)
 
     def _check_limits(self) -> None:
         limits = {
@@ -201,7 +206,7 @@ class Configuration:
         for path, setting in SETTINGS.items():
             table, _, key = path.rpartition(".")
             value, origin = self.values[path]
-            shown = f"{key} = {_to_toml(setting.show(value))}"
+            shown = f"# {key}" if value is None else f"{key} = {_to_toml(setting.show(value))}"
             tables.setdefault(table, []).append((key, shown, str(origin)))
         lines: list[str] = []
         for table, rows in tables.items():

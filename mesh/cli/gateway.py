@@ -56,7 +56,9 @@ def _options(command: Any) -> Any:
                 setting.argument,
                 setting.parameter,
                 multiple=setting.many,
-                metavar=setting.metavar,
+                is_flag=setting.flag,
+                default=None,
+                metavar=setting.metavar or None,
                 help=setting.help,
             )(command)
     return command
@@ -104,8 +106,8 @@ def gateway(
 ) -> None:
     """Run the gateway that services meet at, until SIGTERM or Ctrl-C.
 
-    Either signal drains: no new calls are taken, those in flight end, at most 10 s. A second one
-    ends the gateway at once.
+    Either signal drains: no new calls are taken, those in flight end, at most in the time of the
+    limit `drain`, 10 s. A second one ends the gateway at once.
     """
     inherited = take_sockets()
     configuration = Configuration(

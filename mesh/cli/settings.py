@@ -36,12 +36,15 @@ class Setting(NamedTuple):
     path: str
     """Its place in the file: ``log.level``."""
     default: Callable[[], Any]
+    """Makes the default; None stands for a setting that is not made."""
     convert: Callable[[Any], Any]
     """From what the file holds, or from text, to the value; raises :class:`WrongValueError`."""
     help: str
     metavar: str = ""
     many: bool = False
     """Whether the argument may be repeated."""
+    flag: bool = False
+    """Whether the argument stands alone, for true."""
     default_from: str = ""
     """A variable of wider use that rules the default."""
     show: Callable[[Any], Any] = lambda value: value
@@ -79,6 +82,15 @@ def choice(known: tuple[str, ...]) -> Callable[[Any], str]:
             raise WrongValueError(f"must be one of {', '.join(known)}, not {value!r}") from None
 
     return convert
+
+
+def switch(value: Any) -> bool:
+    """A conversion to true or false."""
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    found = words.get(value.strip().lower()) if isinstance(value, str) else value
+    if not isinstance(found, bool):
+        raise WrongValueError(f"must be true or false, not {value!r}")
+    return found
 
 
 def text(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from click.testing import CliRunner
 
 from mesh.cli import main
 from mesh.cli.configuration import Configuration, find_lines
-from mesh.cli.settings import SETTINGS
+from mesh.cli.settings import SETTINGS, WrongValueError, switch
 from mesh.limits import Limits
 
 if TYPE_CHECKING:
@@ -214,7 +215,27 @@ f.g = 6
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [(True, True), (False, False), ("yes", True), ("TRUE", True), ("0", False), ("no", False)],
+)
+def test_switches_are_read(given: object, value: object) -> None:
+    assert switch(given) is value
+
+
+@pytest.mark.parametrize("given", [1, "on and off", None, ""])
+def test_what_is_no_switch_is_refused(given: object) -> None:
+    with pytest.raises(WrongValueError, match="must be true or false, not"):
+        switch(given)
+
+
 # The command.
+
+
+@pytest.fixture(autouse=True)
+def without_settings_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("MESH_")]:
+        monkeypatch.delenv(name)
 
 
 def test_what_is_printed_can_be_read_again(tmp_path: Path) -> None:
