@@ -250,7 +250,8 @@ class Gateway:
         for listener in self._listeners:
             listener.close()
         limit = self.limits.drain
-        log.info("draining: %d calls in flight, %d peers", len(core.table), len(core.sessions))
+        peers = sum(not session.internal for session in core.sessions.values())
+        log.info("draining: %d calls in flight, %d peers", len(core.table), peers)
         goaway = codec.encode_header(codec.GoAway("the gateway is shutting down", int(limit * 1e6)))
         for session in list(core.sessions.values()):
             if not session.internal:
