@@ -4,6 +4,7 @@ Services in separate processes call each other through a gateway; every call is 
 explained with no instrumentation written by the user. Start with :func:`connect` and :func:`run`.
 """
 
+from mesh import logs
 from mesh._version import __version__
 from mesh.client import Client, connect
 from mesh.context import Call, activity, current_call, detached
@@ -75,6 +76,7 @@ __all__ = [
     "connect",
     "current_call",
     "detached",
+    "logs",
     "run",
     "serve",
 ]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import trio
 
 from mesh import context
+from mesh.environment import limits_from, metadata_from
 from mesh.errors import CallError, Code, DeadlineExceeded, Reason, UsageError
 from mesh.limits import LONGEST, Limits
 from mesh.outgoing import GRACE
@@ -24,6 +25,7 @@ from mesh.wire.frames import Kind
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
+    from mesh.limits import Limits
     from mesh.process import Process
     from mesh.transport import Dialer
 
@@ -393,23 +395,25 @@ async def connect(
         connect_timeout: Seconds to wait for a gateway that is not up yet; 0 enters the block at
             once and connects meanwhile.
         reconnect: Whether to connect again after a loss, for ever.
-        metadata: Text that operators see beside the peer's name.
-        limits: Limits of this peer's own.
+        metadata: Text that operators see beside the peer's name; added to, and before, that of
+            ``MESH_METADATA``.
+        limits: Limits of this peer's own; where None, the defaults and what ``MESH_LIMITS_*`` say.
         process: Identity and randomness; for simulators.
 
     Raises:
         Unavailable: No gateway answered within ``connect_timeout``; the message tells the last try.
-        ValueError: The name cannot be one, or the metadata is too long.
+        ValueError: The name cannot be one, the metadata is too long, or a variable is wrong.
         AddressError: The address is not understood.
     """
     if not is_name(name):
         raise ValueError(
             f"peer name {name!r}: it must begin with a letter or _, then letters, digits and _.-"
         )
+    metadata = {**metadata_from(), **metadata}
     size = sum(len(key.encode()) + len(value.encode()) for key, value in metadata.items())
     if size > MAX_METADATA:
         raise ValueError(f"metadata of {size:,} bytes exceeds {MAX_METADATA:,}")
-    limits = limits or Limits()
+    limits = limits or limits_from()
     uplink = Uplink(
         name,
         make_dialer(gateway),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     AbortFn = Callable[[object], trio.lowlevel.Abort]
 
-GRACE = 0.05
+GRACE = 0.2
 """Seconds after a deadline in which the gateway, who knows where the time went, may speak first."""
 
 

@@ -366,13 +366,13 @@ class Dispatcher:
             )
             trace = "".join(traceback.format_exception(failure))
             log.error(
-                "handler of %s raised %s [%s; activity %s; called by %s]\n%s",
+                "handler of %s raised %s [%s; activity %s; called by %s]",
                 name,
                 kind,
                 " > ".join(call.chain),
                 call.activity_id,
                 call.caller,
-                trace,
+                exc_info=failure,
             )
             self._fail(
                 call_id,

@@ -11,6 +11,7 @@ from typing import IO, Any
 import click
 
 from mesh.errors import AddressError, AddressInUse, CallError, MeshError, Reason, UsageError
+from mesh_telemetry.logs import clean
 
 INTERRUPTED = 130
 """The exit status of a command ended by Ctrl-C, 128 and the signal's number, as shells expect."""
@@ -41,14 +42,6 @@ def hint(error: CallError) -> str:
             else "It certainly did not run: call it again."
         )
     return next((text for reason, text in _HINTS.items() if reason == error.reason), "")
-
-
-def clean(text: str) -> str:
-    """Text from elsewhere, unable to steer the terminal: control characters are spelled out."""
-    return "".join(
-        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
-        for char in text
-    )
 
 
 class Failure(click.ClickException):

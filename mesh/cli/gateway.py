@@ -4,87 +4,179 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import resource
 import signal
 import sys
-import time
 from ipaddress import ip_address
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import trio
 
 from mesh._version import __version__
 from mesh.cli.commands import example, run
-from mesh.cli.failures import Failure, clean
+from mesh.cli.configuration import LIMIT_ARGUMENT, Configuration
+from mesh.cli.failures import Failure, WrongUsage
 from mesh.cli.output import print_json
 from mesh.cli.peer import json_option
+from mesh.cli.settings import ADMIN, SETTINGS
 from mesh.errors import AddressInUse
 from mesh.gateway import Gateway
-from mesh.transport import Address, default_address
+from mesh.logs import configure
+from mesh.systemd import Notifier, take_sockets
+from mesh.transport import Address
 
-ADMIN = "127.0.0.1:9464"
-"""The port that OpenTelemetry gives Prometheus exporters by default."""
+if TYPE_CHECKING:
+    import socket
 
 log = logging.getLogger("mesh.gateway")
+
+STATUS_EVERY = 5.0
+"""Seconds between two status lines for systemd."""
+
+LAST_WORDS = 5.0
+"""Seconds that a gateway may take to end, once its calls have ended."""
+
+
+def _options(command: Any) -> Any:
+    """The options of the table of settings, and `--limit` for the many that are limits."""
+    limits = click.option(
+        LIMIT_ARGUMENT,
+        "limits",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Set a limit: call_timeout=10s, max_message=4MiB, max_depth=8. May be repeated; "
+        "--print-config shows all.",
+    )
+    command = limits(command)
+    for setting in reversed(SETTINGS.values()):
+        if not setting.is_limit:
+            command = click.option(
+                setting.argument,
+                setting.parameter,
+                multiple=setting.many,
+                is_flag=setting.flag,
+                default=None,
+                metavar=setting.metavar or None,
+                help=setting.help,
+            )(command)
+    return command
+
+
+class _WrongConfiguration(WrongUsage):
+    """All faults of a configuration, a line for each."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        super().__init__("\n".join(map(str, configuration.faults)))
+
+    def show(self, file: Any = None) -> None:
+        for line in self.message.split("\n"):
+            Failure(line).show(file)
 
 
 @click.command(
     epilog=example(
         "mesh gateway",
         "mesh gateway --listen unix:/run/mesh.sock --listen tcp:127.0.0.1:7000 --admin none",
+        "mesh gateway --config mesh.toml --limit call_timeout=10s --check-config",
     )
 )
 @click.option(
-    "--listen",
-    multiple=True,
-    metavar="ADDRESS",
-    help="Accept peers at unix:PATH or tcp:HOST:PORT; port 0 takes a free one. May be repeated. "
-    "[default: MESH_GATEWAY, else your own socket]",
+    "--config",
+    "file",
+    metavar="FILE",
+    help="Read settings from a TOML file; arguments and MESH_* variables come before it. "
+    "[default: MESH_CONFIG]",
 )
+@_options
+@click.option("--check-config", "check", is_flag=True, help="Say what is wrong with it, and end.")
 @click.option(
-    "--admin",
-    default=ADMIN,
-    show_default=True,
-    metavar="HOST:PORT",
-    help="Serve /metrics, /healthz and /readyz there; `none` for no such server.",
-)
-@click.option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="info",
-    show_default=True,
-    help="What to log on stderr.",
+    "--print-config", "show", is_flag=True, help="Print what is in force and why, and end."
 )
 @json_option
-def gateway(*, listen: tuple[str, ...], admin: str, log_level: str, as_json: bool) -> None:
+def gateway(
+    *,
+    file: str | None,
+    limits: tuple[str, ...],
+    check: bool,
+    show: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
     """Run the gateway that services meet at, until SIGTERM or Ctrl-C.
 
-    Either signal drains: no new calls are taken, those in flight end, at most 10 s. A second one
-    ends the gateway at once.
+    Either signal drains: no new calls are taken, those in flight end, at most in the time of the
+    limit `drain`, 10 s. A second one ends the gateway at once.
     """
-    _log_to_stderr(log_level)
+    inherited = take_sockets()
+    configuration = Configuration(
+        {
+            path: list(value) if setting.many else value
+            for path, setting in SETTINGS.items()
+            if (value := given.get(setting.parameter)) not in {None, ()}
+        },
+        limits,
+        file,
+        os.environ,
+        [one.name for one in inherited],
+    )
+    if check and as_json:
+        _print_faults(configuration)
+    if configuration.faults:
+        raise _WrongConfiguration(configuration)
+    if show:
+        if as_json:
+            print_json(configuration.as_data())
+        else:
+            click.echo(configuration.as_toml(), nl=False)
+    elif check and not as_json:
+        click.echo(configuration.summary())
+    if not check and not show:
+        _run(configuration, [one.socket for one in inherited], as_json=as_json)
+
+
+def _print_faults(configuration: Configuration) -> None:
+    faults = [
+        {"path": fault.path, "message": fault.message, "source": str(fault.origin)}
+        for fault in configuration.faults
+    ]
+    print_json({"ok": not faults, "faults": faults})
+    if faults:
+        raise click.exceptions.Exit(WrongUsage.exit_code)
+
+
+def _run(configuration: Configuration, inherited: list[socket.socket], *, as_json: bool) -> None:
+    configure(configuration["log.level"], configuration["log.format"])
     _raise_file_limit()
-    addresses = listen or (default_address(),)
-    made = Gateway(listen=addresses, admin=None if admin == "none" else admin)
-    for text in addresses:
-        _warn_if_open(Address.parse(text))
+    addresses: list[str] = configuration["listen"]
+    admin: str = configuration["admin"]
+    made = Gateway(
+        listen=[*inherited, *addresses],
+        admin=None if admin == "none" else admin,
+        limits=configuration.limits,
+    )
+    for address in [*map(Address.of, inherited), *map(Address.parse, addresses)]:
+        _warn_if_open(address)
+    notifier = Notifier()
     try:
-        stopped_by = run(_serve, made, as_json=as_json)
+        stopped_by = run(_serve, made, notifier, as_json=as_json)
     except AddressInUse as fault:
         if (
-            len(made.addresses) == len(addresses) and admin == ADMIN
+            len(made.addresses) == len(addresses) + len(inherited) and admin == ADMIN
         ):  # all peers' addresses were free
             raise Failure(
                 f"the admin address {admin} is in use, perhaps by another gateway",
                 "Take a free port with --admin 127.0.0.1:0, or do without: --admin none",
             ) from fault
         raise
+    finally:
+        notifier.close()
     if stopped_by is not None:
         raise click.exceptions.Exit(128 + stopped_by)
 
 
-async def _serve(gateway: Gateway, *, as_json: bool) -> int | None:
+async def _serve(gateway: Gateway, notifier: Notifier, *, as_json: bool) -> int | None:
     """Serve until drained; returns the signal that cut the drain short, if one did."""
     cut_short: int | None = None
 
@@ -98,6 +190,7 @@ async def _serve(gateway: Gateway, *, as_json: bool) -> int | None:
             draining = True
             log.info("got %s; send it again to stop at once", signal.Signals(number).name)
             gateway.drain()
+            notifier.stopping("draining", within=gateway.limits.drain + LAST_WORDS)
 
     async def serve(task_status: trio.TaskStatus[None]) -> None:
         await gateway.serve(task_status=task_status)
@@ -107,6 +200,8 @@ async def _serve(gateway: Gateway, *, as_json: bool) -> int | None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch, received)
             await nursery.start(serve)
+            notifier.ready(gateway.status)
+            nursery.start_soon(_report, gateway, notifier)
             _announce(gateway, as_json=as_json)
     return cut_short
 
@@ -132,29 +227,14 @@ def _announce(gateway: Gateway, *, as_json: bool) -> None:
     sys.stdout.flush()
 
 
-_COLOURS = {logging.WARNING: "yellow", logging.ERROR: "red"}
-
-
-class _Formatter(logging.Formatter):
-    """One line per event: the time to the millisecond, the level, what happened."""
-
-    def __init__(self, *, colour: bool) -> None:
-        super().__init__()
-        self._colour = colour
-
-    def format(self, record: logging.LogRecord) -> str:
-        at = time.strftime("%H:%M:%S", time.localtime(record.created))
-        level = record.levelname.lower().ljust(7)
-        if self._colour:
-            level = click.style(level, fg=_COLOURS.get(record.levelno, "cyan"))
-        text = f"{at}.{int(record.msecs):03d} {level} {clean(record.getMessage())}"
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
-
-
-def _log_to_stderr(level: str) -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Formatter(colour=sys.stderr.isatty()))
-    logging.basicConfig(level=level.upper(), handlers=[handler])
+async def _report(gateway: Gateway, notifier: Notifier) -> None:
+    """Life signs for systemd's watchdog, which only a loop that turns can give."""
+    if not notifier.is_heard:
+        return
+    pause = min(STATUS_EVERY, notifier.watchdog / 2) if notifier.watchdog else STATUS_EVERY
+    while True:
+        notifier.alive(gateway.status)
+        await trio.sleep(pause)
 
 
 def _raise_file_limit() -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from mesh.cli.commands import example, run
-from mesh.cli.failures import clean
 from mesh.cli.output import duration, make_console, print_json, print_table
 from mesh.cli.peer import gateway_option, json_option, peer
+from mesh_telemetry.logs import clean
 
 BUILTIN = "mesh"
 _STYLES = {"healthy": "green", "late": "yellow", "unresponsive": "red"}

@@ -11,7 +11,7 @@ from rich.highlighter import JSONHighlighter
 from rich.table import Table
 from rich.text import Text
 
-from mesh.cli.failures import clean
+from mesh_telemetry.logs import clean
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence

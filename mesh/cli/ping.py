@@ -9,10 +9,10 @@ import click
 import trio
 
 from mesh.cli.commands import example, run
-from mesh.cli.failures import clean
 from mesh.cli.listing import BUILTIN
 from mesh.cli.output import duration, print_json
 from mesh.cli.peer import check_name, gateway_option, json_option, peer
+from mesh_telemetry.logs import clean
 
 if TYPE_CHECKING:
     from mesh.client import Client

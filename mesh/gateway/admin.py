@@ -157,7 +157,7 @@ def _config(listener: socket.socket) -> Config:
 
 
 async def _bind(address: str, *, open_to_all: bool) -> socket.socket:
-    host, port = _parse(address)
+    host, port = parse_address(address)
     try:
         found = await trio.socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -201,7 +201,12 @@ def _listen(listener: socket.socket, where: tuple[Any, ...]) -> socket.socket:
     return listener
 
 
-def _parse(address: str) -> tuple[str, int]:
+def parse_address(address: str) -> tuple[str, int]:
+    """Read ``HOST:PORT``, an IPv6 host in brackets.
+
+    Raises:
+        AddressError: The text is something else.
+    """
     host, colon, port = address.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     if bracketed:

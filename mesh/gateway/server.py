@@ -37,8 +37,8 @@ class Gateway:
     Use it as an async context manager, or call :meth:`serve`.
 
     Args:
-        listen: Addresses to accept peers at: ``unix:PATH``, ``tcp:HOST:PORT``. None is fine for a
-            mesh within one process.
+        listen: Addresses to accept peers at: ``unix:PATH``, ``tcp:HOST:PORT``; sockets that listen
+            already are taken over. None is fine for a mesh within one process.
         admin: ``HOST:PORT`` of the HTTP server with ``/metrics`` and ``/healthz``; None for none.
         limits: The limits of this gateway and its peers.
         process: Identity and randomness; for simulators.
@@ -51,14 +51,17 @@ class Gateway:
     def __init__(
         self,
         *,
-        listen: Sequence[str] = (),
+        listen: Sequence[str | socket.socket] = (),
         admin: str | None = None,
         limits: Limits | None = None,
         process: Process | None = None,
     ) -> None:
         self.limits = limits or Limits()
         self._process = process or Process()
-        self._listen = [Address.parse(text) for text in listen]
+        self._listen = [
+            Listener.adopt(one) if isinstance(one, socket.socket) else Address.parse(one)
+            for one in listen
+        ]
         self._admin = admin
         self._core: Core | None = None
         self._nursery: trio.Nursery | None = None
@@ -73,6 +76,16 @@ class Gateway:
     def addresses(self) -> list[str]:
         """Where it listens, with the ports that were taken for port 0."""
         return [str(listener.address) for listener in self._listeners]
+
+    @property
+    def status(self) -> str:
+        """What it does at this moment, in a line for people."""
+        if self._core is None:
+            return "not started"
+        core = self._core
+        peers = sum(not session.internal for session in core.sessions.values())
+        what = "draining: " if core.draining else ""
+        return f"{what}{peers} peers, {len(core.table)} calls in flight"
 
     @property
     def instance(self) -> str:
@@ -111,8 +124,10 @@ class Gateway:
         self._endings, self._router = endings, Router(core, endings)
         self._figures = Figures(core)
         try:
-            for address in self._listen:
-                self._listeners.append(await Listener.bind(address))
+            for one in self._listen:
+                self._listeners.append(
+                    await Listener.bind(one) if isinstance(one, Address) else one
+                )
             with single_exception():
                 async with trio.open_nursery() as nursery:
                     self._nursery = nursery
@@ -238,7 +253,8 @@ class Gateway:
         for listener in self._listeners:
             listener.close()
         limit = self.limits.drain
-        log.info("draining: %d calls in flight, %d peers", len(core.table), len(core.sessions))
+        peers = sum(not session.internal for session in core.sessions.values())
+        log.info("draining: %d calls in flight, %d peers", len(core.table), peers)
         goaway = codec.encode_header(codec.GoAway("the gateway is shutting down", int(limit * 1e6)))
         for session in list(core.sessions.values()):
             if not session.internal:
@@ -253,4 +269,11 @@ class Gateway:
         with trio.move_on_after(1.0):
             for session in list(core.sessions.values()):
                 await session.link.wait_below(0)
-        log.info("drained: %d calls routed, %d ended by the drain", core.table.last_id, left)
+        calls = core.metrics.calls()
+        log.info(
+            "drained after %.1f s: %d calls routed, %d ended with an error, %d ended by the drain",
+            trio.current_time() - core.started,
+            core.table.last_id,
+            sum(sum(series.codes[1:]) for series in calls),
+            left,
+        )

@@ -60,6 +60,15 @@ class Address:
             "tcp:HOST:PORT (tcp:127.0.0.1:7000)"
         )
 
+    @staticmethod
+    def of(sock: socket.socket) -> Address:
+        """Where a Unix or TCP socket listens. Names without a file are shown as ``@NAME``."""
+        name = sock.getsockname()
+        if sock.family == socket.AF_UNIX:
+            path = f"@{os.fsdecode(name[1:])}" if isinstance(name, bytes) else name
+            return Address("unix", path=path)
+        return Address("tcp", host=name[0], port=name[1])
+
     def __str__(self) -> str:
         if self.scheme == "unix":
             return f"unix:{self.path}"
@@ -168,6 +177,25 @@ class Listener:
         sock.setblocking(False)
         host, port = sock.getsockname()[:2]
         return Listener(sock, Address("tcp", host=host, port=port))
+
+    @staticmethod
+    def adopt(sock: socket.socket) -> Listener:
+        """Accept at a socket that listens already, for example one that systemd handed in.
+
+        It belongs to the listener from now on. A Unix socket's file stays when it is closed, as it
+        is whoever's who made it.
+
+        Raises:
+            AddressError: It is no Unix or TCP socket that listens.
+        """
+        if (
+            sock.type != socket.SOCK_STREAM
+            or sock.family not in {socket.AF_UNIX, socket.AF_INET, socket.AF_INET6}
+            or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        ):
+            raise AddressError(f"{sock!r} was handed in to listen at, and does not listen")
+        sock.setblocking(False)
+        return Listener(sock, Address.of(sock))
 
     async def accept(self) -> socket.socket:
         """The next connection.

@@ -11,13 +11,14 @@ from __future__ import annotations
 import struct
 from enum import IntEnum
 
+from mesh import limits
 from mesh.errors import RemoteProtocolError
 
 PREFIX = struct.Struct(">IBBH")
 OVERHEAD = PREFIX.size - 4
 """What ``length`` counts besides header and payload."""
 
-MAX_HEADER = 0xFFFF
+MAX_HEADER = limits.MAX_HEADER
 """The longest header that the prefix can announce."""
 
 MORE = 0x01

@@ -56,7 +56,7 @@ class Mesh:
         kept = {
             name: value
             for name, value in os.environ.items()
-            if name not in {"MESH_GATEWAY", "NO_COLOR", "FORCE_COLOR", "COLUMNS"}
+            if name not in {"NO_COLOR", "FORCE_COLOR", "COLUMNS"} and not name.startswith("MESH_")
         }
         self.env = {**kept, "XDG_RUNTIME_DIR": str(folder), "TERM": "xterm-256color"}
 

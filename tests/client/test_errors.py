@@ -8,7 +8,8 @@ import trio
 import mesh
 from mesh.errors import CODES, Code, Reason
 from mesh.groups import single_exception, sole
-from mesh.limits import KIB, MIB, Limits
+from mesh.limits import Limits
+from mesh.units import KIB, MIB
 
 # https://grpc.io/docs/guides/status-codes/
 GRPC = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import traceback
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -223,7 +224,9 @@ class _LogWatch(logging.Handler):
         chronicle.note(f"log {record.name}: {template}")
         arguments = record.args if isinstance(record.args, tuple) else ()
         if record.name == "mesh.service" and template.startswith("handler of"):
-            if not _is_planned(str(arguments[1]), str(arguments[2])):
+            raised = record.exc_info[1] if record.exc_info else None
+            trace = "".join(traceback.format_exception(raised)) if raised is not None else ""
+            if not _is_planned(str(arguments[1]), trace):
                 chronicle.complain(f"a handler failed by itself: {record.getMessage()}")
         elif template.startswith("closed %s"):
             if str(arguments[-1]).startswith("no HELLO within"):
@@ -233,8 +236,6 @@ class _LogWatch(logging.Handler):
         elif record.levelno >= logging.ERROR:
             detail = ""
             if record.exc_info and record.exc_info[1] is not None:
-                import traceback  # noqa: PLC0415 - for failures only
-
                 detail = "".join(traceback.format_exception(record.exc_info[1]))
             chronicle.complain(f"logged as an error: {record.getMessage()}\n{detail}")
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rich.padding import Padding
 from rich.text import Text
 
-from mesh.cli.failures import clean
 from mesh.cli.output import duration, print_table
+from mesh_telemetry.logs import clean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

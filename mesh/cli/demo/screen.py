@@ -8,8 +8,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from mesh.cli.demo.report import glyphs
-from mesh.cli.failures import clean
 from mesh.cli.output import duration, outcome
+from mesh_telemetry.logs import clean
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -1,0 +1,306 @@
+"""The gateway's configuration: what is in force, where each value came from, and what is wrong.
+
+Arguments come before variables, variables before the file, the file before the defaults.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from mesh.cli.settings import SETTINGS, WrongValueError
+from mesh.environment import LIMITS_PREFIX
+from mesh.errors import MeshError
+from mesh.limits import Limits, disagreements
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+FILE_VARIABLE = "MESH_CONFIG"
+LIMIT_ARGUMENT = "--limit"
+_RANK = ("default", "handed in", "file", "variable", "argument")
+
+
+class Origin(NamedTuple):
+    """Where a value came from."""
+
+    kind: Literal["default", "handed in", "file", "variable", "argument"] = "default"
+    name: str = ""
+    """The file, variable or argument; the variable that a default was read from."""
+    line: int = 0
+    """The line of a file, where it is known."""
+
+    def __str__(self) -> str:
+        if self.kind in {"default", "handed in"}:
+            return f"{self.kind}, {self.name}" if self.name else self.kind
+        if self.kind == "file":
+            return f"{self.name}, line {self.line}" if self.line else self.name
+        return f"{self.kind} {self.name}"
+
+
+class Value(NamedTuple):
+    """A setting's value that is in force."""
+
+    value: Any
+    origin: Origin
+
+
+class Fault(NamedTuple):
+    """What is wrong with a configuration, by key path."""
+
+    path: str
+    message: str
+    origin: Origin
+
+    def __str__(self) -> str:
+        where = f" ({self.origin})" if str(self.origin) else ""
+        return f"{self.path}: {self.message}{where}" if self.path else f"{self.message}{where}"
+
+
+class Configuration:
+    """What is in force, once everything has been read.
+
+    Args:
+        arguments: Values given on the command line, by the settings' paths.
+        limits: ``NAME=VALUE`` given on the command line.
+        file: The file named there.
+        environment: The variables.
+        handed_in: The names of sockets that systemd handed in, which stand for ``listen``.
+
+    Attributes:
+        values: By path.
+        faults: All that is wrong; what is in :attr:`values` is right all the same.
+        file: The file that was read, if any.
+    """
+
+    def __init__(
+        self,
+        arguments: Mapping[str, Any],
+        limits: Sequence[str],
+        file: str | None,
+        environment: Mapping[str, str],
+        handed_in: Sequence[str] = (),
+    ) -> None:
+        self.values: dict[str, Value] = {}
+        self.faults: list[Fault] = []
+        self.file = file or environment.get(FILE_VARIABLE) or None
+        if handed_in:
+            self.values["listen"] = Value([], Origin("handed in", ", ".join(handed_in)))
+        if self.file is not None:
+            self._read_file(self.file)
+        self._read_variables(environment)
+        self._read_arguments(arguments, limits)
+        self._add_defaults(environment)
+        self._check_limits()
+
+    def __getitem__(self, path: str) -> Any:
+        return self.values[path].value
+
+    @property
+    def limits(self) -> Limits:
+        """The limits in force; ask only where there are no faults."""
+        return Limits(
+            **{
+                path.partition(".")[2]: self[path]
+                for path, setting in SETTINGS.items()
+                if setting.is_limit
+            }
+        )
+
+    # Reading.
+
+    def _set(self, path: str, value: Any, origin: Origin) -> None:
+        try:
+            self.values[path] = Value(SETTINGS[path].convert(value), origin)
+        except WrongValueError as fault:
+            self.faults.append(Fault(path, str(fault), origin))
+
+    def _read_file(self, name: str) -> None:
+        try:
+            text = Path(name).read_text(encoding="utf-8")
+            table = tomllib.loads(text)
+        except OSError as fault:
+            reason = fault.strerror or str(fault)
+            self.faults.append(Fault("", f"cannot be read: {reason}", Origin("file", name)))
+            return
+        except ValueError as fault:  # not TOML, or not UTF-8
+            self.faults.append(Fault("", f"is no TOML: {fault}", Origin("file", name)))
+            return
+        lines = find_lines(text)
+        for path, value in _flatten(table):
+            origin = Origin("file", name, _line(lines, path))
+            if path in SETTINGS:
+                self._set(path, value, origin)
+            elif path in _TABLES:
+                self.faults.append(Fault(path, f"must be a table, not {value!r}", origin))
+            else:
+                known = sorted(_TABLES) if isinstance(value, dict) else tuple(SETTINGS)
+                self.faults.append(Fault(path, f"unknown key; {nearest(path, known)}", origin))
+
+    def _read_variables(self, environment: Mapping[str, str]) -> None:
+        known = {setting.variable: path for path, setting in SETTINGS.items()}
+        for name, path in known.items():
+            if environment.get(name):
+                self._set(path, environment[name], Origin("variable", name))
+        limits = [name for name in known if name.startswith(LIMITS_PREFIX)]
+        for name in environment:
+            if name.startswith(LIMITS_PREFIX) and name not in known:
+                hint = nearest(name, limits)
+                self.faults.append(Fault("", f"unknown limit; {hint}", Origin("variable", name)))
+
+    def _read_arguments(self, arguments: Mapping[str, Any], limits: Sequence[str]) -> None:
+        for path, value in arguments.items():
+            self._set(path, value, Origin("argument", SETTINGS[path].argument))
+        for text in limits:
+            name, is_given, value = text.partition("=")
+            origin = Origin("argument", f"{LIMIT_ARGUMENT} {text}")
+            path = f"limits.{name.strip()}"
+            if not is_given:
+                self.faults.append(
+                    Fault("", "must be NAME=VALUE, such as call_timeout=10s", origin)
+                )
+            elif path not in SETTINGS:
+                names = [known for known in SETTINGS if known.startswith("limits.")]
+                self.faults.append(Fault(path, f"unknown limit; {nearest(path, names)}", origin))
+            else:
+                self._set(path, value, origin)
+
+    def _add_defaults(self, environment: Mapping[str, str]) -> None:
+        for path, setting in SETTINGS.items():
+            if path in self.values:
+                continue
+            variable = setting.default_from
+            named = variable if environment.get(variable) else ""
+            origin = Origin("default", named)
+            try:
+                value = environment[named] if named else setting.default()
+            except MeshError as fault:
+                self.faults.append(Fault(path, str(fault), origin))
+                continue
+            if value is None:
+                self.values[path] = Value(None, origin)
+            else:
+                self._set(path, value, origin)
+
+    def _check_limits(self) -> None:
+        limits = {
+            path.partition(".")[2]: value.value
+            for path, value in self.values.items()
+            if SETTINGS[path].is_limit
+        }
+        for names, message in disagreements(limits):
+            paths = [f"limits.{name}" for name in names]
+            # Blame what was set last by hand: the others are defaults, or had been fine.
+            blamed = max(paths, key=lambda path: _RANK.index(self.values[path].origin.kind))
+            self.faults.append(Fault(blamed, message, self.values[blamed].origin))
+
+    # Showing.
+
+    def as_toml(self) -> str:
+        """What is in force as a file, with comments that tell where each value came from."""
+        tables: dict[str, list[tuple[str, str, str]]] = {"": []}
+        for path, setting in SETTINGS.items():
+            table, _, key = path.rpartition(".")
+            value, origin = self.values[path]
+            shown = f"# {key}" if value is None else f"{key} = {_to_toml(setting.show(value))}"
+            tables.setdefault(table, []).append((key, shown, str(origin)))
+        lines: list[str] = []
+        for table, rows in tables.items():
+            if table:
+                lines += ["", f"[{table}]"]
+            width = max((len(shown) for _, shown, _ in rows), default=0)
+            lines += [f"{shown.ljust(width)}  # {origin}" for _, shown, origin in rows]
+        return "\n".join(lines).strip() + "\n"
+
+    def as_data(self) -> dict[str, dict[str, Any]]:
+        """What is in force as plain data: durations in seconds, sizes in bytes."""
+        return {
+            path: {
+                "value": self.values[path].value,
+                "source": self.values[path].origin.kind,
+                "name": self.values[path].origin.name or None,
+                "line": self.values[path].origin.line or None,
+            }
+            for path in SETTINGS
+        }
+
+    def summary(self) -> str:
+        """One line for a configuration that is fine."""
+        counts = {
+            kind: sum(value.origin.kind == kind for value in self.values.values())
+            for kind in ("file", "variable", "argument")
+        }
+        told = [f"{counts['variable']} from variables", f"{counts['argument']} from arguments"]
+        if self.file is not None:
+            told.insert(0, f"{counts['file']} from {self.file}")
+        return f"the configuration is fine: {', '.join(told)}, all else at its default"
+
+
+_TABLES = frozenset(path.rpartition(".")[0] for path in SETTINGS if "." in path)
+
+
+def nearest(path: str, known: Sequence[str] = tuple(SETTINGS)) -> str:
+    """What an unknown name may have been meant to be."""
+    near = difflib.get_close_matches(path, known, n=1, cutoff=0.6)
+    if not near:  # perhaps it stands in the wrong table
+        key = path.rpartition(".")[2]
+        ends = {one.rpartition(".")[2]: one for one in known}
+        near = [ends[end] for end in difflib.get_close_matches(key, ends, n=1, cutoff=0.8)]
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+
+
+def _flatten(table: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        path = f"{above}{key}"
+        if isinstance(value, dict) and path in _TABLES:
+            yield from _flatten(value, f"{path}.")
+        else:
+            yield path, value
+
+
+def _to_toml(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_to_toml, value))}]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+_HEADING = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(#.*)?$")
+_PART = r"""(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')"""
+_KEY = re.compile(rf"\s*({_PART}(?:\s*\.\s*{_PART})*)\s*=")
+
+
+def find_lines(text: str) -> dict[str, int]:
+    """The line of each key and table of a TOML document, which `tomllib` does not tell.
+
+    Keys of an inline table are not found: theirs is the line of the table.
+    """
+    found: dict[str, int] = {}
+    table, quote = "", ""
+    for number, line in enumerate(text.split("\n"), 1):
+        if quote:  # inside a text of several lines
+            quote = "" if line.count(quote) % 2 else quote
+            continue
+        if heading := _HEADING.match(line):
+            table = _plain(heading[1])
+            found.setdefault(table, number)
+            table += "."
+        elif key := _KEY.match(line):
+            found.setdefault(table + _plain(key[1]), number)
+        quote = next((mark for mark in ('"""', "'''") if line.count(mark) % 2), "")
+    return found
+
+
+def _plain(path: str) -> str:
+    return ".".join(part.strip().strip("\"'") for part in path.split("."))
+
+
+def _line(lines: Mapping[str, int], path: str) -> int:
+    while path:
+        if path in lines:
+            return lines[path]
+        path = path.rpartition(".")[0]
+    return 0

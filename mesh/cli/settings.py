@@ -1,0 +1,203 @@
+"""The gateway's settings: one table, from which its file, variables and arguments are derived.
+
+A setting ``log.level`` is ``level`` in the file's table ``[log]``, ``MESH_LOG_LEVEL`` in the
+environment and ``--log-level`` among the arguments; a limit is ``--limit NAME=VALUE``, so that the
+help stays short. To add a setting, add a line to :data:`SETTINGS`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+
+import msgspec
+
+from mesh.errors import MeshError
+from mesh.limits import BOUNDS, Limits
+from mesh.logs import Format, Level
+from mesh.transport import Address, default_address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mesh.limits import Bound
+
+ADMIN = "127.0.0.1:9464"
+"""The port that OpenTelemetry gives Prometheus exporters by default."""
+
+
+class WrongValueError(ValueError):
+    """A value that a setting cannot have. The message begins with ``must``."""
+
+
+class Setting(NamedTuple):
+    """One setting of the gateway."""
+
+    path: str
+    """Its place in the file: ``log.level``."""
+    default: Callable[[], Any]
+    """Makes the default; None stands for a setting that is not made."""
+    convert: Callable[[Any], Any]
+    """From what the file holds, or from text, to the value; raises :class:`WrongValueError`."""
+    help: str
+    metavar: str = ""
+    many: bool = False
+    """Whether the argument may be repeated."""
+    flag: bool = False
+    """Whether the argument stands alone, for true."""
+    default_from: str = ""
+    """A variable of wider use that rules the default."""
+    show: Callable[[Any], Any] = lambda value: value
+    """From the value to what :attr:`convert` takes, and TOML can hold."""
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable."""
+        return "MESH_" + self.path.upper().replace(".", "_")
+
+    @property
+    def argument(self) -> str:
+        """Its command line option."""
+        return "--" + self.path.replace(".", "-").replace("_", "-")
+
+    @property
+    def parameter(self) -> str:
+        """The option's name where Python wants an identifier."""
+        return self.path.replace(".", "_")
+
+    @property
+    def is_limit(self) -> bool:
+        """Whether it is a field of `Limits`, by its last name."""
+        return self.path.startswith("limits.")
+
+
+def choice(known: tuple[str, ...]) -> Callable[[Any], str]:
+    """A conversion to one of several words."""
+    one_of = Literal[known]  # type: ignore[valid-type]
+
+    def convert(value: Any) -> str:
+        try:
+            return str(msgspec.convert(value, one_of))
+        except msgspec.ValidationError:
+            raise WrongValueError(f"must be one of {', '.join(known)}, not {value!r}") from None
+
+    return convert
+
+
+def switch(value: Any) -> bool:
+    """A conversion to true or false."""
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    found = words.get(value.strip().lower()) if isinstance(value, str) else value
+    if not isinstance(found, bool):
+        raise WrongValueError(f"must be true or false, not {value!r}")
+    return found
+
+
+def text(value: Any) -> str:
+    """A conversion to text that is not empty."""
+    if not isinstance(value, str) or not value.strip():
+        raise WrongValueError(f"must be text, not {value!r}")
+    return value.strip()
+
+
+def addresses(value: Any) -> list[str]:
+    """A conversion to addresses: a list, or text with commas between them."""
+    listed = value.replace(",", " ").split() if isinstance(value, str) else value
+    try:
+        found = msgspec.convert(listed, list[str])
+    except msgspec.ValidationError:
+        raise WrongValueError(f"must be a list of addresses, not {value!r}") from None
+    for one in found:
+        try:
+            Address.parse(one)
+        except MeshError as fault:
+            raise WrongValueError(f"must hold addresses: {fault}") from None
+    return found
+
+
+def admin(value: Any) -> str:
+    """A conversion to the admin address, or ``none``."""
+    from mesh.gateway.admin import parse_address  # noqa: PLC0415 - slow: an HTTP server comes along
+
+    address = text(value)
+    if address != "none":
+        try:
+            parse_address(address)
+        except MeshError as fault:
+            raise WrongValueError(f"must be HOST:PORT or 'none': {fault}") from None
+    return address
+
+
+def limit(name: str, bound: Bound) -> Callable[[Any], Any]:
+    """A conversion to a limit's value, within its bound."""
+    number: Any = {field.name: type(field.default) for field in fields(Limits)}[name]
+
+    def convert(value: Any) -> Any:
+        try:
+            given = bound.parse(value) if isinstance(value, str) else value
+            found: float = msgspec.convert(given, number)
+        except msgspec.ValidationError:
+            wanted = "a number of seconds" if bound.unit == "s" else "a whole number"
+            raise WrongValueError(f"must be {wanted}, not {value!r}") from None
+        except ValueError as fault:
+            raise WrongValueError(f"must be {fault}, not {value!r}") from None
+        wrong = bound.fault(found)
+        if wrong is not None:
+            raise WrongValueError(wrong)
+        return found
+
+    return convert
+
+
+def _show_limit(bound: Bound) -> Callable[[Any], Any]:
+    return bound.format if bound.unit else lambda value: value
+
+
+SETTINGS: dict[str, Setting] = {
+    setting.path: setting
+    for setting in (
+        Setting(
+            "listen",
+            lambda: [default_address()],
+            addresses,
+            "Accept peers at unix:PATH or tcp:HOST:PORT; port 0 takes a free one. May be repeated. "
+            "[default: the sockets that systemd hands in, else MESH_GATEWAY, else your own socket]",
+            "ADDRESS",
+            many=True,
+            default_from="MESH_GATEWAY",
+        ),
+        Setting(
+            "admin",
+            lambda: ADMIN,
+            admin,
+            "Serve /metrics, /healthz and /readyz there; `none` for no such server. "
+            f"[default: {ADMIN}]",
+            "HOST:PORT",
+        ),
+        Setting(
+            "log.level",
+            lambda: "info",
+            choice(get_args(Level)),
+            "What to log on stderr. [default: info]",
+            f"[{'|'.join(get_args(Level))}]",
+        ),
+        Setting(
+            "log.format",
+            lambda: "people",
+            choice(get_args(Format)),
+            "How to log: lines for people, or JSON lines. [default: people]",
+            f"[{'|'.join(get_args(Format))}]",
+        ),
+        *(
+            Setting(
+                f"limits.{field.name}",
+                lambda value=field.default: value,  # type: ignore[misc]
+                limit(field.name, BOUNDS[field.name]),
+                "",
+                show=_show_limit(BOUNDS[field.name]),
+            )
+            for field in fields(Limits)
+        ),
+    )
+}
+"""All settings, by their place in the file."""

@@ -1,0 +1,343 @@
+"""The gateway under systemd: readiness, life signs, sockets handed in, and units that are sound.
+
+The service manager is played by a datagram socket and by a launcher that hands sockets over: its
+protocols are nothing more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import mesh
+from mesh.systemd import Notifier, take_sockets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+UNITS = Path(__file__).parents[2] / "deploy" / "systemd"
+
+LAUNCHER = """
+import fcntl, os, sys
+given = [fcntl.fcntl(int(text), fcntl.F_DUPFD, 100) for text in sys.argv[1].split(",")]
+for index, descriptor in enumerate(given):
+    os.dup2(descriptor, 3 + index)
+    os.close(descriptor)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(given)))
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
+"""Puts descriptors in place, then becomes the program: LISTEN_PID is its own."""
+
+
+class Manager:
+    """The service manager's end of the notification socket."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind("\0" + path[1:] if path.startswith("@") else path)
+        self._socket.settimeout(30)
+
+    def next(self) -> list[str]:
+        """The lines of the next datagram."""
+        return self._socket.recv(4096).decode().split("\n")
+
+    def until(self, line: str) -> list[str]:
+        """The lines of the next datagram that has this one."""
+        while line not in (found := self.next()):
+            pass
+        return found
+
+    def until_silent(self, seconds: float) -> None:
+        """Hear all, until nothing comes for so long."""
+        self._socket.settimeout(seconds)
+        with contextlib.suppress(TimeoutError):
+            while True:
+                self.next()
+        self._socket.settimeout(30)
+
+    def close(self) -> None:
+        """Hear nothing any more."""
+        self._socket.close()
+
+
+@pytest.fixture(name="manager", params=["file", "abstract"])
+def make_manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]:
+    path = f"{tmp_path}/notify" if request.param == "file" else f"@mesh-test-{os.getpid()}"
+    manager = Manager(path)
+    yield manager
+    manager.close()
+
+
+def environment(folder: Path, **variables: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MESH_")}
+    return {**kept, "XDG_RUNTIME_DIR": str(folder), **variables}
+
+
+@contextlib.contextmanager
+def gateway(
+    folder: Path, *arguments: str, sockets: tuple[socket.socket, ...] = (), **variables: str
+) -> Iterator[subprocess.Popen[str]]:
+    """A gateway as a process, started as systemd would start it."""
+    command = ["-m", "mesh.cli", "gateway", "--admin", "none", *arguments]
+    descriptors = [sock.fileno() for sock in sockets]
+    if sockets:
+        command = ["-c", LAUNCHER, ",".join(map(str, descriptors)), *command]
+    with subprocess.Popen(
+        [sys.executable, *command],
+        env=environment(folder, **variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        pass_fds=descriptors,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def listen(path: Path | None = None) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX if path else socket.AF_INET)
+    sock.bind(str(path) if path else ("127.0.0.1", 0))
+    sock.listen()
+    return sock
+
+
+def ask(address: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mesh.cli", "ping", "--count", "1", "--gateway", address],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+# Notification.
+
+
+def test_it_is_ready_once_peers_can_connect_and_says_that_it_stops(
+    tmp_path: Path, manager: Manager
+) -> None:
+    with gateway(tmp_path, "--limit", "drain=3s", NOTIFY_SOCKET=manager.path) as process:
+        assert manager.next() == ["READY=1", "STATUS=0 peers, 0 calls in flight"]
+        assert ask(f"unix:{tmp_path}/mesh/gateway.sock").returncode == 0
+        process.send_signal(signal.SIGTERM)
+        stopping = manager.until("STOPPING=1")
+        assert stopping == ["STOPPING=1", "STATUS=draining", "EXTEND_TIMEOUT_USEC=8000000"]
+        assert process.wait(30) == 0
+
+
+def test_a_loop_that_turns_gives_life_signs_and_one_that_hangs_does_not(
+    tmp_path: Path, manager: Manager
+) -> None:
+    with gateway(tmp_path, NOTIFY_SOCKET=manager.path, WATCHDOG_USEC="100000") as process:
+        assert manager.next()[0] == "READY=1"
+        for _ in range(5):
+            assert "WATCHDOG=1" in manager.next()
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+        manager.until_silent(0.5)
+        process.send_signal(signal.SIGCONT)
+        assert "WATCHDOG=1" in manager.next()
+
+
+def test_a_start_that_fails_is_never_ready(tmp_path: Path, manager: Manager) -> None:
+    (tmp_path / "file").touch()
+    arguments = ["--listen", f"unix:{tmp_path}/file/x.sock"]
+    with gateway(tmp_path, *arguments, NOTIFY_SOCKET=manager.path) as process:
+        assert process.wait(30) == 1
+    manager._socket.settimeout(0)
+    with pytest.raises(BlockingIOError):
+        manager.next()
+
+
+@pytest.mark.parametrize(
+    ("variables", "wanted"),
+    [
+        ({}, None),
+        ({"WATCHDOG_USEC": "20000000"}, 20.0),
+        ({"WATCHDOG_USEC": "20000000", "WATCHDOG_PID": str(os.getpid())}, 20.0),
+        ({"WATCHDOG_USEC": "20000000", "WATCHDOG_PID": "1"}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "soon"}, None),
+    ],
+)
+def test_the_watchdog_is_only_for_the_process_it_means(
+    variables: dict[str, str], wanted: float | None
+) -> None:
+    notifier = Notifier(variables)
+    assert notifier.watchdog == wanted
+    assert not notifier.is_heard
+    notifier.ready("nobody hears it")
+
+
+def test_a_manager_that_does_not_read_blocks_nothing(tmp_path: Path) -> None:
+    manager = Manager(f"{tmp_path}/notify")
+    notifier = Notifier({"NOTIFY_SOCKET": manager.path})
+    for number in range(10_000):
+        notifier.alive(f"{number}")
+    assert manager.next() == ["STATUS=0"]
+    manager.close()
+    notifier.alive("gone")
+    notifier.close()
+
+
+def test_a_manager_that_is_not_there_is_warned_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert not Notifier({"NOTIFY_SOCKET": f"{tmp_path}/none"}).is_heard
+    assert "cannot be told anything" in caplog.text
+
+
+def test_a_status_is_told_once(manager: Manager) -> None:
+    notifier = Notifier({"NOTIFY_SOCKET": manager.path})
+    for status in ("a", "a", "b\nREADY=1"):
+        notifier.alive(status)
+    notifier.close()
+    assert manager.next() == ["STATUS=a"]
+    assert manager.next() == ["STATUS=b READY=1"]
+
+
+# Activation.
+
+
+def test_sockets_that_are_handed_in_are_served_and_left_in_place(tmp_path: Path) -> None:
+    path = tmp_path / "handed.sock"
+    with (
+        listen(path) as unix,
+        listen() as tcp,
+        gateway(tmp_path, "--json", sockets=(unix, tcp), LISTEN_FDNAMES="peers:more") as process,
+    ):
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith('{"event":"ready"')
+        addresses = [f"unix:{path}", f"tcp:127.0.0.1:{tcp.getsockname()[1]}"]
+        for address in addresses:
+            assert ask(address).returncode == 0, address
+        assert not (tmp_path / "mesh").exists()  # no socket of its own
+        process.terminate()
+        assert process.wait(30) == 0
+        assert path.is_socket()
+        # The sockets are still open here, as they are in systemd: the next gateway takes over.
+        with gateway(tmp_path, sockets=(unix,)):
+            assert ask(addresses[0]).returncode == 0
+
+
+def test_listen_adds_to_what_is_handed_in(tmp_path: Path) -> None:
+    other = f"unix:{tmp_path}/other.sock"
+    with (
+        listen(tmp_path / "handed.sock") as unix,
+        gateway(tmp_path, "--listen", other, "--json", sockets=(unix,)) as process,
+    ):
+        assert process.stdout is not None
+        assert f'["unix:{tmp_path}/handed.sock","{other}"]' in process.stdout.readline()
+
+
+TAKE = """
+import os, subprocess, sys
+from mesh.systemd import take_sockets
+print([(one.name, one.socket.getsockname()) for one in take_sockets()])
+print([name for name in os.environ if name.startswith("LISTEN_")], take_sockets())
+print(os.get_inheritable(3))
+"""
+
+
+def test_sockets_are_taken_once_and_by_no_child(tmp_path: Path) -> None:
+    path = tmp_path / "a.sock"
+    with listen(path) as unix, socket.socket() as deaf, (tmp_path / "file").open("w") as file:
+        descriptors = [file.fileno(), deaf.fileno(), unix.fileno()]
+        result = subprocess.run(
+            [sys.executable, "-c", LAUNCHER, ",".join(map(str, descriptors)), "-c", TAKE],
+            env=environment(tmp_path, LISTEN_FDNAMES="::peers"),
+            pass_fds=descriptors,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert result.stdout.splitlines() == [f"[('peers', '{path}')]", "[] []", "False"]
+    assert "descriptor 3 (unknown) is no socket" in result.stderr
+    assert "descriptor 4 (unknown) does not listen for streams" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{}, {"LISTEN_PID": "1", "LISTEN_FDS": "1"}, {"LISTEN_PID": "x", "LISTEN_FDS": "1"},
+     {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "x"}],
+)  # fmt: skip
+def test_what_is_meant_for_others_is_not_taken(variables: dict[str, str]) -> None:
+    before = dict(variables)
+    assert take_sockets(variables) == []
+    assert variables == before
+
+
+async def test_a_gateway_takes_a_socket_of_the_program_s_own(tmp_path: Path) -> None:
+    path = tmp_path / "own.sock"
+    async with mesh.Gateway(listen=[listen(path), listen()]) as made:
+        for address in made.addresses:
+            async with mesh.connect("users", gateway=address) as client:
+                await client.call("mesh", "status")
+    assert path.is_socket()
+    with socket.socket() as deaf, pytest.raises(mesh.AddressError, match="does not listen"):
+        mesh.Gateway(listen=[deaf])
+
+
+# The units.
+
+
+def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
+    if shutil.which("systemd-analyze") is None:
+        if os.environ.get("CI"):
+            pytest.fail("systemd-analyze is missing; .ci/run installs it")
+        pytest.skip("systemd-analyze is missing: apt-get install systemd")
+    return subprocess.run(
+        ["systemd-analyze", *arguments], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+@pytest.fixture(name="units")
+def make_units(tmp_path: Path) -> list[str]:
+    """The units with a binary that exists here."""
+    for unit in UNITS.iterdir():
+        text = unit.read_text().replace("/opt/spanmesh/bin/mesh", sys.executable)
+        (tmp_path / unit.name).write_text(text)
+    return sorted(map(str, tmp_path.iterdir()))
+
+
+def test_the_units_are_sound(units: list[str]) -> None:
+    assert len(units) == 2
+    result = analyze("verify", "--man=no", *units)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_the_service_may_do_little(units: list[str]) -> None:
+    """Exposure is from 0 (nothing) to 10 (all), here times ten."""
+    service = next(unit for unit in units if unit.endswith(".service"))
+    result = analyze("security", "--offline=true", "--threshold=15", service)
+    assert result.returncode == 0, result.stdout
+
+
+def test_the_service_starts_the_command_as_it_is() -> None:
+    """The arguments of ExecStart are ones that the command knows."""
+    text = (UNITS / "mesh-gateway.service").read_text()
+    [start] = [line for line in text.splitlines() if line.startswith("ExecStart=")]
+    _, *arguments = start.partition("=")[2].split()
+    file = arguments.index("/etc/mesh/gateway.toml")
+    arguments[file] = os.devnull
+    result = subprocess.run(
+        [sys.executable, "-m", "mesh.cli", *arguments, "--check-config"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stderr
