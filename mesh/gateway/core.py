@@ -8,6 +8,7 @@ import trio
 
 from mesh.gateway.calls import CallTable, HeldCalls
 from mesh.gateway.registry import Registry
+from mesh.transport import Traffic
 from mesh.wire import codec
 from mesh.wire.frames import CONTINUED, MORE, Kind
 from mesh_telemetry import CallMetrics, GatewayCounters, Recorder
@@ -29,6 +30,7 @@ class Core:
         loop_lag: How late the last heartbeat was, in seconds: how long the loop was held up.
         draining: Whether new entry calls are refused.
         started: When the gateway started, on trio's clock.
+        traffic: What went over the connections of all peers.
     """
 
     __slots__ = (
@@ -47,6 +49,7 @@ class Core:
         "sessions",
         "started",
         "table",
+        "traffic",
         "usage",
     )
 
@@ -57,7 +60,7 @@ class Core:
         self.usage = process.usage()
         self.instance = process.id
         self.metrics = CallMetrics(limits.max_callers)
-        self.counters = GatewayCounters()
+        self.counters = GatewayCounters(limits.max_depth)
         self.recorder = Recorder()
         self.registry = Registry(limits, self.metrics)
         self.table = CallTable()
@@ -66,6 +69,7 @@ class Core:
         self.draining = False
         self.loop_lag = 0.0
         self.started = trio.current_time()
+        self.traffic = Traffic()
         self._touched: dict[Link, None] = {}
 
     def send(self, link: Link, frame: bytes) -> None:

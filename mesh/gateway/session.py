@@ -9,6 +9,7 @@ import trio
 
 from mesh import _version
 from mesh.errors import Code, Reason, RemoteProtocolError
+from mesh.transport import Traffic
 from mesh.wire import codec
 from mesh.wire.codec import PING, PONG, PROTOCOL_VERSION
 from mesh.wire.connection import Connection, Role
@@ -31,6 +32,11 @@ still works."""
 
 HEALTHY, LATE, UNRESPONSIVE = 0, 1, 2
 HEALTH_NAMES = ("healthy", "late", "unresponsive")
+DRAINING = "draining"
+
+
+_OWN_TRAFFIC = Traffic()
+"""Where the gateway's talk with its own service is counted: it leaves no process."""
 
 
 class Session:
@@ -45,6 +51,7 @@ class Session:
         last_call_id: The highest id of a call that it made.
         last_issued: The highest id of a call that it was handed.
         services: What it has registered.
+        drained: The services that it still finishes calls of, once it drains.
         health: HEALTHY, LATE or UNRESPONSIVE, by its heartbeats.
         picked: When balancing last chose it, as a rising number.
     """
@@ -64,6 +71,7 @@ class Session:
         self.last_call_id = 0
         self.last_issued = 0
         self.services: dict[str, Registration] = {}
+        self.drained: tuple[str, ...] = ()
         self.health = HEALTHY
         self.picked = 0
         self.draining = False
@@ -75,6 +83,8 @@ class Session:
         self._router = router
         self._endings = endings
         self._connection = Connection(Role.GATEWAY, core.limits)
+        self._traffic = _OWN_TRAFFIC
+        self._rare_frames = 0
         self._expelled: str | None = None
         self._scope = trio.CancelScope()
 
@@ -82,6 +92,11 @@ class Session:
     def load(self) -> int:
         """Calls that the peer works on, those included that it has not yet stopped."""
         return len(self.serving) + len(self.abandoned)
+
+    @property
+    def state(self) -> str:
+        """One of :data:`HEALTH_NAMES`, or :data:`DRAINING`."""
+        return DRAINING if self.draining else HEALTH_NAMES[self.health]
 
     @property
     def is_open(self) -> bool:
@@ -92,6 +107,8 @@ class Session:
         """Serve the connection until it ends. Faults of the peer end only this connection."""
         core = self._core
         async with trio.open_nursery() as nursery:
+            if not self.internal:
+                self.link.traffic = self._traffic = core.traffic
             self._scope = nursery.cancel_scope
             nursery.start_soon(self.link.write_loop)
             fault: str | None = None
@@ -122,7 +139,9 @@ class Session:
             data = await self.link.receive()
             if not data:
                 return None
-            for _, _, header, _ in connection.receive(data):
+            self._traffic.bytes_in += len(data)
+            for kind, _, header, _ in connection.receive(data):
+                self._traffic.frames_in[kind] += 1
                 if not self.is_open:
                     self._welcome(header)
                 else:
@@ -175,10 +194,13 @@ class Session:
         connection = self._connection
         router, endings = self._router, self._endings
         high, low = link.limit // 4, link.limit // 16
+        traffic, frames_in = self._traffic, self._traffic.frames_in
         while True:
-            handled, waiting = 0, link.queued
+            handled, calls, flushed, waiting = 0, 0, 0, link.queued
+            rare = self._rare_frames
             for kind, flags, header, payload in connection.receive(data):
                 if kind == 5:  # CALL
+                    calls += 1
                     if flags & CONTINUED:
                         router.continued(self, header.call_id, flags, payload)
                     else:
@@ -193,8 +215,12 @@ class Session:
                 handled += 1
                 if handled == FLUSH_EVERY:
                     handled = 0
+                    flushed += FLUSH_EVERY
                     core.flush()
             core.flush()
+            # Counted once per chunk: what is neither a CALL nor rare is a RESULT.
+            frames_in[5] += calls
+            frames_in[6] += flushed + handled - calls - (self._rare_frames - rare)
             if link.queued > high and (self.calls or link.queued > waiting):
                 # Its own replies pile up unread, those included that were given at once: take no
                 # further calls from it until it reads.
@@ -202,10 +228,13 @@ class Session:
             data = await link.receive()
             if not data:
                 return
+            traffic.bytes_in += len(data)
             self.last_received = trio.current_time()
 
     def _rare(self, kind: int, flags: int, header: codec.Header, payload: bytes) -> None:
         core = self._core
+        self._rare_frames += 1
+        self._traffic.frames_in[kind] += 1
         match header:
             case codec.Error():
                 self._endings.error(self, header, flags, payload)
@@ -225,7 +254,7 @@ class Session:
                 core.registry.remove(self, header.service, header.methods)
             case codec.GoAway():
                 self.draining = True
-                core.registry.withdraw(self, trio.current_time())
+                core.registry.withdraw(self, trio.current_time(), draining=True)
                 # In line with the frames of long calls: nothing comes after this one.
                 core.send_bulk(self.link, 0, codec.encode_header(codec.GoAway("goodbye", 0)))
             case codec.Reference():

@@ -8,6 +8,10 @@ Within each lane the order is kept.
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mesh.transport.traffic import Traffic
 
 GATHER = 256 * 1024
 """How many bytes of long messages one gathering takes, at least one frame."""
@@ -18,13 +22,17 @@ class Outbox:
 
     Args:
         limit: Where :attr:`full` becomes true. The owner asks before it puts; putting never fails.
+
+    Attributes:
+        traffic: Where what is gathered is counted, if anybody wants to know.
     """
 
-    __slots__ = ("_bulk", "_small", "limit", "queued")
+    __slots__ = ("_bulk", "_small", "limit", "queued", "traffic")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.queued = 0
+        self.traffic: Traffic | None = None
         self._small: list[bytes] = []
         self._bulk: deque[tuple[int, bytes]] = deque()
 
@@ -57,6 +65,8 @@ class Outbox:
         small = self._small
         if not self._bulk:
             data = small[0] if len(small) == 1 else b"".join(small)
+            if self.traffic is not None:
+                self.traffic.sent(small, len(data))
             small.clear()
             return data
         pieces, room = small[:], GATHER
@@ -65,7 +75,10 @@ class Outbox:
             _, frame = self._bulk.popleft()
             pieces.append(frame)
             room -= len(frame)
-        return b"".join(pieces)
+        data = b"".join(pieces)
+        if self.traffic is not None:
+            self.traffic.sent(pieces, len(data))
+        return data
 
     def take_unsent(self) -> list[bytes]:
         """Empty the lane of small frames and return them: no byte of these has left."""
