@@ -35,7 +35,7 @@ from mesh.errors import (
     Unknown,
     UsageError,
 )
-from mesh.gateway import Gateway
+from mesh.gateway import EdgeView, Gateway, GatewayView, InstanceView, ServiceView
 from mesh.limits import Limits
 from mesh.running import run, serve
 
@@ -51,8 +51,11 @@ __all__ = [
     "Code",
     "DataLoss",
     "DeadlineExceeded",
+    "EdgeView",
     "FailedPrecondition",
     "Gateway",
+    "GatewayView",
+    "InstanceView",
     "Internal",
     "InvalidArgument",
     "Limits",
@@ -65,6 +68,7 @@ __all__ = [
     "Reason",
     "RemoteProtocolError",
     "ResourceExhausted",
+    "ServiceView",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",

@@ -47,7 +47,7 @@ log = logging.getLogger("mesh.gateway")
     default=ADMIN,
     show_default=True,
     metavar="HOST:PORT",
-    help="Serve /metrics, /healthz and /readyz there; `none` for no such server.",
+    help="Serve /metrics, /healthz, /readyz and /api there; `none` for no such server.",
 )
 @click.option(
     "--log-level",

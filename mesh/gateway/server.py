@@ -16,6 +16,7 @@ from mesh.gateway.endings import Endings
 from mesh.gateway.figures import Figures
 from mesh.gateway.routing import Router
 from mesh.gateway.session import Session
+from mesh.gateway.views import Views
 from mesh.groups import single_exception
 from mesh.limits import Limits
 from mesh.process import Process
@@ -24,6 +25,8 @@ from mesh.wire import codec
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+
+    from mesh.gateway.views import GatewayView, ServiceView
 
 log = logging.getLogger("mesh.gateway")
 
@@ -39,7 +42,8 @@ class Gateway:
     Args:
         listen: Addresses to accept peers at: ``unix:PATH``, ``tcp:HOST:PORT``. None is fine for a
             mesh within one process.
-        admin: ``HOST:PORT`` of the HTTP server with ``/metrics`` and ``/healthz``; None for none.
+        admin: ``HOST:PORT`` of the HTTP server with ``/metrics``, ``/healthz``, ``/readyz`` and
+            ``/api``; None for none.
         limits: The limits of this gateway and its peers.
         process: Identity and randomness; for simulators.
 
@@ -78,6 +82,50 @@ class Gateway:
     def instance(self) -> str:
         """The process-lifetime id of this gateway."""
         return self._process.id
+
+    @property
+    def views(self) -> Views:
+        """What this gateway tells about its mesh.
+
+        Raises:
+            UsageError: The gateway has not been started.
+        """
+        return Views(self.core)
+
+    def services(self) -> list[ServiceView]:
+        """Every service with its methods and instances, by name; the gateway's own, `mesh`, too.
+
+        Raises:
+            UsageError: The gateway has not been started.
+        """
+        return self.views.services()
+
+    def service(self, name: str) -> ServiceView | None:
+        """One service with its methods and instances; None where none of this name is known.
+
+        A service that has just gone is known for 30 s more, without instances.
+
+        Raises:
+            UsageError: The gateway has not been started.
+        """
+        return self.views.service(name)
+
+    def is_connected(self, name: str) -> bool:
+        """Whether a peer of this name, or one that serves a service of this name, is connected.
+
+        Raises:
+            UsageError: The gateway has not been started.
+        """
+        return self.views.is_connected(name)
+
+    def status(self) -> GatewayView:
+        """The gateway itself: its state, load and addresses.
+
+        Raises:
+            UsageError: The gateway has not been started.
+        """
+        running = self._nursery is not None
+        return self.views.status(self.addresses, self.admin_address, running=running)
 
     async def __aenter__(self) -> Self:
         await self._stack.enter_async_context(self._running())
@@ -122,10 +170,12 @@ class Gateway:
                     await nursery.start(serve_builtin, self)
                     if self._admin is not None:
                         from mesh.gateway.admin import admin_app, serve_admin  # noqa: PLC0415 - slow
+                        from mesh.gateway.api import api_routes  # noqa: PLC0415 - slow
 
                         app = admin_app(
                             metrics=self._figures.exposition.render,
                             not_ready=lambda: "draining" if core.draining else None,
+                            routes=api_routes(self.views, self.status),
                         )
                         self.admin_address = await nursery.start(serve_admin, self._admin, app)
                     for listener in self._listeners:
@@ -180,6 +230,8 @@ class Gateway:
 
     def drain(self) -> None:
         """Take no new calls, let those in flight end, then stop. Returns at once."""
+        if self._core is not None:
+            self._core.draining = True
         self._drain_wanted.set()
 
     async def _accept(self, listener: Listener) -> None:
