@@ -4,6 +4,7 @@ Services in separate processes call each other through a gateway; every call is 
 explained with no instrumentation written by the user. Start with :func:`connect` and :func:`run`.
 """
 
+from mesh import events
 from mesh._version import __version__
 from mesh.client import Client, connect
 from mesh.context import Call, activity, current_call, detached
@@ -38,6 +39,8 @@ from mesh.errors import (
 from mesh.gateway import EdgeView, Gateway, GatewayView, InstanceView, ServiceView
 from mesh.limits import Limits
 from mesh.running import run, serve
+from mesh.streams import EventStream
+from mesh.watching import PeerView
 
 __all__ = [
     "Aborted",
@@ -52,6 +55,7 @@ __all__ = [
     "DataLoss",
     "DeadlineExceeded",
     "EdgeView",
+    "EventStream",
     "FailedPrecondition",
     "Gateway",
     "GatewayView",
@@ -63,6 +67,7 @@ __all__ = [
     "MeshError",
     "NotFound",
     "OutOfRange",
+    "PeerView",
     "PermissionDenied",
     "ProtocolError",
     "Reason",
@@ -79,6 +84,7 @@ __all__ = [
     "connect",
     "current_call",
     "detached",
+    "events",
     "run",
     "serve",
 ]

@@ -15,6 +15,7 @@ from mesh_telemetry import CallMetrics, GatewayCounters, Recorder
 
 if TYPE_CHECKING:
     from mesh.gateway.session import Session
+    from mesh.gateway.telling import GatewayFeed
     from mesh.limits import Limits
     from mesh.process import Process
     from mesh.transport import Link
@@ -28,6 +29,8 @@ class Core:
         clock: trio's clock without the look-up that ``trio.current_time`` makes for each call.
         usage: What this process used when last measured.
         loop_lag: How late the last heartbeat was, in seconds: how long the loop was held up.
+        events: What happens here, for those who listen.
+        listeners: They, of whom there are mostly none.
         draining: Whether new entry calls are refused.
         started: When the gateway started, on trio's clock.
         traffic: What went over the connections of all peers.
@@ -38,9 +41,11 @@ class Core:
         "clock",
         "counters",
         "draining",
+        "events",
         "held",
         "instance",
         "limits",
+        "listeners",
         "loop_lag",
         "metrics",
         "process",
@@ -53,7 +58,9 @@ class Core:
         "usage",
     )
 
-    def __init__(self, limits: Limits, process: Process) -> None:
+    def __init__(self, limits: Limits, process: Process, feed: GatewayFeed) -> None:
+        self.events = feed
+        self.listeners = feed.listeners
         self.limits = limits
         self.clock = trio.lowlevel.current_clock().current_time
         self.process = process

@@ -332,6 +332,8 @@ class Endings:
         depth = len(entry.chain)
         core.counters.depths[depth] += 1
         entry.series.ended(code, duration)
+        if core.listeners:
+            core.events.response_routed(entry, code, reason, duration)
         callee = entry.callee
         parent = entry.parent
         core.recorder.append(

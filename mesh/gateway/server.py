@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 import trio
 
+from mesh import events
 from mesh.errors import UsageError
 from mesh.gateway.builtin import serve_builtin
 from mesh.gateway.core import Core
@@ -16,10 +17,12 @@ from mesh.gateway.endings import Endings
 from mesh.gateway.figures import Figures
 from mesh.gateway.routing import Router
 from mesh.gateway.session import Session
+from mesh.gateway.telling import GatewayFeed
 from mesh.gateway.views import Views
 from mesh.groups import single_exception
 from mesh.limits import Limits
 from mesh.process import Process
+from mesh.streams import CAPACITY, EventStream
 from mesh.transport import IN_PROCESS, Address, Link, Listener, SocketLink
 from mesh.wire import codec
 
@@ -65,6 +68,7 @@ class Gateway:
         self._listen = [Address.parse(text) for text in listen]
         self._admin = admin
         self._core: Core | None = None
+        self._feed = GatewayFeed()
         self._nursery: trio.Nursery | None = None
         self._listeners: list[Listener] = []
         self._stack = contextlib.AsyncExitStack()
@@ -127,6 +131,22 @@ class Gateway:
         running = self._nursery is not None
         return self.views.status(self.addresses, self.admin_address, running=running)
 
+    def events(self, capacity: int = CAPACITY) -> EventStream[events.GatewayEvent]:
+        """What happens from now on, in a bounded stream; see :mod:`mesh.events`.
+
+        It may be opened before the gateway starts, and ends after the gateway's end. What a log
+        line's level keeps out of the log is not in the stream either.
+
+        Args:
+            capacity: Events held for a reader that is slow; then the oldest are dropped, and
+                counted in the stream's ``dropped``.
+
+        Example:
+            >>> async with gateway.events() as stream:
+            ...     async for event in stream: ...
+        """
+        return EventStream(self._feed, capacity)
+
     async def __aenter__(self) -> Self:
         await self._stack.enter_async_context(self._running())
         return self
@@ -154,7 +174,7 @@ class Gateway:
         """
         if self._core is not None:
             raise UsageError("a Gateway runs once; make a new one")
-        core = self._core = Core(self.limits, self._process)
+        core = self._core = Core(self.limits, self._process, self._feed)
         endings = Endings(core)
         self._endings, self._router = endings, Router(core, endings)
         self._figures = Figures(core)
@@ -180,6 +200,9 @@ class Gateway:
                         self.admin_address = await nursery.start(serve_admin, self._admin, app)
                     for listener in self._listeners:
                         nursery.start_soon(self._accept, listener)
+                    self._feed.publish(
+                        events.GatewayStarted(gateway=self.instance, addresses=self.addresses)
+                    )
                     task_status.started()
                     await self._drain_wanted.wait()
                     await self._drain(core)
@@ -188,6 +211,8 @@ class Gateway:
             for listener in self._listeners:
                 listener.close()
             self._nursery = None
+            self._feed.publish(events.GatewayStopped(gateway=self.instance))
+            self._feed.close()
 
     async def dial(self, limit: int) -> Link:
         """Open a connection within this process.

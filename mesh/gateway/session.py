@@ -249,9 +249,14 @@ class Session:
                     self, header.service, header.version, header.methods, header.metadata
                 )
                 self._router.waiting.resume(header.service)
+                if core.listeners:
+                    core.events.registered(self, header)
                 log.debug("peer %s serves %s", self.name, header.service)
             case codec.Unregister():
+                served = header.service in self.services
                 core.registry.remove(self, header.service, header.methods)
+                if served and header.service not in self.services and core.listeners:
+                    core.events.disconnected(self, [header.service], "unregistered")
             case codec.GoAway():
                 self.draining = True
                 core.registry.withdraw(self, trio.current_time(), draining=True)
@@ -362,6 +367,7 @@ class Session:
     async def _finish(self, fault: str | None) -> None:
         core = self._core
         was_open = core.sessions.pop(self.id, None) is not None
+        served = (*self.drained, *self.services)
         self._connection.close()
         core.registry.withdraw(self, trio.current_time())
         unsent = self._take_unsent()
@@ -372,6 +378,10 @@ class Session:
             core.counters.connections_closed += 1
         else:
             core.counters.connections_refused += 1
+        if core.listeners:
+            core.events.disconnected(self, served, "disconnected")
+            if fault is not None:
+                core.events.fault(self, fault)
         if fault is not None:
             core.counters.protocol_errors += 1
             log.warning("closed %s (%s): %s", self.name, self.link.address, fault)
