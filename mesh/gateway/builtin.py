@@ -13,10 +13,12 @@ import trio
 
 from mesh.client import connect
 from mesh.errors import NotFound, Reason
+from mesh.gateway.checks import check
 from mesh.gateway.registry import RESERVED
 from mesh_telemetry import CODE_NAMES
 
 if TYPE_CHECKING:
+    from mesh.gateway.checks import Finding
     from mesh.gateway.registry import Registration
     from mesh.gateway.server import Gateway
     from mesh.gateway.session import Session
@@ -25,7 +27,18 @@ if TYPE_CHECKING:
     from mesh_telemetry import Record
 
 
-METHODS = ("services", "service", "edges", "status", "ping", "stats", "records", "drain")
+METHODS = (
+    "services",
+    "service",
+    "edges",
+    "status",
+    "ping",
+    "stats",
+    "records",
+    "sample",
+    "check",
+    "drain",
+)
 
 
 class _InternalDialer:
@@ -82,6 +95,31 @@ class Builtin:
     async def status(self) -> GatewayView:
         """The gateway itself."""
         return self._gateway.status()
+
+    async def check(self) -> list[Finding]:
+        """What is not in order now, and what to do about it."""
+        return check(self._core, self._views)
+
+    async def sample(self) -> dict[str, Any]:
+        """Counts so far of everything, of which two make rates and latencies."""
+        series = self._core.metrics
+        figures = series.snapshot()
+        return {
+            "at_s": trio.current_time(),
+            "gateway": self._gateway.status(),
+            "services": self._views.services(),
+            "methods": [
+                {
+                    "service": one.service,
+                    "method": one.method,
+                    "calls": figures[one.service, one.method].calls,
+                    "failed": sum(figures[one.service, one.method].errors.values()),
+                    "in_flight": one.in_flight,
+                    "buckets": one.buckets,
+                }
+                for one in series.methods()
+            ],
+        }
 
     async def drain(self) -> GatewayView:
         """Have the gateway take no new calls, let those in flight end, then stop."""
