@@ -119,6 +119,7 @@ class Exposition:
         self._call_prefixes: dict[CallSeries, str] = {}
         self._method_lines: dict[MethodSeries, _MethodLines] = {}
         self._graph = ServiceGraph(calls)
+        self._edge_lines: dict[tuple[str, str], _HistogramLines] = {}
         for source in sources:
             self.add(source)
 
@@ -240,7 +241,10 @@ class Exposition:
             )
         blocks = [_header(names.SERVICE_GRAPH_SECONDS, openmetrics=openmetrics)]
         for number, edge in enumerate(edges, 1):
-            lines = _HistogramLines(names.SERVICE_GRAPH_SECONDS, edge.ends, _LE)
+            lines = self._edge_lines.get(edge.ends)
+            if lines is None:
+                lines = _HistogramLines(names.SERVICE_GRAPH_SECONDS, edge.ends, _LE)
+                self._edge_lines[edge.ends] = lines
             blocks.append(lines.render(list(accumulate(edge.buckets)), edge.duration_sum))
             if number % _METHODS_PER_SLICE == 0:
                 yield "".join(blocks)
