@@ -4,7 +4,7 @@ Services in separate processes call each other through a gateway; every call is 
 explained with no instrumentation written by the user. Start with :func:`connect` and :func:`run`.
 """
 
-from mesh import logs
+from mesh import events, logs
 from mesh._version import __version__
 from mesh.client import Client, connect
 from mesh.context import Call, activity, current_call, detached
@@ -36,9 +36,11 @@ from mesh.errors import (
     Unknown,
     UsageError,
 )
-from mesh.gateway import Gateway
+from mesh.gateway import EdgeView, Gateway, GatewayView, InstanceView, ServiceView
 from mesh.limits import Limits
 from mesh.running import run, serve
+from mesh.streams import EventStream
+from mesh.watching import PeerView
 
 __all__ = [
     "Aborted",
@@ -52,8 +54,12 @@ __all__ = [
     "Code",
     "DataLoss",
     "DeadlineExceeded",
+    "EdgeView",
+    "EventStream",
     "FailedPrecondition",
     "Gateway",
+    "GatewayView",
+    "InstanceView",
     "Internal",
     "InvalidArgument",
     "Limits",
@@ -61,11 +67,13 @@ __all__ = [
     "MeshError",
     "NotFound",
     "OutOfRange",
+    "PeerView",
     "PermissionDenied",
     "ProtocolError",
     "Reason",
     "RemoteProtocolError",
     "ResourceExhausted",
+    "ServiceView",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
@@ -76,6 +84,7 @@ __all__ = [
     "connect",
     "current_call",
     "detached",
+    "events",
     "logs",
     "run",
     "serve",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import trio
 
-from mesh import context
+from mesh import context, events
 from mesh.environment import limits_from, metadata_from
 from mesh.errors import CallError, Code, DeadlineExceeded, Reason, UsageError
 from mesh.limits import LONGEST, Limits
@@ -16,8 +16,10 @@ from mesh.outgoing import GRACE
 from mesh.payload import check_type, decode_result, encode_params
 from mesh.process import this_process
 from mesh.service import Handler
+from mesh.streams import CAPACITY, EventStream
 from mesh.transport import Address, default_address
 from mesh.uplink import Uplink
+from mesh.watching import PeerView
 from mesh.wire.codec import DETACHED, IDEMPOTENT, MSGPACK, is_name
 from mesh.wire.codec import encode as encode_frame
 from mesh.wire.frames import Kind
@@ -54,6 +56,37 @@ class Client:
     def is_connected(self) -> bool:
         """Whether there is a connection to a gateway now."""
         return self._uplink.is_connected
+
+    def status(self) -> PeerView:
+        """The peer at this moment."""
+        uplink = self._uplink
+        link = uplink.link
+        return PeerView(
+            name=uplink.name,
+            process_id=uplink.process.id,
+            connected=link is not None,
+            ready=uplink.ready,
+            closing=uplink.leaving,
+            gateway=uplink.gateway,
+            address=link.address if link is not None else "",
+            fault="" if link is not None else uplink.explain_unreachable(),
+            methods=self.registered_methods(),
+            serving=len(uplink.dispatcher.serving),
+            calling=len(uplink.outgoing.pending),
+            queued_bytes=link.queued if link is not None else 0,
+        )
+
+    def events(self, capacity: int = CAPACITY) -> EventStream[events.PeerEvent]:
+        """What happens from now on, in a bounded stream; see :mod:`mesh.events`.
+
+        It ends after this peer has closed. A peer that shall hear of its own first connection is
+        made with ``connect_timeout=0``.
+
+        Args:
+            capacity: Events held for a reader that is slow; then the oldest are dropped, and
+                counted in the stream's ``dropped``.
+        """
+        return EventStream(self._uplink.feed, capacity)
 
     @overload
     async def call(
@@ -213,7 +246,13 @@ class Client:
             )
         except CallError as failure:
             _locate(failure, parent, target)
+            if uplink.listeners:
+                uplink.feed.response_received(
+                    service, method, now, str(failure.code), failure.reason
+                )
             raise
+        if uplink.listeners:
+            uplink.feed.response_received(service, method, now, "ok", "")
         return decode_result(answer, encoding, result, target)
 
     async def _wait_ready(self, target: str, nested: bool, deadline: float) -> None:  # noqa: FBT001

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from mesh import _version
+from mesh import _version, events
 from mesh.assembly import Assembler, AssemblyFull
 from mesh.errors import Code, Reason, RemoteProtocolError
 from mesh.gathering import Gathering
@@ -62,6 +62,7 @@ class Conversation:
                         await self._read()
                 except RemoteProtocolError as fault:
                     self.fault = f"the gateway broke the protocol: {fault}"
+                    self._tell_fault()
                     log.error("%s: %s", uplink.name, self.fault)  # noqa: TRY400
                 nursery.cancel_scope.cancel()
         finally:
@@ -102,6 +103,7 @@ class Conversation:
                         self._handle(kind, flags, header, payload)
                     else:  # by the table of legal frames, a GOAWAY
                         self.fault = f"the gateway refused the connection: {header.reason}"
+                        self._tell_fault()
                         log.error("%s: %s", uplink.name, self.fault)
                         return False
             return True
@@ -220,5 +222,10 @@ class Conversation:
             self.goodbye.set()
             return
         self.fault = reason
+        self._tell_fault()
         self._uplink.gateway_leaves(self)
         log.warning("%s: the gateway says goodbye: %s", self._uplink.name, reason)
+
+    def _tell_fault(self) -> None:
+        if self._uplink.listeners:
+            self._uplink.feed.publish(events.GatewayError(message=self.fault))

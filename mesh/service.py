@@ -301,6 +301,10 @@ class Dispatcher:
                 reason=Reason.MESSAGE_TOO_LARGE,
             )
         elapsed = int((trio.current_time() - arrived) * 1e6)
+        if uplink.listeners:
+            told = _single(failure)[0] if isinstance(failure, BaseExceptionGroup) else failure
+            late = worker.reason == BY_DEADLINE
+            uplink.feed.method_executed(uplink.name, call, told, elapsed / 1e6, late=late)
         if failure is None:
             uplink.answer(call_id, Kind.RESULT, (call_id, encoding, elapsed, 1, None, None), answer)
         else:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from mesh import events
 from mesh.conversation import Conversation
 from mesh.errors import MeshError, Reason, Unavailable
 from mesh.outgoing import Outgoing
 from mesh.service import Dispatcher
 from mesh.transport import IN_PROCESS
+from mesh.watching import PeerFeed
 from mesh.wire import codec
 from mesh.wire.codec import BY_CALLER
 from mesh.wire.frames import PREFIX, Kind
@@ -51,6 +53,8 @@ class Uplink:
         leaving: Whether this peer closes: it begins no new work, and finishes what is under way.
         closed: Whether nothing can be sent any more.
         failure: Why there will never be a connection again, if so.
+        feed: What happens here, for those who listen.
+        listeners: They, of whom there are mostly none.
     """
 
     def __init__(
@@ -80,6 +84,8 @@ class Uplink:
         self.leaving = False
         self.closed = False
         self.failure: MeshError | None = None
+        self.feed = PeerFeed()
+        self.listeners = self.feed.listeners
         self.outgoing = Outgoing(self)
         self.dispatcher = Dispatcher(self, limits.max_threads)
         self._dialer = dialer
@@ -159,6 +165,9 @@ class Uplink:
     def register(self, service: str, methods: dict[str, dict[str, Any]]) -> None:
         """Serve these methods, now and after every reconnect."""
         self._services.setdefault(service, {}).update(methods)
+        if self.listeners:
+            told = events.MethodsRegistered(service=service, methods=list(methods))
+            self.feed.publish(told)
         if self.link is not None and not self.leaving:
             for frame in self._registrations(service, methods):
                 self.send(frame)
@@ -184,17 +193,20 @@ class Uplink:
 
     async def run(self) -> None:
         """Stay connected until cancelled, or until there is no way to go on."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.outgoing.run_timers)
-            await nursery.start(self.dispatcher.run)
-            await self._connect_again_and_again()
-            self.failure = Unavailable(
-                f"the connection to the gateway is over: {self._last_fault}",
-                reason=Reason.CONNECTION_LOST,
-                maybe_executed=False,
-            )
-            self._ready.set()
-            nursery.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.outgoing.run_timers)
+                await nursery.start(self.dispatcher.run)
+                await self._connect_again_and_again()
+                self.failure = Unavailable(
+                    f"the connection to the gateway is over: {self._last_fault}",
+                    reason=Reason.CONNECTION_LOST,
+                    maybe_executed=False,
+                )
+                self._ready.set()
+                nursery.cancel_scope.cancel()
+        finally:
+            self.feed.close()
 
     async def _connect_again_and_again(self) -> None:
         limits, failures = self.limits, 0
@@ -251,6 +263,8 @@ class Uplink:
                 link.put(frame)
         link.flush()
         self._ready.set()
+        if self.listeners:
+            self.feed.publish(events.Connected(gateway=welcome.gateway))
         level = logging.DEBUG if link.address == IN_PROCESS else logging.INFO
         log.log(level, "%s connected to gateway %s", self.name, welcome.gateway)
 
@@ -267,6 +281,9 @@ class Uplink:
         self._last_fault = conversation.fault
         if not self.leaving:
             log.warning("%s lost its gateway %s: %s", self.name, self.gateway, self._last_fault)
+        if self.listeners:
+            reason = "closed by this peer" if self.leaving else self._last_fault
+            self.feed.publish(events.Disconnected(gateway=self.gateway, reason=reason))
         self.outgoing.lost(self._last_fault)
         self.link = None
         self.ready = False

@@ -33,8 +33,12 @@ COMMANDS: dict[str, Entry] = {
     "gateway": Entry("mesh.cli.gateway:gateway", "Run the gateway that services meet at."),
     "demo": Entry("mesh.cli.demo:demo", "Play a small shop and show what the mesh saw."),
     "list": Entry("mesh.cli.listing:list_services", "List services, methods and instances."),
+    "info": Entry("mesh.cli.info:info", "Show one service: methods, instances, callers."),
     "ping": Entry("mesh.cli.ping:ping", "Measure round trips to the gateway or a service."),
     "call": Entry("mesh.cli.call:call", "Call a method and print its result."),
+    "stat": Entry("mesh.cli.stat:stat", "Watch rates, errors and latencies of every method."),
+    "check": Entry("mesh.cli.check:check", "Say what is not in order, and what to do about it."),
+    "drain": Entry("mesh.cli.drain:drain", "Have the gateway end without losing a call."),
     "bench": Entry("mesh.cli.bench.command:bench", "Measure a mesh: speed, latency, CPU per call."),
 }
 """All commands in the order of ``mesh --help``."""

@@ -200,7 +200,7 @@ async def _serve(gateway: Gateway, notifier: Notifier, *, as_json: bool) -> int 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch, received)
             await nursery.start(serve)
-            notifier.ready(gateway.status)
+            notifier.ready(gateway.summary)
             nursery.start_soon(_report, gateway, notifier)
             _announce(gateway, as_json=as_json)
     return cut_short
@@ -233,7 +233,7 @@ async def _report(gateway: Gateway, notifier: Notifier) -> None:
         return
     pause = min(STATUS_EVERY, notifier.watchdog / 2) if notifier.watchdog else STATUS_EVERY
     while True:
-        notifier.alive(gateway.status)
+        notifier.alive(gateway.summary)
         await trio.sleep(pause)
 
 

@@ -12,7 +12,8 @@ from mesh.cli.peer import gateway_option, json_option, peer
 from mesh_telemetry.logs import clean
 
 BUILTIN = "mesh"
-_STYLES = {"healthy": "green", "late": "yellow", "unresponsive": "red"}
+STYLES = {"healthy": "green", "late": "yellow", "unresponsive": "red", "draining": "yellow"}
+"""The colours of an instance's states."""
 
 
 @click.command("list", epilog=example("mesh list", "mesh list --json | jq '.[].name'"))
@@ -53,7 +54,7 @@ def _print(services: list[dict[str, Any]]) -> None:
                     name,
                     methods if console.is_terminal else methods.replace(" ", ""),
                     clean(instance["process_id"]),
-                    Text(state, style=_STYLES.get(state, "")),
+                    Text(state, style=STYLES.get(state, "")),
                     str(instance["in_flight"]),
                     duration(instance["connected_s"]),
                 ]

@@ -1,5 +1,6 @@
 """The gateway: the hub process that routes every call and owns the truth about calls."""
 
 from mesh.gateway.server import Gateway
+from mesh.gateway.views import EdgeView, GatewayView, InstanceView, ServiceView
 
-__all__ = ["Gateway"]
+__all__ = ["EdgeView", "Gateway", "GatewayView", "InstanceView", "ServiceView"]

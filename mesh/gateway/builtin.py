@@ -8,20 +8,37 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import trio
 
-from mesh._version import __version__
 from mesh.client import connect
 from mesh.errors import NotFound, Reason
+from mesh.gateway.checks import check
 from mesh.gateway.registry import RESERVED
-from mesh.gateway.session import HEALTH_NAMES
 from mesh_telemetry import CODE_NAMES
 
 if TYPE_CHECKING:
+    from mesh.gateway.checks import Finding
+    from mesh.gateway.registry import Registration
     from mesh.gateway.server import Gateway
     from mesh.gateway.session import Session
+    from mesh.gateway.views import EdgeView, GatewayView, ServiceView
     from mesh.transport import Link
     from mesh_telemetry import Record
+
+
+METHODS = (
+    "services",
+    "service",
+    "edges",
+    "status",
+    "ping",
+    "stats",
+    "records",
+    "sample",
+    "check",
+    "drain",
+)
 
 
 class _InternalDialer:
@@ -41,7 +58,7 @@ async def serve_builtin(
     async with connect(
         RESERVED, gateway=dialer, limits=gateway.limits, process=gateway._process
     ) as client:
-        for name in ("services", "status", "ping", "stats", "records"):
+        for name in METHODS:
             client.register(name, getattr(builtin, name))
         # A call of our own returns only after the registration before it has been read.
         await client.call(RESERVED, "status")
@@ -55,53 +72,59 @@ class Builtin:
     def __init__(self, gateway: Gateway) -> None:
         self._core = gateway.core
         self._gateway = gateway
+        self._views = gateway.views
         self._token = 0
 
-    async def services(self) -> list[dict[str, Any]]:
+    async def services(self) -> list[ServiceView]:
         """Every service, with its methods and instances."""
-        now = trio.current_time()
-        return [
-            {
-                "name": service.name,
-                "methods": sorted(
-                    name for name, method in service.methods.items() if method.instances
-                ),
-                "instances": [self._instance(session, now) for session in service.instances],
-            }
-            for service in sorted(self._core.registry.services.values(), key=lambda s: s.name)
-        ]
+        return self._views.services()
 
-    def _instance(self, session: Session, now: float) -> dict[str, Any]:
-        return {
-            "peer": session.name,
-            "process_id": session.process_id,
-            "address": session.link.address,
-            "state": HEALTH_NAMES[session.health],
-            "in_flight": session.load,
-            "connected_s": round(now - session.connected_at, 3),
-            "heartbeat_age_s": round(now - session.last_heartbeat, 3),
-            "metadata": session.metadata,
-        }
+    async def service(self, name: str) -> ServiceView:
+        """One service, with its methods and instances."""
+        found = self._views.service(name)
+        if found is None:
+            raise NotFound(
+                self._core.registry.explain_missing(name, "")[1], reason=Reason.SERVICE_NOT_FOUND
+            )
+        return found
 
-    async def status(self) -> dict[str, Any]:
+    async def edges(self) -> list[EdgeView]:
+        """Who has called which method, how often, with which errors and latencies."""
+        return await self._views.all_edges()
+
+    async def status(self) -> GatewayView:
         """The gateway itself."""
-        core = self._core
-        usage = core.process.usage()
+        return self._gateway.status()
+
+    async def check(self) -> list[Finding]:
+        """What is not in order now, and what to do about it."""
+        return check(self._core, self._views)
+
+    async def sample(self) -> dict[str, Any]:
+        """Counts so far of everything, of which two make rates and latencies."""
+        series = self._core.metrics
+        figures = series.snapshot()
         return {
-            "gateway": core.instance,
-            "version": __version__,
-            "uptime_s": round(trio.current_time() - core.started, 3),
-            "peers": sum(not session.internal for session in core.sessions.values()),
-            "services": len(core.registry.services) - 1,
-            "in_flight": len(core.table),
-            "routed": core.table.last_id,
-            "memory_bytes": usage.memory,
-            "cpu_us": usage.cpu_us,
-            "loop_lag_s": core.loop_lag,
-            "addresses": self._gateway.addresses,
-            "admin": self._gateway.admin_address,
-            "draining": core.draining,
+            "at_s": trio.current_time(),
+            "gateway": self._gateway.status(),
+            "services": self._views.services(),
+            "methods": [
+                {
+                    "service": one.service,
+                    "method": one.method,
+                    "calls": figures[one.service, one.method].calls,
+                    "failed": sum(figures[one.service, one.method].errors.values()),
+                    "in_flight": one.in_flight,
+                    "buckets": one.buckets,
+                }
+                for one in series.methods()
+            ],
         }
+
+    async def drain(self) -> GatewayView:
+        """Have the gateway take no new calls, let those in flight end, then stop."""
+        self._gateway.drain()
+        return self._gateway.status()
 
     async def ping(self, service: str) -> list[dict[str, Any]]:
         """Round trips from the gateway to the event loop of each instance of a service."""
@@ -115,17 +138,17 @@ class Builtin:
             )
         results: list[dict[str, Any]] = []
 
-        async def one(session: Session) -> None:
+        async def one(session: Session, registration: Registration) -> None:
             self._token += 1
             seconds = None
             with trio.move_on_after(self._core.limits.heartbeat):
                 seconds = await session.ping(self._token)
-            row = self._instance(session, trio.current_time())
+            row = msgspec.to_builtins(self._views.instance(session, registration))
             results.append({**row, "round_trip_us": seconds and round(seconds * 1e6, 1)})
 
         async with trio.open_nursery() as nursery:
-            for session in list(found.instances):
-                nursery.start_soon(one, session)
+            for session, registration in list(found.instances.items()):
+                nursery.start_soon(one, session, registration)
         return sorted(results, key=lambda row: str(row["process_id"]))
 
     async def stats(self) -> list[dict[str, Any]]:

@@ -8,12 +8,14 @@ import trio
 
 from mesh.gateway.calls import CallTable, HeldCalls
 from mesh.gateway.registry import Registry
+from mesh.transport import Traffic
 from mesh.wire import codec
 from mesh.wire.frames import CONTINUED, MORE, Kind
 from mesh_telemetry import CallMetrics, GatewayCounters, Recorder
 
 if TYPE_CHECKING:
     from mesh.gateway.session import Session
+    from mesh.gateway.telling import GatewayFeed
     from mesh.limits import Limits
     from mesh.process import Process
     from mesh.transport import Link
@@ -28,8 +30,11 @@ class Core:
         usage: What this process used when last measured.
         loop_lag: How late the last heartbeat was, in seconds: how long the loop was held up.
         congested: A link whose outbox long messages have filled by half since somebody looked.
+        events: What happens here, for those who listen.
+        listeners: They, of whom there are mostly none.
         draining: Whether new entry calls are refused.
         started: When the gateway started, on trio's clock.
+        traffic: What went over the connections of all peers.
     """
 
     __slots__ = (
@@ -38,9 +43,11 @@ class Core:
         "congested",
         "counters",
         "draining",
+        "events",
         "held",
         "instance",
         "limits",
+        "listeners",
         "loop_lag",
         "metrics",
         "process",
@@ -49,17 +56,20 @@ class Core:
         "sessions",
         "started",
         "table",
+        "traffic",
         "usage",
     )
 
-    def __init__(self, limits: Limits, process: Process) -> None:
+    def __init__(self, limits: Limits, process: Process, feed: GatewayFeed) -> None:
+        self.events = feed
+        self.listeners = feed.listeners
         self.limits = limits
         self.clock = trio.lowlevel.current_clock().current_time
         self.process = process
         self.usage = process.usage()
         self.instance = process.id
         self.metrics = CallMetrics(limits.max_callers)
-        self.counters = GatewayCounters()
+        self.counters = GatewayCounters(limits.max_depth)
         self.recorder = Recorder()
         self.registry = Registry(limits, self.metrics)
         self.table = CallTable()
@@ -69,6 +79,7 @@ class Core:
         self.congested: Link | None = None
         self.loop_lag = 0.0
         self.started = trio.current_time()
+        self.traffic = Traffic()
         self._touched: dict[Link, None] = {}
 
     def send(self, link: Link, frame: bytes) -> None:

@@ -331,11 +331,11 @@ class Endings:
             return
         if entry.request is not None:
             core.held.leave(entry)
-        series = entry.series
-        series.codes[code] += 1
-        of_method = series.method
-        of_method.in_flight -= 1
-        of_method.observe(duration)
+        depth = len(entry.chain)
+        core.counters.depths[depth] += 1
+        entry.series.ended(code, duration)
+        if core.listeners:
+            core.events.response_routed(entry, code, reason, duration)
         callee = entry.callee
         parent = entry.parent
         core.recorder.append(
@@ -349,7 +349,7 @@ class Endings:
                 entry.service,
                 entry.method,
                 callee.process_id if callee is not None else entry.served_by,
-                len(entry.chain),
+                depth,
                 entry.attempt,
                 entry.started,
                 duration,

@@ -9,14 +9,19 @@ from typing import TYPE_CHECKING
 import trio
 
 from mesh._version import __version__
-from mesh.gateway.session import HEALTH_NAMES
+from mesh.gateway.session import DRAINING, HEALTH_NAMES
+from mesh.wire.frames import Kind
 from mesh_telemetry import Exposition, names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mesh.gateway.core import Core
+    from mesh.gateway.session import Session
     from mesh_telemetry import Row
+
+STATES = (*HEALTH_NAMES, DRAINING)
+_KIND_NAMES = {int(kind): kind.name.lower() for kind in Kind}
 
 
 class Figures:
@@ -25,27 +30,36 @@ class Figures:
     def __init__(self, core: Core) -> None:
         self._core = core
         self.exposition = Exposition(
-            core.metrics, core.counters, [self._instances, self._heartbeats, self._gateway]
+            core.metrics,
+            core.counters,
+            [self._instances, self._peers, self._gateway, self._traffic],
         )
 
     def _instances(self) -> Iterator[Row]:
         for service in self._core.registry.services.values():
-            states = Counter(HEALTH_NAMES[session.health] for session in service.instances)
-            for state in HEALTH_NAMES:
+            sessions = (*service.instances, *service.draining)
+            states = Counter(session.state for session in sessions)
+            for state in STATES:
                 labels = {"rpc_service": service.name, "state": state}
                 yield names.SERVICE_INSTANCES.name, labels, states[state]
 
-    def _heartbeats(self) -> Iterator[Row]:
-        # Peers are told apart by the process, as several instances share one name.
+    def _peers(self) -> Iterator[Row]:
+        # Peers are told apart by the process, as several instances share one name. Where one
+        # process serves through several connections, its loop and its work are those of all.
         to_unix = time.time() - trio.current_time()
         for service in self._core.registry.services.values():
-            last: dict[str, float] = {}
-            for session in service.instances:
-                peer = session.process_id
-                last[peer] = max(last.get(peer, 0.0), session.last_heartbeat)
-            for peer, heartbeat in last.items():
+            processes: dict[str, list[Session]] = {}
+            for session in (*service.instances, *service.draining):
+                processes.setdefault(session.process_id, []).append(session)
+            for peer, sessions in processes.items():
                 labels = {"rpc_service": service.name, "peer": peer}
-                yield names.PEER_LAST_HEARTBEAT.name, labels, heartbeat + to_unix
+                last = max(session.last_heartbeat for session in sessions)
+                yield names.PEER_LAST_HEARTBEAT.name, labels, last + to_unix
+                beats = [session.heartbeat for session in sessions if session.heartbeat is not None]
+                if beats:
+                    lag = max(beat.loop_lag_us for beat in beats) / 1e6
+                    yield names.PEER_LOOP_LAG.name, labels, lag
+                    yield names.PEER_IN_FLIGHT.name, labels, sum(beat.in_flight for beat in beats)
 
     def _gateway(self) -> Iterator[Row]:
         core = self._core
@@ -54,3 +68,15 @@ class Figures:
         yield names.OUTBOX_BYTES.name, {}, sum(session.link.queued for session in peers)
         yield names.GATEWAY_LOOP_LAG.name, {}, core.loop_lag
         yield names.BUILD_INFO.name, {"version": __version__}, 1
+
+    def _traffic(self) -> Iterator[Row]:
+        traffic = self._core.traffic
+        for direction, frames, size in (
+            ("in", traffic.frames_in, traffic.bytes_in),
+            ("out", traffic.frames_out, traffic.bytes_out),
+        ):
+            for kind, count in enumerate(frames):
+                if count:
+                    labels = {"kind": _KIND_NAMES[kind], "direction": direction}
+                    yield names.FRAMES.name, labels, count
+            yield names.BYTES.name, {"direction": direction}, size

@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from mesh.gateway.session import Session
 
 
-def hand_over(entry: InFlight, callee: Session) -> None:
+def hand_over(core: Core, entry: InFlight, callee: Session) -> None:
     """The callee serves this call from now on."""
     call_id = entry.id
     entry.callee = callee
     callee.serving[call_id] = entry
     callee.last_issued = max(callee.last_issued, call_id)
+    if core.listeners:
+        core.events.call_routed(entry, callee)
 
 
 def forward(
@@ -30,7 +32,7 @@ def forward(
 ) -> None:
     """Queue the first, mostly only, frame of a call for its callee."""
     call_id = entry.id
-    hand_over(entry, callee)
+    hand_over(core, entry, callee)
     parent = entry.parent
     left = entry.deadline - core.clock()
     fields = (

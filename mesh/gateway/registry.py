@@ -47,14 +47,15 @@ class Method:
 
 
 class Service:
-    """One service: its version, metadata and instances."""
+    """One service: its methods, its instances, and those that take no new calls before they go."""
 
-    __slots__ = ("instances", "methods", "name")
+    __slots__ = ("draining", "instances", "methods", "name")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.methods: dict[str, Method] = {}
         self.instances: dict[Session, Registration] = {}
+        self.draining: dict[Session, Registration] = {}
 
 
 class Registration:
@@ -144,11 +145,24 @@ class Registry:
             del session.services[service_name]
             del service.instances[session]
 
-    def withdraw(self, session: Session, now: float) -> None:
-        """A peer leaves or will soon: no more calls for it, but its services are expected back."""
+    def withdraw(self, session: Session, now: float, *, draining: bool = False) -> None:
+        """A peer leaves or will soon: no more calls for it, but its services are expected back.
+
+        Args:
+            session: The peer.
+            now: On trio's clock.
+            draining: Whether it stays connected until its calls have ended.
+        """
+        for service_name in session.drained:
+            left = self.services.get(service_name)
+            if left is not None:
+                left.draining.pop(session, None)
+        session.drained = tuple(session.services) if draining else ()
         for service_name, registration in session.services.items():
             service = self.services[service_name]
             service.instances.pop(session, None)
+            if draining:
+                service.draining[session] = registration
             for name in registration.methods:
                 method = service.methods[name]
                 if session in method.instances:

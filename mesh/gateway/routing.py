@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from mesh import events
 from mesh.errors import Code, Reason, RemoteProtocolError
 from mesh.gateway.balancing import pick
 from mesh.gateway.calls import InFlight
@@ -213,7 +214,7 @@ class Router:
                 f"the connection to the instance of {entry.service} was lost before the call left "
                 "the gateway, and no other instance can take it", maybe_executed=False)  # fmt: skip
             return
-        hand_over(entry, callee)
+        hand_over(self._core, entry, callee)
         self._core.send(callee.link, frame)
 
     # Refusals.
@@ -246,6 +247,20 @@ class Router:
         if parent is not None:
             activity_id = parent.activity_id
         call_id = core.table.next_id()
+        if core.listeners:
+            core.events.publish(
+                events.ResponseRouted(
+                    call_id=call_id,
+                    caller=caller.name,
+                    service=header.service[:128],
+                    method=header.method[:128],
+                    code=str(code),
+                    reason=str(reason),
+                    duration=0.0,
+                    refused=True,
+                    activity_id=activity_id,
+                )
+            )
         core.recorder.append(
             (
                 call_id,

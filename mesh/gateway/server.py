@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 import trio
 
+from mesh import events
 from mesh.errors import UsageError
 from mesh.gateway.builtin import serve_builtin
 from mesh.gateway.core import Core
@@ -16,14 +17,19 @@ from mesh.gateway.endings import Endings
 from mesh.gateway.figures import Figures
 from mesh.gateway.routing import Router
 from mesh.gateway.session import Session
+from mesh.gateway.telling import GatewayFeed
+from mesh.gateway.views import Views
 from mesh.groups import single_exception
 from mesh.limits import Limits
 from mesh.process import Process
+from mesh.streams import CAPACITY, EventStream
 from mesh.transport import IN_PROCESS, Address, Link, Listener, SocketLink
 from mesh.wire import codec
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+
+    from mesh.gateway.views import GatewayView, ServiceView
 
 log = logging.getLogger("mesh.gateway")
 
@@ -39,7 +45,8 @@ class Gateway:
     Args:
         listen: Addresses to accept peers at: ``unix:PATH``, ``tcp:HOST:PORT``; sockets that listen
             already are taken over. None is fine for a mesh within one process.
-        admin: ``HOST:PORT`` of the HTTP server with ``/metrics`` and ``/healthz``; None for none.
+        admin: ``HOST:PORT`` of the HTTP server with ``/metrics``, ``/healthz``, ``/readyz`` and
+            ``/api``; None for none.
         limits: The limits of this gateway and its peers.
         process: Identity and randomness; for simulators.
 
@@ -64,6 +71,7 @@ class Gateway:
         ]
         self._admin = admin
         self._core: Core | None = None
+        self._feed = GatewayFeed()
         self._nursery: trio.Nursery | None = None
         self._listeners: list[Listener] = []
         self._stack = contextlib.AsyncExitStack()
@@ -78,7 +86,7 @@ class Gateway:
         return [str(listener.address) for listener in self._listeners]
 
     @property
-    def status(self) -> str:
+    def summary(self) -> str:
         """What it does at this moment, in a line for people."""
         if self._core is None:
             return "not started"
@@ -91,6 +99,66 @@ class Gateway:
     def instance(self) -> str:
         """The process-lifetime id of this gateway."""
         return self._process.id
+
+    @property
+    def views(self) -> Views:
+        """What this gateway tells about its mesh.
+
+        Raises:
+            UsageError: The gateway has not been started.
+        """
+        return Views(self.core)
+
+    def services(self) -> list[ServiceView]:
+        """Every service with its methods and instances, by name; the gateway's own, `mesh`, too.
+
+        Raises:
+            UsageError: The gateway has not been started.
+        """
+        return self.views.services()
+
+    def service(self, name: str) -> ServiceView | None:
+        """One service with its methods and instances; None where none of this name is known.
+
+        A service that has just gone is known for 30 s more, without instances.
+
+        Raises:
+            UsageError: The gateway has not been started.
+        """
+        return self.views.service(name)
+
+    def is_connected(self, name: str) -> bool:
+        """Whether a peer of this name, or one that serves a service of this name, is connected.
+
+        Raises:
+            UsageError: The gateway has not been started.
+        """
+        return self.views.is_connected(name)
+
+    def status(self) -> GatewayView:
+        """The gateway itself: its state, load and addresses.
+
+        Raises:
+            UsageError: The gateway has not been started.
+        """
+        running = self._nursery is not None
+        return self.views.status(self.addresses, self.admin_address, running=running)
+
+    def events(self, capacity: int = CAPACITY) -> EventStream[events.GatewayEvent]:
+        """What happens from now on, in a bounded stream; see :mod:`mesh.events`.
+
+        It may be opened before the gateway starts, and ends after the gateway's end. What a log
+        line's level keeps out of the log is not in the stream either.
+
+        Args:
+            capacity: Events held for a reader that is slow; then the oldest are dropped, and
+                counted in the stream's ``dropped``.
+
+        Example:
+            >>> async with gateway.events() as stream:
+            ...     async for event in stream: ...
+        """
+        return EventStream(self._feed, capacity)
 
     async def __aenter__(self) -> Self:
         await self._stack.enter_async_context(self._running())
@@ -119,7 +187,7 @@ class Gateway:
         """
         if self._core is not None:
             raise UsageError("a Gateway runs once; make a new one")
-        core = self._core = Core(self.limits, self._process)
+        core = self._core = Core(self.limits, self._process, self._feed)
         endings = Endings(core)
         self._endings, self._router = endings, Router(core, endings)
         self._figures = Figures(core)
@@ -137,14 +205,19 @@ class Gateway:
                     await nursery.start(serve_builtin, self)
                     if self._admin is not None:
                         from mesh.gateway.admin import admin_app, serve_admin  # noqa: PLC0415 - slow
+                        from mesh.gateway.api import api_routes  # noqa: PLC0415 - slow
 
                         app = admin_app(
                             metrics=self._figures.exposition.render,
                             not_ready=lambda: "draining" if core.draining else None,
+                            routes=api_routes(self.views, self.status),
                         )
                         self.admin_address = await nursery.start(serve_admin, self._admin, app)
                     for listener in self._listeners:
                         nursery.start_soon(self._accept, listener)
+                    self._feed.publish(
+                        events.GatewayStarted(gateway=self.instance, addresses=self.addresses)
+                    )
                     task_status.started()
                     await self._drain_wanted.wait()
                     await self._drain(core)
@@ -153,6 +226,8 @@ class Gateway:
             for listener in self._listeners:
                 listener.close()
             self._nursery = None
+            self._feed.publish(events.GatewayStopped(gateway=self.instance))
+            self._feed.close()
 
     async def dial(self, limit: int) -> Link:
         """Open a connection within this process.
@@ -195,6 +270,8 @@ class Gateway:
 
     def drain(self) -> None:
         """Take no new calls, let those in flight end, then stop. Returns at once."""
+        if self._core is not None:
+            self._core.draining = True
         self._drain_wanted.set()
 
     async def _accept(self, listener: Listener) -> None:

@@ -9,6 +9,7 @@ import trio
 
 from mesh import _version
 from mesh.errors import Code, Reason, RemoteProtocolError
+from mesh.transport import Traffic
 from mesh.wire import codec
 from mesh.wire.codec import PING, PONG, PROTOCOL_VERSION
 from mesh.wire.connection import Connection, Role
@@ -34,6 +35,11 @@ PAUSE = 0.02
 
 HEALTHY, LATE, UNRESPONSIVE = 0, 1, 2
 HEALTH_NAMES = ("healthy", "late", "unresponsive")
+DRAINING = "draining"
+
+
+_OWN_TRAFFIC = Traffic()
+"""Where the gateway's talk with its own service is counted: it leaves no process."""
 
 
 class Session:
@@ -48,6 +54,7 @@ class Session:
         last_call_id: The highest id of a call that it made.
         last_issued: The highest id of a call that it was handed.
         services: What it has registered.
+        drained: The services that it still finishes calls of, once it drains.
         health: HEALTHY, LATE or UNRESPONSIVE, by its heartbeats.
         picked: When balancing last chose it, as a rising number.
     """
@@ -67,6 +74,7 @@ class Session:
         self.last_call_id = 0
         self.last_issued = 0
         self.services: dict[str, Registration] = {}
+        self.drained: tuple[str, ...] = ()
         self.health = HEALTHY
         self.picked = 0
         self.draining = False
@@ -78,6 +86,8 @@ class Session:
         self._router = router
         self._endings = endings
         self._connection = Connection(Role.GATEWAY, core.limits)
+        self._traffic = _OWN_TRAFFIC
+        self._rare_frames = 0
         self._expelled: str | None = None
         self._scope = trio.CancelScope()
 
@@ -85,6 +95,11 @@ class Session:
     def load(self) -> int:
         """Calls that the peer works on, those included that it has not yet stopped."""
         return len(self.serving) + len(self.abandoned)
+
+    @property
+    def state(self) -> str:
+        """One of :data:`HEALTH_NAMES`, or :data:`DRAINING`."""
+        return DRAINING if self.draining else HEALTH_NAMES[self.health]
 
     @property
     def is_open(self) -> bool:
@@ -95,6 +110,8 @@ class Session:
         """Serve the connection until it ends. Faults of the peer end only this connection."""
         core = self._core
         async with trio.open_nursery() as nursery:
+            if not self.internal:
+                self.link.traffic = self._traffic = core.traffic
             self._scope = nursery.cancel_scope
             nursery.start_soon(self.link.write_loop)
             fault: str | None = None
@@ -125,7 +142,9 @@ class Session:
             data = await self.link.receive()
             if not data:
                 return None
-            for _, _, header, _ in connection.receive(data):
+            self._traffic.bytes_in += len(data)
+            for kind, _, header, _ in connection.receive(data):
+                self._traffic.frames_in[kind] += 1
                 if not self.is_open:
                     self._welcome(header)
                 else:
@@ -179,10 +198,13 @@ class Session:
         connection = self._connection
         router, endings = self._router, self._endings
         high, low = link.limit // 4, link.limit // 16
+        traffic, frames_in = self._traffic, self._traffic.frames_in
         while True:
-            handled, waiting = 0, link.queued
+            handled, calls, flushed, waiting = 0, 0, 0, link.queued
+            rare = self._rare_frames
             for kind, flags, header, payload in connection.receive(data):
                 if kind == 5:  # CALL
+                    calls += 1
                     if flags & CONTINUED:
                         router.continued(self, header.call_id, flags, payload)
                     else:
@@ -197,8 +219,12 @@ class Session:
                 handled += 1
                 if handled == FLUSH_EVERY:
                     handled = 0
+                    flushed += FLUSH_EVERY
                     core.flush()
             core.flush()
+            # Counted once per chunk: what is neither a CALL nor rare is a RESULT.
+            frames_in[5] += calls
+            frames_in[6] += flushed + handled - calls - (self._rare_frames - rare)
             if core.congested is not None:
                 # What this peer sends goes to one that takes it more slowly. A short pause lets a
                 # reader that is well keep up, and costs little where the reader is not.
@@ -212,10 +238,13 @@ class Session:
             data = await link.receive()
             if not data:
                 return
+            traffic.bytes_in += len(data)
             self.last_received = trio.current_time()
 
     def _rare(self, kind: int, flags: int, header: codec.Header, payload: bytes) -> None:
         core = self._core
+        self._rare_frames += 1
+        self._traffic.frames_in[kind] += 1
         match header:
             case codec.Error():
                 self._endings.error(self, header, flags, payload)
@@ -230,12 +259,17 @@ class Session:
                     self, header.service, header.version, header.methods, header.metadata
                 )
                 self._router.waiting.resume(header.service)
+                if core.listeners:
+                    core.events.registered(self, header)
                 log.debug("peer %s serves %s", self.name, header.service)
             case codec.Unregister():
+                served = header.service in self.services
                 core.registry.remove(self, header.service, header.methods)
+                if served and header.service not in self.services and core.listeners:
+                    core.events.disconnected(self, [header.service], "unregistered")
             case codec.GoAway():
                 self.draining = True
-                core.registry.withdraw(self, trio.current_time())
+                core.registry.withdraw(self, trio.current_time(), draining=True)
                 # In line with the frames of long calls: nothing comes after this one.
                 core.send_bulk(self.link, 0, codec.encode_header(codec.GoAway("goodbye", 0)))
             case codec.Reference():
@@ -343,6 +377,7 @@ class Session:
     async def _finish(self, fault: str | None) -> None:
         core = self._core
         was_open = core.sessions.pop(self.id, None) is not None
+        served = (*self.drained, *self.services)
         self._connection.close()
         core.registry.withdraw(self, trio.current_time())
         unsent = self._take_unsent()
@@ -353,6 +388,10 @@ class Session:
             core.counters.connections_closed += not self.internal
         else:
             core.counters.connections_refused += 1
+        if core.listeners:
+            core.events.disconnected(self, served, "disconnected")
+            if fault is not None:
+                core.events.fault(self, fault)
         if fault is not None:
             core.counters.protocol_errors += 1
             log.warning("closed %s (%s): %s", self.name, self.link.address, fault)

@@ -2,6 +2,7 @@
 
 from mesh.transport.addresses import Address, Listener, default_address
 from mesh.transport.links import IN_PROCESS, Dialer, Link, SocketLink, StreamLink
+from mesh.transport.traffic import Traffic
 
 __all__ = [
     "IN_PROCESS",
@@ -11,5 +12,6 @@ __all__ = [
     "Listener",
     "SocketLink",
     "StreamLink",
+    "Traffic",
     "default_address",
 ]

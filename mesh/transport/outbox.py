@@ -8,7 +8,10 @@ Within each lane the order is kept.
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mesh.transport.traffic import Traffic
 
 GATHER = 256 * 1024
 """How many bytes of long messages one gathering takes, at least one frame."""
@@ -22,13 +25,17 @@ class Outbox:
 
     Args:
         limit: Where :attr:`full` becomes true. The owner asks before it puts; putting never fails.
+
+    Attributes:
+        traffic: Where what is gathered is counted, if anybody wants to know.
     """
 
-    __slots__ = ("_bulk", "_dead", "_messages", "_small", "limit", "queued")
+    __slots__ = ("_bulk", "_dead", "_messages", "_small", "limit", "queued", "traffic")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.queued = 0
+        self.traffic: Traffic | None = None
         self._small: list[bytes] = []
         self._bulk: deque[list[Any]] = deque()
         """[key, frame] in line; a frame that was discarded is empty."""
@@ -75,6 +82,8 @@ class Outbox:
         small = self._small
         if not self._bulk:
             data = small[0] if len(small) == 1 else b"".join(small)
+            if self.traffic is not None:
+                self.traffic.sent(small, len(data))
             small.clear()
             return data
         pieces, room = small[:], GATHER
@@ -90,7 +99,10 @@ class Outbox:
                 del self._messages[key]
             pieces.append(frame)
             room -= len(frame)
-        return b"".join(pieces)
+        data = b"".join(pieces)
+        if self.traffic is not None:
+            self.traffic.sent(pieces, len(data))
+        return data
 
     def take_unsent(self) -> list[bytes]:
         """Empty the lane of small frames and return them: no byte of these has left."""

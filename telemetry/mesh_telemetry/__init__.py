@@ -23,11 +23,12 @@ from mesh_telemetry.metrics import (
     MethodSummary,
     quantile,
 )
-from mesh_telemetry.names import CODE_NAMES, DURATION_BOUNDS, FAMILIES, OTHER, Family
+from mesh_telemetry.names import CODE_NAMES, DEPTH_BOUNDS, DURATION_BOUNDS, FAMILIES, OTHER, Family
 from mesh_telemetry.recorder import Record, Recorder, RecordRow
 
 __all__ = [
     "CODE_NAMES",
+    "DEPTH_BOUNDS",
     "DURATION_BOUNDS",
     "FAMILIES",
     "OPENMETRICS",

@@ -28,9 +28,10 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from mesh_telemetry import names
+from mesh_telemetry.graph import ServiceGraph
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from mesh_telemetry.metrics import CallMetrics, CallSeries, GatewayCounters, MethodSeries
 
@@ -50,11 +51,13 @@ RowSource: TypeAlias = "Callable[[], Iterable[Row]]"
 _log = logging.getLogger(__name__)
 _AWKWARD = re.compile(r'[\\\n"\ud800-\udfff]')
 _LE = [*(repr(bound) for bound in names.DURATION_BOUNDS), "+Inf"]
+_DEPTH_LE = [*(repr(float(bound)) for bound in names.DEPTH_BOUNDS), "+Inf"]
 _OWN = {
     family.base
     for family in (
         names.CALLS,
         names.CALL_DURATION,
+        names.CALL_DEPTH,
         names.CALLS_IN_FLIGHT,
         names.CALLS_ABANDONED,
         names.CALLS_LATE,
@@ -63,6 +66,9 @@ _OWN = {
         names.CONNECTIONS_CLOSED,
         names.CONNECTIONS_REFUSED,
         names.PROTOCOL_ERRORS,
+        names.SERVICE_GRAPH_REQUESTS,
+        names.SERVICE_GRAPH_FAILED,
+        names.SERVICE_GRAPH_SECONDS,
     )
 }
 _CODE_ENDS = [f'{name}"}} ' for name in names.CODE_NAMES]
@@ -112,6 +118,8 @@ class Exposition:
         self._counters = counters
         self._call_prefixes: dict[CallSeries, str] = {}
         self._method_lines: dict[MethodSeries, _MethodLines] = {}
+        self._graph = ServiceGraph(calls)
+        self._edge_lines: dict[tuple[str, str], _HistogramLines] = {}
         for source in sources:
             self.add(source)
 
@@ -141,6 +149,7 @@ class Exposition:
         yield from self._call_slices(openmetrics=openmetrics)
         yield from self._method_slices(openmetrics=openmetrics)
         yield from self._counter_slices(openmetrics=openmetrics)
+        yield from self._graph_slices(openmetrics=openmetrics)
         yield from self._registry_slices(openmetrics=openmetrics)
         if openmetrics:
             yield "# EOF\n"
@@ -208,6 +217,40 @@ class Exposition:
             )
         )
 
+        depths = counters.depths
+        ends = [min(bound + 1, len(depths)) for bound in names.DEPTH_BOUNDS]
+        cumulated = [*(sum(depths[:end]) for end in ends), sum(depths)]
+        links = sum(depth * count for depth, count in enumerate(depths))
+        lines = _HistogramLines(names.CALL_DEPTH, (), _DEPTH_LE)
+        yield _header(names.CALL_DEPTH, openmetrics=openmetrics) + lines.render(cumulated, links)
+
+    def _graph_slices(self, *, openmetrics: bool) -> Iterator[str]:
+        yield from self._graph.collect()
+        edges = self._graph.edges()
+        for family, attribute in (
+            (names.SERVICE_GRAPH_REQUESTS, "requests"),
+            (names.SERVICE_GRAPH_FAILED, "failed"),
+        ):
+            yield from _sliced(
+                _header(family, openmetrics=openmetrics),
+                (
+                    f"{family.name}{{{_labels(family.labels, edge.ends)}}} "
+                    f"{getattr(edge, attribute)}\n"
+                    for edge in edges
+                ),
+            )
+        blocks = [_header(names.SERVICE_GRAPH_SECONDS, openmetrics=openmetrics)]
+        for number, edge in enumerate(edges, 1):
+            lines = self._edge_lines.get(edge.ends)
+            if lines is None:
+                lines = _HistogramLines(names.SERVICE_GRAPH_SECONDS, edge.ends, _LE)
+                self._edge_lines[edge.ends] = lines
+            blocks.append(lines.render(list(accumulate(edge.buckets)), edge.duration_sum))
+            if number % _METHODS_PER_SLICE == 0:
+                yield "".join(blocks)
+                blocks.clear()
+        yield "".join(blocks)
+
     def _registry_slices(self, *, openmetrics: bool) -> Iterator[str]:
         encode, _ = choose_encoder(OPENMETRICS if openmetrics else "")
         rendered = set(_OWN)
@@ -235,6 +278,24 @@ class Exposition:
 _METHODS_PER_SLICE = max(1, SLICE_LINES // (len(_LE) + 2))
 
 
+class _HistogramLines:
+    """The lines of one histogram: one %-format for all is a fifth faster than a format per line."""
+
+    __slots__ = ("_format",)
+
+    def __init__(self, family: names.Family, values: Iterable[str], bounds: Iterable[str]) -> None:
+        labels = _labels(family.labels, values).replace("%", "%%")
+        name, before, alone = family.name, "", ""
+        if labels:
+            before, alone = f"{labels},", f"{{{labels}}}"
+        buckets = [f'{name}_bucket{{{before}le="{bound}"}} %s\n' for bound in bounds]
+        self._format = "".join((*buckets, f"{name}_sum{alone} %s\n", f"{name}_count{alone} %s\n"))
+
+    def render(self, cumulated: Sequence[int], total: float) -> str:
+        """The lines for these counts, cumulated, and the sum of what was observed."""
+        return self._format % (*cumulated, total, cumulated[-1])
+
+
 class _MethodLines:
     """The constant parts of one method's lines."""
 
@@ -245,16 +306,11 @@ class _MethodLines:
         self.in_flight = f"{names.CALLS_IN_FLIGHT.name}{{{labels}}}"
         self.abandoned = f"{names.CALLS_ABANDONED.name}{{{labels}}}"
         self.late = f"{names.CALLS_LATE.name}{{{labels}}}"
-        # One %-format for the whole block is a fifth faster than a format per line.
-        labels = labels.replace("%", "%%")
-        name = names.CALL_DURATION.name
-        buckets = [f'{name}_bucket{{{labels},le="{bound}"}} %s\n' for bound in _LE]
-        ends = [f"{name}_sum{{{labels}}} %s\n", f"{name}_count{{{labels}}} %s\n"]
-        self._histogram = "".join((*buckets, *ends))
+        values = (series.service, series.method)
+        self._histogram = _HistogramLines(names.CALL_DURATION, values, _LE)
 
     def histogram(self, series: MethodSeries) -> str:
-        cumulated = list(accumulate(series.buckets))
-        return self._histogram % (*cumulated, series.duration_sum, cumulated[-1])
+        return self._histogram.render(list(accumulate(series.buckets)), series.duration_sum)
 
 
 class _RowFamily(Metric):

@@ -1,7 +1,7 @@
 """Counting on the path of every call, in plain integers.
 
-A call costs one ``codes[code] += 1`` and one :meth:`MethodSeries.observe`; prometheus_client's
-``labels(...).inc()`` alone costs more than both. Nothing here locks: one event loop counts and
+A call costs one :meth:`CallSeries.ended`; prometheus_client's ``labels(...).inc()`` alone costs
+more. Nothing here locks: one event loop counts and
 reads. How the figures become text is :mod:`mesh_telemetry.exposition`'s business.
 """
 
@@ -54,14 +54,29 @@ class CallSeries:
         method: The method's own series, shared by all its callers.
         caller: Label value of ``caller``.
         codes: Ended attempts by status code number (0 is ok), refused ones included.
+        buckets: Calls by duration, as in :class:`MethodSeries`; refused ones are left out.
+        duration_sum: Seconds, over the calls in ``buckets``.
     """
 
-    __slots__ = ("caller", "codes", "method")
+    __slots__ = ("buckets", "caller", "codes", "duration_sum", "method")
 
     def __init__(self, method: MethodSeries, caller: str) -> None:
         self.method = method
         self.caller = caller
         self.codes = [0] * len(CODE_NAMES)
+        self.buckets = [0] * (len(DURATION_BOUNDS) + 1)
+        self.duration_sum = 0.0
+
+    def ended(self, code: int, seconds: float) -> None:
+        """Count the end of a call that was in flight, here and in the method's own series."""
+        bucket = bisect_left(DURATION_BOUNDS, seconds)
+        self.codes[code] += 1
+        self.buckets[bucket] += 1
+        self.duration_sum += seconds
+        method = self.method
+        method.in_flight -= 1
+        method.buckets[bucket] += 1
+        method.duration_sum += seconds
 
 
 class MethodSummary(NamedTuple):
@@ -236,6 +251,8 @@ class GatewayCounters:
 
     Attributes:
         rejected: Refused calls by (caller, service, reason); see :meth:`reject`.
+        depths: Calls that ended by their depth; its length bounds the depth. Refused ones are left
+            out.
         connections_opened: Connections that finished the handshake.
         connections_closed: Connections that ended after the handshake.
         connections_refused: Connections closed before the end of the handshake.
@@ -246,11 +263,13 @@ class GatewayCounters:
         "connections_closed",
         "connections_opened",
         "connections_refused",
+        "depths",
         "protocol_errors",
         "rejected",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, max_depth: int = 16) -> None:
+        self.depths = [0] * (max_depth + 1)
         self.rejected: dict[tuple[str, str, str], int] = {}
         self.connections_opened = 0
         self.connections_closed = 0

@@ -56,6 +56,9 @@ DURATION_BOUNDS: Final = (
 )
 """Inclusive upper bounds of the duration buckets, in seconds; a local mesh lives in the first."""
 
+DEPTH_BOUNDS: Final = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
+"""Inclusive upper bounds of the depth buckets, in links; 16 is the deepest chain by default."""
+
 # Label names.
 CALLER: Final = "caller"
 RPC_SERVICE: Final = "rpc_service"
@@ -115,7 +118,7 @@ CALL_DEPTH: Final = Family(
     "mesh_call_depth",
     "histogram",
     (),
-    "Links of nested calls that led to a call; entry calls are 1.",
+    "Links of nested calls that led to a call, its own included: entry calls are 1.",
 )
 CALLS_REJECTED: Final = Family(
     "mesh_calls_rejected_total",
@@ -163,7 +166,7 @@ PEER_IN_FLIGHT: Final = Family(
     "mesh_peer_in_flight",
     "gauge",
     (RPC_SERVICE, PEER),
-    "Calls in flight at a peer.",
+    "Calls in flight at a peer, as it reported in its last heartbeat.",
 )
 BREAKER_STATE: Final = Family(
     "mesh_breaker_state",
@@ -191,10 +194,13 @@ OUTBOX_BYTES: Final = Family(
     "mesh_outbox_bytes", "gauge", (), "Bytes queued for all connections together."
 )
 FRAMES: Final = Family(
-    "mesh_frames_total", "counter", (KIND, DIRECTION), "Frames by kind and direction (in, out)."
+    "mesh_frames_total",
+    "counter",
+    (KIND, DIRECTION),
+    "Frames by kind and direction: in or out of the gateway.",
 )
 BYTES: Final = Family(
-    "mesh_bytes_total", "counter", (DIRECTION,), "Bytes on the wire by direction (in, out)."
+    "mesh_bytes_total", "counter", (DIRECTION,), "Bytes by direction: in or out of the gateway."
 )
 TRACES: Final = Family(
     "mesh_traces_total", "counter", (DECISION,), "Traces by what the tail sampler decided."

@@ -17,6 +17,7 @@ from mesh.gateway.endings import Endings
 from mesh.gateway.registry import Registry
 from mesh.gateway.routing import Router
 from mesh.gateway.session import HEALTHY, LATE, UNRESPONSIVE, Session
+from mesh.gateway.telling import GatewayFeed
 from mesh.process import Process
 from mesh.transport import StreamLink
 from mesh_telemetry import CallMetrics
@@ -30,7 +31,7 @@ class Room:
 
     def __init__(self, **limits: Any) -> None:
         self.limits = mesh.Limits(**limits)
-        self.core = Core(self.limits, Process())
+        self.core = Core(self.limits, Process(), GatewayFeed())
         self.registry = Registry(self.limits, CallMetrics())
         endings = Endings(self.core)
         self._rooms = self.core, Router(self.core, endings), endings

@@ -1,0 +1,54 @@
+"""`mesh check`: whether everything is in order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from mesh.cli.commands import example, run
+from mesh.cli.listing import BUILTIN
+from mesh.cli.output import make_console, print_json
+from mesh.cli.peer import gateway_option, json_option, peer
+from mesh_telemetry.logs import clean
+
+
+@click.command(epilog=example("mesh check", "mesh check --json | jq '.findings[].what'"))
+@gateway_option
+@json_option
+def check(*, gateway: str | None, as_json: bool) -> None:
+    """Check the mesh, and say of what is not in order what to do about it.
+
+    Looks at heartbeats, loop lag, outboxes, services without an instance or with several versions,
+    and the calls of the last five minutes. Exits 1 if something is wrong, also if there is no
+    gateway.
+    """
+    findings = run(_ask, gateway)
+    if as_json:
+        print_json({"ok": not findings, "findings": findings})
+    elif findings:
+        _print(findings)
+    else:
+        click.secho("Everything is in order.", fg="green")
+    if findings:
+        raise click.exceptions.Exit(1)
+
+
+async def _ask(gateway: str | None) -> Any:
+    async with peer(gateway) as client:
+        return await client.call(BUILTIN, "check")
+
+
+def _print(findings: list[dict[str, Any]]) -> None:
+    from rich.text import Text  # noqa: PLC0415 - slow, and of no use to --json
+
+    console = make_console()
+    for finding in findings:
+        style = "red" if finding["level"] == "error" else "yellow"
+        line = Text.assemble(
+            (f"{finding['level']:<7}  ", style),
+            (clean(finding["subject"]), "bold"),
+            f": {clean(finding['what'])}",
+        )
+        console.print(line, soft_wrap=True)
+        console.print(Text(f"         {clean(finding['advice'])}", style="dim"), soft_wrap=True)

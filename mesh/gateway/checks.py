@@ -1,0 +1,166 @@
+"""Is everything in order? What a gateway finds wrong with its mesh, and what to do about it.
+
+A finding is about now: latencies and outboxes as they are, calls of the last minutes. What only was
+wrong once is for metrics and their rules.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from mesh.errors import Code, Reason
+from mesh.gateway.registry import RESERVED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mesh.gateway.core import Core
+    from mesh.gateway.views import InstanceView, ServiceView, Views
+    from mesh_telemetry import Record
+
+LAG = 0.1
+"""Seconds of loop lag from which on an event loop does not keep up."""
+FULL = 0.25
+"""The part of an outbox, or of the calls allowed in flight, from which on it fills."""
+RECENT, LAST = 300.0, 2000
+"""Calls that count: of so many seconds, and so many."""
+ENOUGH, TOO_MANY = 20, 0.05
+"""Calls from which on a rate means something, and the rate of faults that is too high."""
+FAULTS = frozenset(
+    code.number
+    for code in (
+        Code.UNKNOWN,
+        Code.DEADLINE_EXCEEDED,
+        Code.RESOURCE_EXHAUSTED,
+        Code.UNIMPLEMENTED,
+        Code.INTERNAL,
+        Code.UNAVAILABLE,
+        Code.DATA_LOSS,
+    )
+)
+"""Outcomes that are a service's fault; others, such as not_found, are answers."""
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """Something that is not in order."""
+
+    level: Literal["warning", "error"]
+    subject: str
+    """The service, method, instance or gateway that it is about."""
+    what: str
+    advice: str
+
+
+def check(core: Core, views: Views) -> list[Finding]:
+    """Everything that is not in order now, what is worst first."""
+    services = [service for service in views.services() if service.name != RESERVED]
+    found = [*_gateway(core), *_calls(core)]
+    for service in services:
+        found += _service(service)
+        for instance in service.instances:
+            found += _instance(service.name, instance, core.limits.max_in_flight)
+    return sorted(found, key=lambda finding: (finding.level, finding.subject, finding.what))
+
+
+def _gateway(core: Core) -> Iterator[Finding]:
+    subject = f"gateway {core.instance}"
+    if core.draining:
+        yield Finding(
+            "warning", subject, "it drains, and takes no new calls", "Start another gateway."
+        )
+    if core.loop_lag > LAG:
+        yield Finding(
+            "warning",
+            subject,
+            f"its event loop was held up for {core.loop_lag * 1e3:,.0f} ms",
+            "Look at its CPU with `mesh call mesh status`; give it a core of its own.",
+        )
+
+
+def _service(service: ServiceView) -> Iterator[Finding]:
+    if not any(instance.state != "draining" for instance in service.instances):
+        yield Finding(
+            "error",
+            service.name,
+            "no instance is connected any more",
+            "Start it, or look into its log to see why it left.",
+        )
+    versions = Counter(instance.version for instance in service.instances)
+    if len(versions) > 1:
+        mix = ", ".join(
+            f"{version or 'none'} ({versions[version]})" for version in sorted(versions)
+        )
+        yield Finding(
+            "warning",
+            service.name,
+            f"its instances have different versions: {mix}",
+            "Finish the deployment, or take it back.",
+        )
+
+
+def _instance(service: str, instance: InstanceView, max_in_flight: int) -> Iterator[Finding]:
+    subject = f"{service} at {instance.process_id}"
+    if instance.state in {"late", "unresponsive"}:
+        yield Finding(
+            "error" if instance.state == "unresponsive" else "warning",
+            subject,
+            f"it is {instance.state}: no heartbeat for {instance.heartbeat_age_s:,.1f} s",
+            f"Its event loop is blocked: `mesh ping {service}` shows for how long; move slow work "
+            "into plain functions, which run in threads.",
+        )
+    elif instance.loop_lag_s is not None and instance.loop_lag_s > LAG:
+        yield Finding(
+            "warning",
+            subject,
+            f"its event loop was held up for {instance.loop_lag_s * 1e3:,.0f} ms",
+            "Move slow work into plain functions, which run in threads.",
+        )
+    if instance.queued_bytes > FULL * instance.queue_limit_bytes:
+        yield Finding(
+            "warning",
+            subject,
+            f"{instance.queued_bytes:,} bytes wait to be read by it, of "
+            f"{instance.queue_limit_bytes:,} at most",
+            "It reads too slowly: start more instances, or send less.",
+        )
+    if instance.in_flight > (1 - FULL) * max_in_flight:
+        yield Finding(
+            "warning",
+            subject,
+            f"it works on {instance.in_flight:,} calls, of {max_in_flight:,} at most",
+            "Start more instances, or call less.",
+        )
+
+
+def _calls(core: Core) -> Iterator[Finding]:
+    since = core.clock() - RECENT
+    by_method: defaultdict[tuple[str, str], list[Record]] = defaultdict(list)
+    for record in core.recorder.recent(LAST):
+        if record.started >= since and record.service != RESERVED:
+            by_method[record.service, record.method].append(record)
+    missing: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for (service, method), records in by_method.items():
+        nobody = [one for one in records if one.reason == Reason.SERVICE_NOT_FOUND]
+        missing[service].update(one.caller for one in nobody)
+        faults = Counter(one.reason for one in records if one.code in FAULTS and one.reason != "")
+        total, failed = len(records), sum(faults.values())
+        if total >= ENOUGH and failed > TOO_MANY * total:
+            worst = ", ".join(f"{reason} ({count})" for reason, count in faults.most_common(3))
+            yield Finding(
+                "error",
+                f"{service}.{method}",
+                f"{failed} of its last {total} calls failed: {worst}",
+                f"`mesh info {service}` shows its instances and callers; their logs tell why.",
+            )
+    for service, callers in missing.items():
+        if callers and service not in core.registry.services:
+            yield Finding(
+                "error",
+                service,
+                f"nobody serves it, and it was called {callers.total()} times by "
+                f"{', '.join(sorted(callers)[:5])}",
+                "Start it, or mend the name in the callers; `mesh list` shows what there is.",
+            )

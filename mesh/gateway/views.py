@@ -1,0 +1,221 @@
+"""What a gateway tells about its mesh, as plain structures: for programs, the command and HTTP.
+
+One room builds them, so that `Gateway.services()`, the built-in service `mesh` and `/api` say the
+same. Every structure is a `msgspec.Struct`: it encodes as a map of its fields. Durations are
+seconds; moments are Unix time, so that they mean something to whoever reads them elsewhere.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+import trio
+
+from mesh._version import __version__
+from mesh.gateway.registry import RESERVED
+from mesh_telemetry import CODE_NAMES, quantile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mesh.gateway.core import Core
+    from mesh.gateway.registry import Registration, Service
+    from mesh.gateway.session import Session
+
+
+class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
+    """One connected peer that serves a service."""
+
+    peer: str
+    """What it calls itself."""
+    process_id: str
+    """Which process it is, for as long as that lives."""
+    address: str
+    state: str
+    """``healthy``, ``late``, ``unresponsive`` or ``draining``."""
+    version: str
+    """What it registered; empty where it named none."""
+    methods: list[str]
+    metadata: dict[str, str]
+    in_flight: int
+    """Calls that it works on, as the gateway sees it."""
+    queued_bytes: int
+    """What waits in the gateway to be read by it."""
+    queue_limit_bytes: int
+    connected_at: float
+    connected_s: float
+    heartbeat_at: float
+    heartbeat_age_s: float
+    loop_lag_s: float | None
+    """As it reported in its last heartbeat, like the next two; None before the first."""
+    memory_bytes: int | None
+    cpu_us: int | None
+
+
+class ServiceView(msgspec.Struct, frozen=True, kw_only=True):
+    """One service, with all that serve it; with none if it has just gone and is expected back."""
+
+    name: str
+    versions: list[str]
+    """Those that its instances registered."""
+    methods: list[str]
+    """Those that can be called now."""
+    instances: list[InstanceView]
+
+
+class EdgeView(msgspec.Struct, frozen=True, kw_only=True):
+    """What one caller has asked of one method, since the gateway's start."""
+
+    caller: str
+    service: str
+    method: str
+    calls: int
+    """Ended attempts, refused ones included."""
+    errors: dict[str, int]
+    """Those that did not end with ok, by the code's name; no zeros."""
+    p50: float | None
+    """Seconds, estimated; refused calls are left out. None before the first."""
+    p99: float | None
+
+
+class GatewayView(msgspec.Struct, frozen=True, kw_only=True):
+    """The gateway itself."""
+
+    gateway: str
+    """Its process-lifetime id."""
+    version: str
+    state: str
+    """``running``, ``draining`` or ``stopped``."""
+    draining: bool
+    uptime_s: float
+    peers: int
+    services: int
+    in_flight: int
+    waiting: int
+    """Calls in flight that wait for a service which is not there yet."""
+    routed: int
+    """Calls that came since the start."""
+    outbox_bytes: int
+    memory_bytes: int
+    cpu_us: int
+    loop_lag_s: float
+    addresses: list[str]
+    admin: str | None
+
+
+class Views:
+    """Builds the structures of one gateway."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    def services(self) -> list[ServiceView]:
+        """Every service, the gateway's own included, by name."""
+        services = self._core.registry.services
+        return [self._service(services[name]) for name in sorted(services)]
+
+    def service(self, name: str) -> ServiceView | None:
+        """One service; None where none of this name is known."""
+        found = self._core.registry.services.get(name)
+        return self._service(found) if found is not None else None
+
+    def is_connected(self, name: str) -> bool:
+        """Whether a peer of this name, or one that serves this service, is connected."""
+        service = self._core.registry.services.get(name)
+        if service is not None and service.instances:
+            return True
+        return any(session.name == name for session in self._core.sessions.values())
+
+    def _service(self, service: Service) -> ServiceView:
+        registered = {**service.instances, **service.draining}
+        return ServiceView(
+            name=service.name,
+            versions=sorted({one.version for one in registered.values() if one.version}),
+            methods=sorted(name for name, method in service.methods.items() if method.instances),
+            instances=[self.instance(session, how) for session, how in registered.items()],
+        )
+
+    def instance(self, session: Session, registration: Registration) -> InstanceView:
+        """One instance."""
+        now = trio.current_time()
+        to_unix = time.time() - now
+        beat = session.heartbeat
+        return InstanceView(
+            peer=session.name,
+            process_id=session.process_id,
+            address=session.link.address,
+            state=session.state,
+            version=registration.version,
+            methods=sorted(registration.methods),
+            metadata={**session.metadata, **registration.metadata},
+            in_flight=session.load,
+            queued_bytes=session.link.queued,
+            queue_limit_bytes=session.link.limit,
+            connected_at=round(session.connected_at + to_unix, 3),
+            connected_s=round(now - session.connected_at, 3),
+            heartbeat_at=round(session.last_heartbeat + to_unix, 3),
+            heartbeat_age_s=round(now - session.last_heartbeat, 3),
+            loop_lag_s=beat.loop_lag_us / 1e6 if beat is not None else None,
+            memory_bytes=beat.memory if beat is not None else None,
+            cpu_us=beat.cpu_us if beat is not None else None,
+        )
+
+    def edges(self) -> Iterator[EdgeView]:
+        """Every caller of every method, oldest first. There can be many: pause between them."""
+        for series in self._core.metrics.calls():
+            calls = sum(series.codes)
+            if calls:
+                yield EdgeView(
+                    caller=series.caller,
+                    service=series.method.service,
+                    method=series.method.method,
+                    calls=calls,
+                    errors={
+                        CODE_NAMES[number]: count
+                        for number, count in enumerate(series.codes)
+                        if count and number
+                    },
+                    p50=quantile(series.buckets, 0.50),
+                    p99=quantile(series.buckets, 0.99),
+                )
+
+    async def all_edges(self) -> list[EdgeView]:
+        """The same as a list, built without holding the loop for long."""
+        edges: list[EdgeView] = []
+        for edge in self.edges():
+            edges.append(edge)
+            if len(edges) % 200 == 0:
+                await trio.lowlevel.checkpoint()
+        return edges
+
+    def status(self, addresses: list[str], admin: str | None, *, running: bool) -> GatewayView:
+        """The gateway itself.
+
+        Args:
+            addresses: Where it listens.
+            admin: Where it serves HTTP, if it does.
+            running: Whether it has not ended yet.
+        """
+        core = self._core
+        usage = core.process.usage()
+        peers = [session for session in core.sessions.values() if not session.internal]
+        return GatewayView(
+            gateway=core.instance,
+            version=__version__,
+            state="stopped" if not running else "draining" if core.draining else "running",
+            draining=core.draining,
+            uptime_s=round(core.clock() - core.started, 3),
+            peers=len(peers),
+            services=sum(name != RESERVED for name in core.registry.services),
+            in_flight=len(core.table),
+            waiting=len(core.held.entries),
+            routed=core.table.last_id,
+            outbox_bytes=sum(session.link.queued for session in peers),
+            memory_bytes=usage.memory,
+            cpu_us=usage.cpu_us,
+            loop_lag_s=core.loop_lag,
+            addresses=addresses,
+            admin=admin,
+        )

@@ -1,0 +1,168 @@
+"""`mesh info`, `stat`, `check` and `drain` against a real gateway and a real service."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mesh.cli.stat import compare
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+
+    from tests.cli.conftest import Mesh
+
+
+def test_info_shows_methods_instances_and_callers(served: Mesh) -> None:
+    assert served("call", "users", "get", '"ada"').returncode == 0
+    assert served("call", "users", "get", '"nobody"').returncode == 1
+    result = served("info", "users")
+    assert (result.returncode, result.stderr) == (0, "")
+    title, methods, instances, callers = result.stdout.split("\n\n")
+    assert title == "users  version none named"
+    assert methods.split()[:2] == ["METHOD", "CALLS"]
+    assert [line.split()[0] for line in methods.splitlines()[1:]] == [
+        "bug",
+        "get",
+        "nested",
+        "wait",
+    ]
+    (instance,) = instances.splitlines()[1:]
+    assert "healthy" in instance
+    caller = next(line.split() for line in callers.splitlines() if " get " in line)
+    assert caller[0] == "mesh-cli"
+    assert int(caller[2]) >= 2
+    assert int(caller[3]) >= 1
+    assert "\x1b" not in result.stdout
+
+
+def test_info_as_json_is_one_document(served: Mesh) -> None:
+    served("call", "users", "get", '"ada"')
+    document = json.loads(served("info", "users", "--json").stdout)
+    assert document["name"] == "users"
+    (instance,) = document["instances"]
+    assert (instance["state"], instance["methods"]) == ("healthy", document["methods"])
+    assert {row["service"] for row in document["stats"]} == {"users"}
+    assert "mesh-cli" in {edge["caller"] for edge in document["callers"]}
+
+
+def test_info_of_an_unknown_service_names_the_nearest(served: Mesh) -> None:
+    result = served("info", "userz")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "did you mean 'users'?" in result.stderr
+
+
+def test_stat_shows_every_method_once(served: Mesh) -> None:
+    result = served("stat", "--once", "--interval", "0.05")
+    assert (result.returncode, result.stderr) == (0, "")
+    gateway, heading, *rows = result.stdout.splitlines()
+    assert gateway.startswith("gateway ")
+    assert " running " in gateway
+    assert heading.split()[:3] == ["SERVICE", "METHOD", "INSTANCES"]
+    assert {tuple(row.split()[:3]) for row in rows} >= {
+        ("users", method, "1") for method in ("bug", "get", "nested", "wait")
+    }
+    assert "\x1b" not in result.stdout
+
+
+def test_stat_goes_on_and_tells_rates_as_json(
+    served: Mesh, next_line: Callable[[subprocess.Popen[str]], str]
+) -> None:
+    with served.start("stat", "--interval", "0.2", "--json") as process:
+        json.loads(next_line(process))
+        assert served("call", "users", "nested", '"nobody"').returncode == 1
+        rates = 0.0
+        while not rates:
+            document = json.loads(next_line(process))
+            rates = sum(row["errors_per_second"] for row in document["methods"])
+        called = {row["method"]: row for row in document["methods"] if row["calls_per_second"]}
+        assert called["get"]["errors_per_second"] == pytest.approx(
+            1 / document["seconds"], abs=0.01
+        )
+        assert 0 < called["get"]["p50"] <= called["get"]["p99"] < 30
+
+
+def sample(at: float, calls: int, failed: int, buckets: list[int]) -> dict[str, Any]:
+    """What a gateway tells of the method `users.get` at some moment."""
+    instance = {"methods": ["get"], "state": "healthy", "loop_lag_s": 0.25}
+    method = {"service": "users", "method": "get", "calls": calls, "failed": failed}
+    return {
+        "at_s": at,
+        "gateway": {},
+        "services": [{"name": "users", "instances": [instance, {**instance, "state": "late"}]}],
+        "methods": [{**method, "in_flight": 3, "buckets": [*buckets, *[0] * (18 - len(buckets))]}],
+    }
+
+
+def test_rates_and_latencies_are_those_of_the_interval_alone() -> None:
+    """A method that was slow long ago is fast now."""
+    before, after = (
+        sample(10.0, 100, 50, [0] * 15 + [100]),
+        sample(12.0, 110, 51, [10] + [0] * 14 + [100]),
+    )
+    (row,) = compare(before, after)["methods"]
+    assert (row["calls_per_second"], row["errors_per_second"]) == (5, 0.5)
+    assert (row["instances"], row["healthy"], row["in_flight"]) == (2, 1, 3)
+    assert 0 < row["p50"] < row["p99"] <= 0.0001
+    assert row["loop_lag_s"] == 0.25
+    (row,) = compare(after, {**after, "at_s": 13.0})["methods"]
+    assert (row["calls_per_second"], row["p50"]) == (0, None)
+    (row,) = compare({**before, "methods": []}, after)["methods"]  # it has just come
+    assert row["calls_per_second"] == 55
+
+
+def test_check_of_a_mesh_in_order(shell: Mesh) -> None:
+    with shell.gateway() as (_, ready), shell.service(ready["addresses"][0]):
+        result = shell("check")
+        assert (result.returncode, result.stdout) == (0, "Everything is in order.\n")
+        assert json.loads(shell("check", "--json").stdout) == {"ok": True, "findings": []}
+
+
+def test_check_says_what_is_wrong_and_what_to_do(shell: Mesh) -> None:
+    with shell.gateway() as (_, ready):
+        with shell.service(ready["addresses"][0]) as users:
+            users.terminate()
+            assert users.wait(30) == 0
+        result = shell("check")
+        assert result.returncode == 1
+        first, advice = result.stdout.splitlines()
+        assert first == "error    users: no instance is connected any more"
+        assert advice.strip().startswith("Start it")
+        document = json.loads(shell("check", "--json").stdout)
+        assert document["ok"] is False
+        assert [one["subject"] for one in document["findings"]] == ["users"]
+
+
+def test_check_without_a_gateway_fails(shell: Mesh) -> None:
+    result = shell("check")
+    assert result.returncode == 1
+    assert "start one with `mesh gateway`" in result.stderr
+
+
+def test_drain_ends_the_gateway(shell: Mesh) -> None:
+    with shell.gateway() as (process, ready):
+        result = shell("drain", "--wait", "--json")
+        assert (result.returncode, result.stderr) == (0, "")
+        document = json.loads(result.stdout)
+        assert document["gateway"] == ready["gateway"]
+        assert (document["state"], document["stopped"]) == ("draining", True)
+        assert process.wait(30) == 0
+
+
+def test_drain_lets_calls_in_flight_end(
+    shell: Mesh, next_line: Callable[[subprocess.Popen[str]], str]
+) -> None:
+    with shell.gateway() as (process, ready), shell.service(ready["addresses"][0]) as users:
+        with shell.start("call", "users", "wait", "--timeout", "2") as call:
+            assert next_line(users) == "waiting\n"
+            result = shell("drain")
+            assert result.returncode == 0
+            assert result.stdout.endswith("drains; 1 calls are in flight\n")
+            assert process.poll() is None
+            assert call.wait(30) == 1
+            assert call.stderr is not None
+            assert "deadline_exceeded" in call.stderr.read()
+        assert process.wait(30) == 0

@@ -1,0 +1,120 @@
+"""A real Prometheus for tests: Debian's package, on a free port, with its files in a test's folder.
+
+Where it is missing, the tests that need it are skipped and say so; under CI they fail.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import shutil
+import subprocess
+import urllib.parse
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+INTERVAL = "200ms"
+
+
+def tool(name: str) -> str:
+    """The path of a program of the package `prometheus`."""
+    found = shutil.which(name)
+    if found is None:
+        reason = f"{name} is not installed: apt-get install prometheus"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
+
+
+def get(address: str, path: str, accept: str = "*/*") -> str:
+    """What an HTTP server answers."""
+    with contextlib.closing(http.client.HTTPConnection(address, timeout=10)) as connection:
+        connection.request("GET", path, headers={"Accept": accept})
+        answer = connection.getresponse()
+        body = answer.read().decode()
+        assert answer.status == 200, body
+        return body
+
+
+class Prometheus:
+    """A running one."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    async def query(self, expression: str) -> dict[tuple[str, ...], float]:
+        """An instant vector's values, by the values of its labels in the order of their names."""
+        path = f"/api/v1/query?{urllib.parse.urlencode({'query': expression})}"
+        answer: dict[str, Any] = json.loads(
+            await trio.to_thread.run_sync(get, self.address, path, abandon_on_cancel=True)
+        )
+        return {
+            tuple(row["metric"][name] for name in sorted(row["metric"]) if name != "__name__"): (
+                float(row["value"][1])
+            )
+            for row in answer["data"]["result"]
+        }
+
+    async def scraped_since(self, moment: float) -> None:
+        """Return once it has read the gateway after this moment, in Unix time."""
+        with trio.fail_after(30):
+            while True:
+                stamps = await self.query("timestamp(up == 1)")
+                if stamps and min(stamps.values()) > moment:
+                    return
+                await trio.sleep(0.05)  # there is nothing else to wait for: it tells nobody
+
+
+@contextlib.asynccontextmanager
+async def prometheus(folder: Path, target: str) -> AsyncIterator[Prometheus]:
+    """Run one that scrapes this address."""
+    config = folder / "prometheus.yml"
+    config.write_text(
+        f"global: {{scrape_interval: {INTERVAL}}}\n"
+        "scrape_configs:\n"
+        f"  - {{job_name: mesh, static_configs: [{{targets: ['{target}']}}]}}\n"
+    )
+    command = [
+        tool("prometheus"),
+        f"--config.file={config}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        "--web.listen-address=127.0.0.1:0",
+        "--enable-feature=exemplar-storage",
+    ]
+    async with trio.open_nursery() as nursery:
+        run = partial(trio.run_process, command, stderr=subprocess.PIPE, check=False)
+        process: trio.Process = await nursery.start(run)
+        log = ""
+        try:
+            assert process.stderr is not None
+            with trio.fail_after(30):
+                while "ready to receive web requests" not in log:
+                    some = await process.stderr.receive_some()
+                    assert some, log
+                    log += some.decode()
+            address = re.search(r'"Listening on" address=(\S+)', log)
+            assert address is not None, log
+            nursery.start_soon(_drain, process.stderr)
+            yield Prometheus(address[1])
+        finally:
+            process.terminate()
+            with trio.CancelScope(shield=True):
+                await process.wait()
+            nursery.cancel_scope.cancel()
+
+
+async def _drain(pipe: trio.abc.ReceiveStream) -> None:
+    """Read on, so that it is never held up by its own log."""
+    while await pipe.receive_some():
+        pass

@@ -1,0 +1,206 @@
+"""What a gateway tells about its mesh: the same in Python, over the wire and over HTTP."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from contextlib import asynccontextmanager, closing
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+import trio
+import trio.testing
+
+import mesh
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+async def ask(gateway: mesh.Gateway, path: str, method: str = "GET") -> tuple[int, str]:
+    """Status and body of an answer of the admin server."""
+
+    def blocking(address: str) -> tuple[int, str]:
+        with closing(http.client.HTTPConnection(address, timeout=10)) as connection:
+            connection.request(method, path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+
+    assert gateway.admin_address is not None
+    return await trio.to_thread.run_sync(blocking, gateway.admin_address, abandon_on_cancel=True)
+
+
+@asynccontextmanager
+async def shop() -> AsyncIterator[tuple[mesh.Gateway, mesh.Client]]:
+    """A gateway with an admin server, the service `users`, and a caller."""
+    async with (
+        mesh.Gateway(admin="127.0.0.1:0") as gateway,
+        mesh.connect("users", gateway=gateway, metadata={"zone": "north"}) as users,
+        mesh.connect("shop", gateway=gateway) as caller,
+    ):
+
+        @users.method()
+        async def get(params: int) -> int:
+            if params < 0:
+                raise mesh.NotFound("negative")
+            return params
+
+        @users.method("list")
+        async def list_all() -> None:
+            await trio.sleep_forever()
+
+        await users.call("mesh", "status")
+        yield gateway, caller
+
+
+def timeless(value: Any) -> Any:
+    """A view as plain data without what changes between two looks."""
+    changing = "_s", "_us", "_at", "memory_bytes", "in_flight", "routed", "outbox_bytes"
+    if isinstance(value, dict):
+        return {key: timeless(one) for key, one in value.items() if not key.endswith(changing)}
+    return [timeless(one) for one in value] if isinstance(value, list) else value
+
+
+async def test_services_are_told_with_all_that_is_known() -> None:
+    async with shop() as (gateway, _):
+        (users,) = [service for service in gateway.services() if service.name == "users"]
+        (instance,) = users.instances
+        assert (users.methods, users.versions) == (["get", "list"], [])
+        assert (instance.peer, instance.state, instance.methods) == (
+            "users",
+            "healthy",
+            ["get", "list"],
+        )
+        assert instance.metadata == {"zone": "north"}
+        assert 0 <= instance.connected_s < 60
+        assert abs(instance.connected_at - time.time()) < 60
+        assert 0 <= instance.heartbeat_age_s < 60
+        assert instance.in_flight == 0
+        assert gateway.service("nobody") is None
+
+
+async def test_the_three_ways_to_ask_tell_the_same() -> None:
+    async with shop() as (gateway, caller):
+        for params in (1, 2, -1):
+            try:
+                await caller.call("users", "get", params)
+            except mesh.NotFound:
+                assert params < 0
+        for name, own in (
+            ("services", gateway.services),
+            ("status", gateway.status),
+            ("edges", lambda: list(gateway.views.edges())),
+        ):
+            status, body = await ask(gateway, f"/api/{name}")
+            over_wire = timeless(await caller.call("mesh", name))
+            here = timeless(msgspec.to_builtins(own()))
+            assert status == 200
+            if name == "edges":  # asking is a call itself
+                over_http = [edge for edge in json.loads(body) if edge["caller"] == "shop"][:1]
+                over_wire = [edge for edge in over_wire if edge["service"] == "users"]
+                here = [edge for edge in here if edge["service"] == "users"]
+                assert over_http == over_wire
+            else:
+                over_http = timeless(json.loads(body))
+            assert timeless(over_http) == over_wire == here
+
+
+async def test_edges_tell_calls_errors_and_latencies() -> None:
+    async with shop() as (gateway, caller):
+        for params in (1, 2, 3, -1):
+            try:
+                await caller.call("users", "get", params)
+            except mesh.NotFound:
+                assert params < 0
+        (edge,) = [edge for edge in gateway.views.edges() if edge.caller == "shop"]
+        assert (edge.service, edge.method) == ("users", "get")
+        assert (edge.calls, edge.errors) == (4, {"not_found": 1})
+        assert edge.p50 is not None
+        assert edge.p99 is not None
+        assert 0 < edge.p50 <= edge.p99 < 30
+
+
+async def test_one_service_over_the_wire_and_over_http() -> None:
+    async with shop() as (gateway, caller):
+        told = await caller.call("mesh", "service", "users")
+        assert told["methods"] == ["get", "list"]
+        status, body = await ask(gateway, "/api/services/users")
+        assert (status, json.loads(body)["name"]) == (200, "users")
+        status, body = await ask(gateway, "/api/services/userz")
+        assert (status, json.loads(body)) == (404, {"error": "no service 'userz' is registered"})
+        with pytest.raises(mesh.NotFound, match="did you mean 'users'"):
+            await caller.call("mesh", "service", "userz")
+
+
+@pytest.mark.parametrize("path", ["/api/services", "/api/edges", "/api/status"])
+async def test_the_api_only_reads(path: str) -> None:
+    async with shop() as (gateway, _):
+        assert (await ask(gateway, path, "HEAD"))[0] == 200
+        for method in ("POST", "PUT", "DELETE"):
+            assert (await ask(gateway, path, method))[0] == 405
+
+
+async def test_who_is_connected() -> None:
+    async with mesh.Gateway() as gateway:
+        assert not gateway.is_connected("users")
+        async with mesh.connect("people", gateway=gateway) as people:
+            people.register("get", lambda: None, service="users")
+            await people.call("mesh", "status")
+            assert gateway.is_connected("people")
+            assert gateway.is_connected("users")
+            assert not gateway.is_connected("user")
+        with trio.fail_after(5):
+            while gateway.is_connected("people"):
+                await trio.testing.wait_all_tasks_blocked(0.001)
+        assert not gateway.is_connected("users")
+        service = gateway.service("users")  # expected back
+        assert service is not None
+        assert (service.instances, service.methods) == ([], [])
+
+
+async def test_a_gateway_that_has_not_started_says_so() -> None:
+    gateway = mesh.Gateway()
+    with pytest.raises(mesh.UsageError, match="has not been started"):
+        gateway.services()
+    async with gateway:
+        assert gateway.status().state == "running"
+    assert gateway.status().state == "stopped"
+
+
+async def test_a_real_drain_is_not_ready_and_says_so_until_its_calls_have_ended() -> None:
+    gateway = mesh.Gateway(admin="127.0.0.1:0")
+    started, held = trio.Event(), trio.Event()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(gateway.serve)
+        assert await ask(gateway, "/readyz") == (200, "ready\n")
+        async with (
+            mesh.connect("users", gateway=gateway) as users,
+            mesh.connect("shop", gateway=gateway) as caller,
+        ):
+
+            @users.method()
+            async def wait() -> str:
+                started.set()
+                await held.wait()
+                return "done"
+
+            answers: list[str] = []
+
+            async def call() -> None:
+                answers.append(await caller.call("users", "wait"))
+
+            async with trio.open_nursery() as calls:
+                calls.start_soon(call)
+                await started.wait()
+                told = await caller.call("mesh", "drain")
+                assert (told["state"], told["draining"]) == ("draining", True)
+                assert await ask(gateway, "/readyz") == (503, "not ready: draining\n")
+                assert (await ask(gateway, "/healthz"))[0] == 200
+                status, body = await ask(gateway, "/api/status")
+                assert (status, json.loads(body)["state"]) == (200, "draining")
+                assert json.loads(body)["in_flight"] == 1
+                held.set()
+            assert answers == ["done"]
+    assert gateway.status().state == "stopped"
