@@ -14,6 +14,7 @@ from mesh.errors import (
     AlreadyExists,
     CallError,
     Cancelled,
+    CertificateError,
     Code,
     DataLoss,
     DeadlineExceeded,
@@ -38,6 +39,7 @@ from mesh.errors import (
 from mesh.gateway import Gateway
 from mesh.limits import Limits
 from mesh.running import run, serve
+from mesh.transport import CertificateFiles
 
 __all__ = [
     "Aborted",
@@ -47,6 +49,8 @@ __all__ = [
     "Call",
     "CallError",
     "Cancelled",
+    "CertificateError",
+    "CertificateFiles",
     "Client",
     "Code",
     "DataLoss",

@@ -10,7 +10,15 @@ from typing import IO, Any
 
 import click
 
-from mesh.errors import AddressError, AddressInUse, CallError, MeshError, Reason, UsageError
+from mesh.errors import (
+    AddressError,
+    AddressInUse,
+    CallError,
+    CertificateError,
+    MeshError,
+    Reason,
+    UsageError,
+)
 
 INTERRUPTED = 130
 """The exit status of a command ended by Ctrl-C, 128 and the signal's number, as shells expect."""
@@ -78,7 +86,7 @@ def explain(fault: MeshError | OSError) -> Failure | None:
         return Failure(f"{fault.code} {fault}", hint(fault))
     if isinstance(fault, AddressInUse):
         return Failure(str(fault))
-    if isinstance(fault, (AddressError, UsageError)):
+    if isinstance(fault, (AddressError, CertificateError, UsageError)):
         return WrongUsage(str(fault))
     if isinstance(fault, OSError):
         if fault.errno == errno.EPIPE:

@@ -8,20 +8,23 @@ import resource
 import signal
 import sys
 import time
-from ipaddress import ip_address
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 import trio
 
 from mesh._version import __version__
 from mesh.cli.commands import example, run
-from mesh.cli.failures import Failure, clean
+from mesh.cli.failures import Failure, WrongUsage, clean
 from mesh.cli.output import print_json
 from mesh.cli.peer import json_option
 from mesh.errors import AddressInUse
 from mesh.gateway import Gateway
-from mesh.transport import Address, default_address
+from mesh.transport import CertificateFiles, default_address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 ADMIN = "127.0.0.1:9464"
 """The port that OpenTelemetry gives Prometheus exporters by default."""
@@ -33,14 +36,32 @@ log = logging.getLogger("mesh.gateway")
     epilog=example(
         "mesh gateway",
         "mesh gateway --listen unix:/run/mesh.sock --listen tcp:127.0.0.1:7000 --admin none",
+        "mesh gateway --listen tls:0.0.0.0:7443 --tls-cert mesh.pem --tls-key mesh.key",
     )
 )
 @click.option(
     "--listen",
     multiple=True,
     metavar="ADDRESS",
-    help="Accept peers at unix:PATH or tcp:HOST:PORT; port 0 takes a free one. May be repeated. "
-    "[default: MESH_GATEWAY, else your own socket]",
+    help="Accept peers at unix:PATH, tcp:HOST:PORT or tls:HOST:PORT; port 0 takes a free one. "
+    "May be repeated. [default: MESH_GATEWAY, else your own socket]",
+)
+@click.option(
+    "--tls-cert",
+    metavar="FILE",
+    help="The certificate for tls: addresses, with intermediate ones, in PEM form. SIGHUP reads it "
+    "and the next two again; connections stay.",
+)
+@click.option("--tls-key", metavar="FILE", help="Its private key. [default: in the same file]")
+@click.option(
+    "--tls-client-ca",
+    metavar="FILE",
+    help="Let only peers in that show a certificate of one of these authorities (mutual TLS).",
+)
+@click.option(
+    "--allow-plain-tcp",
+    is_flag=True,
+    help="Let tcp: addresses be reachable from other machines, unencrypted and unchecked.",
 )
 @click.option(
     "--admin",
@@ -50,6 +71,11 @@ log = logging.getLogger("mesh.gateway")
     help="Serve /metrics, /healthz and /readyz there; `none` for no such server.",
 )
 @click.option(
+    "--admin-token-file",
+    metavar="FILE",
+    help="What `Authorization: Bearer` must hold there; needed where other machines reach it.",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
@@ -57,7 +83,18 @@ log = logging.getLogger("mesh.gateway")
     help="What to log on stderr.",
 )
 @json_option
-def gateway(*, listen: tuple[str, ...], admin: str, log_level: str, as_json: bool) -> None:
+def gateway(
+    *,
+    listen: tuple[str, ...],
+    tls_cert: str | None,
+    tls_key: str | None,
+    tls_client_ca: str | None,
+    allow_plain_tcp: bool,
+    admin: str,
+    admin_token_file: str | None,
+    log_level: str,
+    as_json: bool,
+) -> None:
     """Run the gateway that services meet at, until SIGTERM or Ctrl-C.
 
     Either signal drains: no new calls are taken, those in flight end, at most 10 s. A second one
@@ -66,11 +103,15 @@ def gateway(*, listen: tuple[str, ...], admin: str, log_level: str, as_json: boo
     _log_to_stderr(log_level)
     _raise_file_limit()
     addresses = listen or (default_address(),)
-    made = Gateway(listen=addresses, admin=None if admin == "none" else admin)
-    for text in addresses:
-        _warn_if_open(Address.parse(text))
+    made = Gateway(
+        listen=addresses,
+        tls=_certificate_files(addresses, tls_cert, tls_key, tls_client_ca),
+        allow_plain_tcp=allow_plain_tcp,
+        admin=None if admin == "none" else admin,
+        admin_token=_read_token(admin_token_file),
+    )
     try:
-        stopped_by = run(_serve, made, as_json=as_json)
+        stopped_by = run(_serve, made, as_json=as_json, reloads=tls_cert is not None)
     except AddressInUse as fault:
         if (
             len(made.addresses) == len(addresses) and admin == ADMIN
@@ -84,14 +125,40 @@ def gateway(*, listen: tuple[str, ...], admin: str, log_level: str, as_json: boo
         raise click.exceptions.Exit(128 + stopped_by)
 
 
-async def _serve(gateway: Gateway, *, as_json: bool) -> int | None:
+def _certificate_files(
+    addresses: Iterable[str], cert: str | None, key: str | None, client_ca: str | None
+) -> CertificateFiles | None:
+    if cert is None:
+        if key or client_ca:
+            raise WrongUsage(f"{'--tls-key' if key else '--tls-client-ca'} needs --tls-cert too")
+        return None
+    if not any(address.startswith("tls:") for address in addresses):
+        raise WrongUsage("--tls-cert is given, but no --listen tls:HOST:PORT")
+    return CertificateFiles(cert, key, client_ca)
+
+
+def _read_token(path: str | None) -> str | None:
+    if path is None:
+        return None
+    token = Path(path).read_text(encoding="utf-8").strip()
+    if not token:
+        raise WrongUsage(f"{path} holds no token")
+    return token
+
+
+async def _serve(gateway: Gateway, *, as_json: bool, reloads: bool) -> int | None:
     """Serve until drained; returns the signal that cut the drain short, if one did."""
     cut_short: int | None = None
+    # Without certificates, a terminal that goes takes the gateway with it, as ever.
+    signals = {signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if reloads else [])}
 
     async def watch(received: Any) -> None:
         nonlocal cut_short
         draining = False
         async for number in received:
+            if number == signal.SIGHUP:
+                gateway.reload_certificates()
+                continue
             if draining:
                 cut_short = number
                 nursery.cancel_scope.cancel()
@@ -103,7 +170,7 @@ async def _serve(gateway: Gateway, *, as_json: bool) -> int | None:
         await gateway.serve(task_status=task_status)
         nursery.cancel_scope.cancel()
 
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+    with trio.open_signal_receiver(*signals) as received:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch, received)
             await nursery.start(serve)
@@ -163,14 +230,3 @@ def _raise_file_limit() -> None:
     if soft != hard:
         with contextlib.suppress(ValueError, OSError):  # macOS says "unlimited" and means less
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _warn_if_open(address: Address) -> None:
-    if address.scheme == "unix" or address.host == "localhost":
-        return
-    with contextlib.suppress(ValueError):
-        if ip_address(address.host).is_loopback:
-            return
-    log.warning(
-        "%s can be reached from other machines, and nothing there is encrypted or checked", address
-    )

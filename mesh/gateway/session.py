@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from mesh import _version
-from mesh.errors import Code, Reason, RemoteProtocolError
+from mesh.errors import AddressError, Code, Reason, RemoteProtocolError
+from mesh.transport import TLS_RECORD, Address
 from mesh.wire import codec
 from mesh.wire.codec import PING, PONG, PROTOCOL_VERSION
 from mesh.wire.connection import Connection, Role
@@ -99,7 +100,7 @@ class Session:
             nursery.start_soon(self.link.write_loop)
             fault: str | None = None
             try:
-                with trio.move_on_after(core.limits.handshake) as limit:
+                with trio.move_on_at(self.connected_at + core.limits.handshake) as limit:
                     pending = await self._handshake()
                 if limit.cancelled_caught:
                     fault = f"no HELLO within {core.limits.handshake:g} s"
@@ -125,6 +126,8 @@ class Session:
             data = await self.link.receive()
             if not data:
                 return None
+            if data[0] == TLS_RECORD and not self.is_open:
+                raise RemoteProtocolError("it speaks TLS to an address without; it must write tcp:")
             for _, _, header, _ in connection.receive(data):
                 if not self.is_open:
                     self._welcome(header)
@@ -369,4 +372,7 @@ class Session:
 
 
 def _is_loopback(address: str) -> bool:
-    return address.startswith(("tcp:127.", "tcp:[::1]", "tcp:localhost"))
+    try:
+        return Address.parse(address).is_loopback
+    except AddressError:
+        return False

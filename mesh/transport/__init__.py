@@ -1,15 +1,23 @@
 """The only I/O on the wire: links, and the addresses that they are opened and accepted at."""
 
-from mesh.transport.addresses import Address, Listener, default_address
+from mesh.transport.addresses import Address, Listener, default_address, is_loopback
+from mesh.transport.certificates import CertificateFiles
 from mesh.transport.links import IN_PROCESS, Dialer, Link, SocketLink, StreamLink
+from mesh.transport.tls import TLS_RECORD, HandshakeFailed, TlsDialer, TlsLink
 
 __all__ = [
     "IN_PROCESS",
+    "TLS_RECORD",
     "Address",
+    "CertificateFiles",
     "Dialer",
+    "HandshakeFailed",
     "Link",
     "Listener",
     "SocketLink",
     "StreamLink",
+    "TlsDialer",
+    "TlsLink",
     "default_address",
+    "is_loopback",
 ]

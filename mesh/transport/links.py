@@ -30,15 +30,17 @@ class Link(Outbox):
         address: The other end, for people.
         is_tcp: Whether silence can mean a broken network.
         broken: Why sending failed, if it did; from then on nothing leaves.
+        fault: Why receiving ended, for people, where more than the end is known.
     """
 
-    __slots__ = ("_below", "_room", "_wake", "address", "broken", "is_tcp")
+    __slots__ = ("_below", "_room", "_wake", "address", "broken", "fault", "is_tcp")
 
     def __init__(self, limit: int, address: str, *, is_tcp: bool = False) -> None:
         super().__init__(limit)
         self.address = address
         self.is_tcp = is_tcp
         self.broken: Exception | None = None
+        self.fault = ""
         self._wake = trio.Event()
         self._room: trio.Event | None = None
         self._below = 0

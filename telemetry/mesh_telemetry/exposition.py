@@ -63,6 +63,7 @@ _OWN = {
         names.CONNECTIONS_CLOSED,
         names.CONNECTIONS_REFUSED,
         names.PROTOCOL_ERRORS,
+        names.TLS_HANDSHAKES_FAILED,
     )
 }
 _CODE_ENDS = [f'{name}"}} ' for name in names.CODE_NAMES]
@@ -196,6 +197,14 @@ class Exposition:
             (
                 f"{rejected.name}{{{_labels(rejected.labels, key)}}} {count}\n"
                 for key, count in tuple(counters.rejected.items())
+            ),
+        )
+        failed = names.TLS_HANDSHAKES_FAILED
+        yield from _sliced(
+            _header(failed, openmetrics=openmetrics),
+            (
+                f"{failed.name}{{{_labels(failed.labels, (reason,))}}} {count}\n"
+                for reason, count in tuple(counters.tls_handshakes_failed.items())
             ),
         )
         yield "".join(
