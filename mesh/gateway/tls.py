@@ -11,16 +11,9 @@ from typing import TYPE_CHECKING
 import trio
 
 from mesh.errors import CertificateError, UsageError
-from mesh.transport import CertificateFiles
+from mesh.transport import TLS_RECORD, CertificateFiles, HandshakeFailed, Tls, TlsLink
+from mesh.transport.faults import explain_to_gateway
 from mesh.transport.links import RECEIVE
-from mesh.transport.tls import (
-    TLS_RECORD,
-    HandshakeFailed,
-    TlsLink,
-    explain_to_gateway,
-    make_stream,
-    send_alert,
-)
 from mesh.wire import codec
 
 if TYPE_CHECKING:
@@ -85,20 +78,15 @@ class TlsDoor:
     async def _shake_hands(self, sock: socket.socket, address: str, limit: int) -> Link:
         try:
             await _await_tls(sock)
-            stream = make_stream(sock, self._context)
+            tls = Tls(sock, self._context)
+            try:
+                await tls.shake_hands()
+            except OSError as fault:
+                raise explain_to_gateway(fault) from fault
         except BaseException:
             sock.close()
             raise
-        try:
-            await stream.do_handshake()
-        except (OSError, trio.BrokenResourceError) as fault:
-            await send_alert(stream)
-            await trio.aclose_forcefully(stream)
-            raise explain_to_gateway(fault.__cause__ or fault) from fault
-        except BaseException:
-            await trio.aclose_forcefully(stream)
-            raise
-        return TlsLink(stream, limit, address)
+        return TlsLink(tls, limit, address)
 
 
 async def _await_tls(sock: socket.socket) -> None:

@@ -2,8 +2,9 @@
 
 from mesh.transport.addresses import Address, Listener, default_address, is_loopback
 from mesh.transport.certificates import CertificateFiles
+from mesh.transport.faults import HandshakeFailed
 from mesh.transport.links import IN_PROCESS, Dialer, Link, SocketLink, StreamLink
-from mesh.transport.tls import TLS_RECORD, HandshakeFailed, TlsDialer, TlsLink
+from mesh.transport.tls import TLS_RECORD, Tls, TlsDialer, TlsLink
 
 __all__ = [
     "IN_PROCESS",
@@ -16,6 +17,7 @@ __all__ = [
     "Listener",
     "SocketLink",
     "StreamLink",
+    "Tls",
     "TlsDialer",
     "TlsLink",
     "default_address",

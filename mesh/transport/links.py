@@ -1,8 +1,8 @@
 """Links: an outbox and the only I/O on the wire. One reader and one writer task per connection.
 
 A :class:`SocketLink` sends at once in :meth:`~Link.flush` when nothing is under way, so that most
-frames leave without waking a task. A :class:`StreamLink` serves trio streams (TLS, memory), which
-have no synchronous send: there a flush wakes the writer.
+frames leave without waking a task. A :class:`StreamLink` serves trio streams (those of tests and
+simulators), which have no synchronous send: there a flush wakes the writer.
 """
 
 from __future__ import annotations

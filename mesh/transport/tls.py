@@ -1,15 +1,20 @@
-"""TLS: links over `trio.SSLStream`, and what is wrong in words when a handshake fails."""
+"""TLS: links over a socket and OpenSSL's two buffers.
+
+Not over `trio.SSLStream`, which has no synchronous send, reads one record of 16 KiB at a time, and
+leaves alerts unsent. Measured against it, a single call took less than half the time.
+"""
 
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
-from mesh.errors import UsageError
+from mesh.errors import CertificateError, UsageError
 from mesh.transport.certificates import default_client_context, names_files
-from mesh.transport.links import StreamLink
+from mesh.transport.faults import HandshakeFailed, explain_alert, explain_to_peer
+from mesh.transport.links import RECEIVE, SocketLink
 
 if TYPE_CHECKING:
     import socket
@@ -21,43 +26,165 @@ TLS_RECORD = 0x16
 """The first byte of whoever begins a TLS handshake. As the first byte of a frame it would announce
 one of 352 MiB, so that neither is ever taken for the other."""
 
-EXPIRED, NOT_YET_VALID = 10, 9
-UNKNOWN_AUTHORITY = frozenset({2, 18, 19, 20, 21})
-WRONG_NAME = frozenset({62, 64})
-"""OpenSSL's verification results: https://docs.openssl.org/3.0/man1/openssl-verification-options/"""
+RECORD = 16 * 1024
+"""The most that one TLS record holds, and one read of OpenSSL's returns."""
 
 
-class HandshakeFailed(ConnectionError):  # noqa: N818 - named like the event
-    """There is no TLS connection; the message says what is wrong.
+class Tls:
+    """One side's TLS over a connected socket, which it owns.
 
-    Attributes:
-        reason: A short word for it, for counters.
+    Args:
+        sock: The socket.
+        context: Whom to trust and what to show.
+        server_hostname: What a peer dialled; None at a gateway.
     """
 
-    def __init__(self, message: str, reason: str) -> None:
-        super().__init__(message)
-        self.reason = reason
+    __slots__ = ("incoming", "outgoing", "session", "sock")
+
+    def __init__(
+        self, sock: socket.socket, context: ssl.SSLContext, server_hostname: str | None = None
+    ) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.session = context.wrap_bio(
+            self.incoming,
+            self.outgoing,
+            server_side=server_hostname is None,
+            server_hostname=server_hostname,
+        )
+
+    async def shake_hands(self) -> None:
+        """Agree with the other end. It is told in TLS's own words why not, where there are some.
+
+        Raises:
+            OSError: It failed; an `ssl.SSLError` tells what was wrong.
+        """
+        session, sock, done = self.session, self.sock, False
+        while not done:
+            try:
+                session.do_handshake()
+                done = True
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLError:
+                with trio.move_on_after(0.5):
+                    await self._send()
+                raise
+            await self._send()
+            while not done:
+                await trio.lowlevel.wait_readable(sock)
+                try:
+                    data = sock.recv(RECEIVE)
+                except BlockingIOError:
+                    continue
+                if not data:
+                    raise ConnectionResetError("the other end closed the connection")
+                self.incoming.write(data)
+                break
+
+    async def _send(self) -> None:
+        data = memoryview(self.outgoing.read())
+        while data:
+            try:
+                data = data[self.sock.send(data) :]
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(self.sock)
 
 
-class TlsLink(StreamLink):
-    """A link over a TLS stream past its handshake."""
+class TlsLink(SocketLink):
+    """A link by TLS, past its handshake.
 
-    __slots__ = ()
+    Either end may close without a farewell: frames have lengths, so that nothing is cut off unseen.
+    """
 
-    def __init__(self, stream: trio.SSLStream[trio.SocketStream], limit: int, address: str) -> None:
-        super().__init__(stream, limit, address, is_tcp=True)
+    __slots__ = ("_over", "_sealed", "_tls")
+
+    def __init__(self, tls: Tls, limit: int, address: str) -> None:
+        super().__init__(tls.sock, limit, address)
+        self._tls = tls
+        self._sealed = 0
+        self._over = False
+
+    def flush(self) -> None:
+        """See :meth:`~mesh.transport.links.Link.flush`."""
+        if self._rest is not None or self.broken is not None or not self.queued:
+            return
+        try:
+            self._seal()
+            self._send()
+        except OSError as fault:
+            self._break(fault)
+            return
+        if self.queued:
+            self._wake.set()
+
+    def _seal(self) -> None:
+        """Encrypt what is to be sent next."""
+        data = self.gather()
+        self._sealed = len(data)
+        self._tls.session.write(data)
+        self._rest = memoryview(self._tls.outgoing.read())
+
+    def _send(self) -> None:
+        """Send as much of that as the socket takes; what left whole is no longer queued."""
+        rest = self._rest
+        if rest is None:
+            return
+        try:
+            sent = self._socket.send(rest)
+        except BlockingIOError:
+            return
+        if sent < len(rest):
+            self._rest = rest[sent:]
+            return
+        self._rest = None
+        self.queued -= self._sealed
+        self._sent()
+
+    async def write_loop(self) -> None:
+        """See :meth:`~mesh.transport.links.Link.write_loop`."""
+        while self.broken is None:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            while self.queued and self.broken is None:
+                try:
+                    if self._rest is None:
+                        self._seal()
+                    await trio.lowlevel.wait_writable(self._socket)
+                    self._send()
+                except (OSError, trio.ClosedResourceError) as fault:
+                    self._break(fault)
+                    return
 
     async def receive(self) -> bytes:
         """See :meth:`~mesh.transport.links.Link.receive`."""
+        while not self._over:
+            data = self._decrypt()  # the handshake may have read more than its own
+            if data:
+                return data
+            encrypted = await super().receive()
+            if not encrypted:
+                break
+            self._tls.incoming.write(encrypted)
+        return b""
+
+    def _decrypt(self) -> bytes:
+        """All records that have arrived whole."""
+        session, incoming, pieces = self._tls.session, self._tls.incoming, []
         try:
-            return bytes(await self._stream.receive_some())
-        except trio.BrokenResourceError as broken:
-            # By TLS 1.3 a client has finished its handshake before the gateway judges it.
-            if isinstance(broken.__cause__, ssl.SSLError):
-                self.fault = _explain_alert(broken.__cause__)
-            return b""
-        except (OSError, trio.ClosedResourceError):
-            return b""
+            while incoming.pending or session.pending():
+                piece = session.read(RECORD)
+                if not piece:  # the other end's farewell
+                    self._over = True
+                    break
+                pieces.append(piece)
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as fault:
+            # By TLS 1.3 a peer has finished its handshake before the gateway judges it.
+            self.fault, self._over = explain_alert(fault), True
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 class TlsDialer:
@@ -70,6 +197,7 @@ class TlsDialer:
 
     Raises:
         CertificateError: A file that the environment names cannot be used.
+        UsageError: The context is a server's.
     """
 
     def __init__(self, address: Address, context: ssl.SSLContext | None = None) -> None:
@@ -83,153 +211,25 @@ class TlsDialer:
         return str(self._address)
 
     async def dial(self, limit: int) -> Link:
-        """See :class:`~mesh.transport.links.Dialer`."""
+        """See :class:`~mesh.transport.links.Dialer`.
+
+        Raises:
+            HandshakeFailed: Something answers there, and it is not to be trusted or refuses us.
+            OSError: There is no way through now.
+        """
         if self._from_files:
             try:
                 self._context = default_client_context()
-            except ValueError as fault:
+            except CertificateError as fault:
                 raise HandshakeFailed(f"{self}: {fault}", "files") from fault
         sock = await self._address.open_socket()
-        stream = make_stream(sock, self._context, server_hostname=self._address.host)
         try:
-            await stream.do_handshake()
-        except (OSError, trio.BrokenResourceError) as fault:
-            await send_alert(stream)
-            await trio.aclose_forcefully(stream)
-            raise _explain_to_peer(fault.__cause__ or fault, stream, self._address) from fault
-        except BaseException:
-            await trio.aclose_forcefully(stream)
-            raise
-        return TlsLink(stream, limit, str(self))
-
-
-def make_stream(
-    sock: socket.socket, context: ssl.SSLContext, *, server_hostname: str | None = None
-) -> trio.SSLStream[trio.SocketStream]:
-    """TLS over a connected socket. A peer dials with a host name, a gateway accepts without.
-
-    It may close without a farewell: frames have lengths, so that nothing can be cut off unseen.
-    """
-    sock.setblocking(False)
-    return trio.SSLStream(
-        trio.SocketStream(trio.socket.from_stdlib_socket(sock)),
-        context,
-        server_hostname=server_hostname,
-        server_side=server_hostname is None,
-        https_compatible=True,
-    )
-
-
-async def send_alert(stream: trio.SSLStream[trio.SocketStream]) -> None:
-    """Tell the other end why its handshake failed, as far as TLS has a word for it.
-
-    trio 0.35 leaves that word where it was put. Without it the other end only sees a loss.
-    """
-    outgoing: ssl.MemoryBIO | None = getattr(stream, "_outgoing", None)
-    alert = outgoing.read() if outgoing is not None else b""
-    if alert:
-        with trio.move_on_after(0.5):
+            tls = Tls(sock, self._context, self._address.host)
             try:
-                await stream.transport_stream.send_all(alert)
-            except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-                return
-
-
-def explain_to_gateway(fault: BaseException) -> HandshakeFailed:
-    """What a peer did wrong, in a gateway's words."""
-    if isinstance(fault, ssl.SSLCertVerificationError):
-        if fault.verify_code == EXPIRED:
-            return HandshakeFailed("its certificate has expired", "expired_certificate")
-        if fault.verify_code in UNKNOWN_AUTHORITY:
-            return HandshakeFailed(
-                "its certificate is from an authority that the client CA file does not hold",
-                "unknown_authority",
-            )
-        return HandshakeFailed(f"its certificate: {fault.verify_message}", "bad_certificate")
-    reason = str(getattr(fault, "reason", None) or "")
-    if reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
-        return HandshakeFailed(
-            "it shows no certificate, and one is required (MESH_TLS_CERT)", "no_certificate"
-        )
-    if "ALERT" in reason:
-        return HandshakeFailed(
-            f"it refuses this gateway's certificate or its ways: {_words(fault)}", "refused_by_peer"
-        )
-    if isinstance(fault, ssl.SSLError) and reason and "EOF" not in reason:
-        return HandshakeFailed(_words(fault), "protocol")
-    return HandshakeFailed("it closed the connection during the handshake", "disconnected")
-
-
-def _explain_to_peer(
-    fault: BaseException, stream: trio.SSLStream[trio.SocketStream], address: Address
-) -> HandshakeFailed:
-    """What is wrong at a gateway, in its peer's words."""
-    reason = str(getattr(fault, "reason", None) or "")
-    if isinstance(fault, ssl.SSLCertVerificationError):
-        shown = _certificate(stream)
-        code = fault.verify_code
-        text = f"certificate of {address} "
-        if code in WRONG_NAME:
-            names = [str(name) for _, name in shown.get("subjectAltName", ())]
-            text += f"is for {', '.join(names[:10]) or 'another name'}, not {address.host}"
-        elif code == EXPIRED:
-            text += f"has expired{_when(shown, 'notAfter')}"
-        elif code == NOT_YET_VALID:
-            text += f"is not valid yet{_when(shown, 'notBefore')}"
-        elif code in UNKNOWN_AUTHORITY:
-            issuer = ", ".join(str(value) for part in shown.get("issuer", ()) for _, value in part)
-            text += "is from an authority that is not trusted here"
-            text += f" ({issuer})" if issuer else ""
-            text += "; MESH_TLS_CA can name its file"
-        else:
-            text += f"is not accepted: {fault.verify_message}"
-        return HandshakeFailed(text, "bad_certificate")
-    if reason in {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"}:
-        text = f"{address}: the other end speaks no TLS; if it is a plain address, write tcp:"
-        return HandshakeFailed(text, "plain_text")
-    if "ALERT" in reason and isinstance(fault, ssl.SSLError):
-        return HandshakeFailed(f"{address}: {_explain_alert(fault)}", "refused_by_gateway")
-    if isinstance(fault, ssl.SSLError) and reason and "EOF" not in reason:
-        return HandshakeFailed(f"{address}: TLS failed: {_words(fault)}", "protocol")
-    text = f"{address}: the other end closed the connection during the TLS handshake"
-    return HandshakeFailed(text, "disconnected")
-
-
-def _explain_alert(fault: ssl.SSLError) -> str:
-    """What the other end's alert means to a peer."""
-    reason = str(fault.reason or "")
-    if "CERTIFICATE_REQUIRED" in reason or "HANDSHAKE_FAILURE" in reason:
-        return (
-            "the gateway requires a client certificate; MESH_TLS_CERT and MESH_TLS_KEY can name one"
-            if "REQUIRED" in reason
-            else "the gateway refused the TLS handshake; it may require a client certificate"
-        )
-    if "EXPIRED" in reason:
-        return "the gateway refused this peer's certificate: it has expired"
-    if "UNKNOWN_CA" in reason:
-        return "the gateway refused this peer's certificate: it does not trust its authority"
-    return f"TLS failed: {_words(fault)}"
-
-
-def _certificate(stream: trio.SSLStream[trio.SocketStream]) -> dict[str, Any]:
-    """The certificate that was shown and not accepted.
-
-    Python tells of accepted ones only, so that this looks inside; elsewhere than in CPython an
-    error says less, and nothing else changes.
-    """
-    try:
-        chain = stream._ssl_object._sslobj.get_unverified_chain()  # type: ignore[attr-defined]
-        shown: dict[str, Any] = chain[0].get_info()
-    except (AttributeError, IndexError, TypeError, ssl.SSLError):
-        return {}
-    return shown
-
-
-def _when(certificate: dict[str, Any], field: str) -> str:
-    return f" ({certificate[field]})" if field in certificate else ""
-
-
-def _words(fault: BaseException) -> str:
-    """OpenSSL's reason, without its decoration."""
-    reason = getattr(fault, "reason", None)
-    return str(reason).lower().replace("_", " ") if reason else str(fault)
+                await tls.shake_hands()
+            except OSError as fault:
+                raise explain_to_peer(fault, tls.session, self._address) from fault
+        except BaseException:
+            sock.close()
+            raise
+        return TlsLink(tls, limit, str(self))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from contextlib import asynccontextmanager
 from functools import partial
@@ -13,7 +14,7 @@ import trio
 import trio.testing
 
 import mesh
-from mesh.transport import Address, HandshakeFailed, TlsDialer, TlsLink
+from mesh.transport import Address, HandshakeFailed, Tls, TlsDialer, TlsLink
 from mesh.transport.certificates import default_client_context
 from tests.certificates import Authority
 
@@ -57,14 +58,17 @@ async def serving_tls(
     arrived, links = trio.open_memory_channel[TlsLink](10)
 
     async def shake_hands(stream: trio.SocketStream) -> None:
-        tls = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
+        sock = socket.socket(fileno=stream.socket.detach())
+        tls = Tls(sock, context)
         try:
-            await tls.do_handshake()
-        except trio.BrokenResourceError:
-            await trio.aclose_forcefully(stream)
+            await tls.shake_hands()
+        except OSError:
+            sock.close()
             return
-        await arrived.send(TlsLink(tls, limit, "tls:server"))
-        await trio.sleep_forever()  # the test closes the link
+        except BaseException:  # cancelled at the test's end
+            sock.close()
+            raise
+        await arrived.send(TlsLink(tls, limit, "tls:server"))  # the test closes it
 
     async with serving(shake_hands) as address:
         yield address, links
