@@ -15,6 +15,7 @@ from mesh.errors import (
     AlreadyExists,
     CallError,
     Cancelled,
+    CertificateError,
     Code,
     DataLoss,
     DeadlineExceeded,
@@ -40,6 +41,7 @@ from mesh.gateway import EdgeView, Gateway, GatewayView, InstanceView, ServiceVi
 from mesh.limits import Limits
 from mesh.running import run, serve
 from mesh.streams import EventStream
+from mesh.transport import CertificateFiles
 from mesh.watching import PeerView
 
 __all__ = [
@@ -50,6 +52,8 @@ __all__ = [
     "Call",
     "CallError",
     "Cancelled",
+    "CertificateError",
+    "CertificateFiles",
     "Client",
     "Code",
     "DataLoss",

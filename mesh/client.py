@@ -17,7 +17,7 @@ from mesh.payload import check_type, decode_result, encode_params
 from mesh.process import this_process
 from mesh.service import Handler
 from mesh.streams import CAPACITY, EventStream
-from mesh.transport import Address, default_address
+from mesh.transport import Address, TlsDialer, default_address
 from mesh.uplink import Uplink
 from mesh.watching import PeerView
 from mesh.wire.codec import DETACHED, IDEMPOTENT, MSGPACK, is_name
@@ -25,6 +25,7 @@ from mesh.wire.codec import encode as encode_frame
 from mesh.wire.frames import Kind
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Callable, Mapping
 
     from mesh.limits import Limits
@@ -376,11 +377,11 @@ def _is_congested(uplink: Uplink) -> bool:
 
 
 def _no_gateway(uplink: Uplink, waited: float) -> CallError:
+    advice = "; start one with `mesh gateway`, or set MESH_GATEWAY to its address"
     return CallError.of(
         Code.UNAVAILABLE,
         f"no gateway answered {uplink.name!r} within {waited:g} s: "
-        f"{uplink.explain_unreachable()}; start one with `mesh gateway`, or set MESH_GATEWAY to "
-        "its address",
+        f"{uplink.explain_unreachable()}{'' if uplink.reached else advice}",
         reason=Reason.GATEWAY_UNREACHABLE,
         maybe_executed=False,
     )
@@ -405,11 +406,18 @@ def _no_time_left(target: str, parent: context.Call | None) -> DeadlineExceeded:
     )
 
 
-def make_dialer(gateway: str | Dialer | None) -> Dialer:
+def make_dialer(gateway: str | Dialer | None, tls: ssl.SSLContext | None = None) -> Dialer:
     """The way to a gateway: an address, a `Gateway` of this process, or the default address."""
     if gateway is None:
         gateway = default_address()
-    return Address.parse(gateway) if isinstance(gateway, str) else gateway
+    if isinstance(gateway, str):
+        gateway = Address.parse(gateway)
+    if isinstance(gateway, Address):
+        if gateway.scheme == "tls":
+            return TlsDialer(gateway, tls)
+        if gateway.scheme == "tcp" and tls is not None:
+            raise UsageError(f"an ssl context is given, and {gateway} is without TLS; write tls:")
+    return gateway
 
 
 @contextlib.asynccontextmanager
@@ -417,6 +425,7 @@ async def connect(
     name: str,
     *,
     gateway: str | Dialer | None = None,
+    tls: ssl.SSLContext | None = None,
     connect_timeout: float = 5.0,
     reconnect: bool = True,
     metadata: Mapping[str, str] = {},
@@ -429,8 +438,11 @@ async def connect(
 
     Args:
         name: What the peer is called, and the service that its methods belong to by default.
-        gateway: ``unix:PATH`` or ``tcp:HOST:PORT``, or a `Gateway` of this process;
-            ``MESH_GATEWAY`` or the user's own socket where None.
+        gateway: ``unix:PATH``, ``tcp:HOST:PORT`` or ``tls:HOST:PORT``, or a `Gateway` of this
+            process; ``MESH_GATEWAY`` or the user's own socket where None.
+        tls: Whom to trust at a ``tls:`` address, and which certificate to show there. Where None,
+            ``MESH_TLS_CA``, ``MESH_TLS_CERT`` and ``MESH_TLS_KEY`` name PEM files for that, read
+            again for every connection; without the first, the system's authorities are trusted.
         connect_timeout: Seconds to wait for a gateway that is not up yet; 0 enters the block at
             once and connects meanwhile.
         reconnect: Whether to connect again after a loss, for ever.
@@ -443,6 +455,8 @@ async def connect(
         Unavailable: No gateway answered within ``connect_timeout``; the message tells the last try.
         ValueError: The name cannot be one, the metadata is too long, or a variable is wrong.
         AddressError: The address is not understood.
+        CertificateError: A file that the environment names cannot be used.
+        UsageError: ``tls`` is given, and the address is a ``tcp:`` one.
     """
     if not is_name(name):
         raise ValueError(
@@ -455,7 +469,7 @@ async def connect(
     limits = limits or limits_from()
     uplink = Uplink(
         name,
-        make_dialer(gateway),
+        make_dialer(gateway, tls),
         limits=limits,
         process=process or this_process(),
         metadata=metadata,

@@ -94,6 +94,9 @@ class Conversation:
             while not welcomed:
                 data = await link.receive()
                 if not data:
+                    if link.fault:
+                        self.fault = link.fault
+                        log.error("%s: %s", uplink.name, self.fault)
                     return False
                 for kind, flags, header, payload in self._connection.receive(data):
                     if isinstance(header, codec.Welcome):
@@ -169,6 +172,7 @@ class Conversation:
             gathering.expect(woken)
             if link.queued and not link.blocked:
                 link.flush()
+        self.fault = link.fault or self.fault
 
     def _handle(self, kind: int, flags: int, header: Any, payload: bytes) -> int:
         """The rarer frames; returns how many tasks that woke."""

@@ -95,6 +95,10 @@ class AddressError(MeshError, ValueError):
     """An address is not of the form ``unix:PATH``, ``tcp:HOST:PORT`` or ``tls:HOST:PORT``."""
 
 
+class CertificateError(MeshError, ValueError):
+    """A certificate, key or authority file cannot be used; the message says which and why."""
+
+
 class ProtocolError(MeshError):
     """Bytes or frames that the wire protocol forbids. Catch this, raise one of its subclasses."""
 

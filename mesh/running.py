@@ -15,6 +15,7 @@ from mesh.client import Client, connect, make_dialer
 from mesh.groups import single_exception
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Mapping
 
     from mesh.transport import Dialer
@@ -41,6 +42,7 @@ def run(
     *services: Callable[[Client], Any],
     name: str | None = None,
     gateway: str | Dialer | None = None,
+    tls: ssl.SSLContext | None = None,
     metadata: Mapping[str, str] = {},
 ) -> None:
     """Serve until SIGTERM or SIGINT, then take no new calls, finish those under way, and return.
@@ -51,6 +53,7 @@ def run(
         services: Functions that take the client and register methods on it.
         name: The peer's name; that of the first function where None.
         gateway: As in :func:`~mesh.connect`.
+        tls: As in :func:`~mesh.connect`.
         metadata: Text that operators see beside the peer's name.
 
     Raises:
@@ -68,7 +71,7 @@ def run(
     if not services:
         raise TypeError("mesh.run needs at least one service: a function that takes the client")
     name = name or services[0].__name__
-    dialer = make_dialer(gateway)  # a wrong address is said before anything runs
+    dialer = make_dialer(gateway, tls)  # a wrong address is said before anything runs
     with single_exception():
         trio.run(partial(_run, services, name, gateway=dialer, metadata=metadata))
 

@@ -13,7 +13,7 @@ from mesh.conversation import Conversation
 from mesh.errors import MeshError, Reason, Unavailable
 from mesh.outgoing import Outgoing
 from mesh.service import Dispatcher
-from mesh.transport import IN_PROCESS
+from mesh.transport import IN_PROCESS, HandshakeFailed
 from mesh.watching import PeerFeed
 from mesh.wire import codec
 from mesh.wire.codec import BY_CALLER
@@ -51,6 +51,7 @@ class Uplink:
         link: The connection, past its handshake, or None.
         send: Queues a frame; it leaves with those of the other tasks that the last read woke.
         leaving: Whether this peer closes: it begins no new work, and finishes what is under way.
+        reached: Whether something has answered at the gateway's address.
         closed: Whether nothing can be sent any more.
         failure: Why there will never be a connection again, if so.
         feed: What happens here, for those who listen.
@@ -82,6 +83,7 @@ class Uplink:
         self.link: Link | None = None
         self.send: Callable[[bytes], None] = _drop
         self.leaving = False
+        self.reached = False
         self.closed = False
         self.failure: MeshError | None = None
         self.feed = PeerFeed()
@@ -232,10 +234,18 @@ class Uplink:
         except trio.TooSlowError:
             self._last_fault = f"{self._dialer}: no connection within {self.limits.handshake:g} s"
             return False
+        except (
+            HandshakeFailed
+        ) as fault:  # unlike a gateway that is away, this does not pass by itself
+            if str(fault) != self._last_fault:
+                log.error("%s: %s", self.name, fault)  # noqa: TRY400
+            self._last_fault, self.reached = str(fault), True
+            return False
         except OSError as fault:
             self._last_fault = f"{self._dialer}: {fault.strerror or fault}"
             return False
         self._last_fault = f"{self._dialer}: connected, but the gateway does not answer"
+        self.reached = True
         conversation = self._conversation = Conversation(self, link)
         await conversation.run()
         self._last_fault = conversation.fault

@@ -10,7 +10,15 @@ from typing import IO, Any
 
 import click
 
-from mesh.errors import AddressError, AddressInUse, CallError, MeshError, Reason, UsageError
+from mesh.errors import (
+    AddressError,
+    AddressInUse,
+    CallError,
+    CertificateError,
+    MeshError,
+    Reason,
+    UsageError,
+)
 from mesh_telemetry.logs import clean
 
 INTERRUPTED = 130
@@ -71,7 +79,7 @@ def explain(fault: MeshError | OSError) -> Failure | None:
         return Failure(f"{fault.code} {fault}", hint(fault))
     if isinstance(fault, AddressInUse):
         return Failure(str(fault))
-    if isinstance(fault, (AddressError, UsageError)):
+    if isinstance(fault, (AddressError, CertificateError, UsageError)):
         return WrongUsage(str(fault))
     if isinstance(fault, OSError):
         if fault.errno == errno.EPIPE:

@@ -8,7 +8,7 @@ import os
 import resource
 import signal
 import sys
-from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,7 +25,7 @@ from mesh.errors import AddressInUse
 from mesh.gateway import Gateway
 from mesh.logs import configure
 from mesh.systemd import Notifier, take_sockets
-from mesh.transport import Address
+from mesh.transport import CertificateFiles
 
 if TYPE_CHECKING:
     import socket
@@ -151,16 +151,18 @@ def _run(configuration: Configuration, inherited: list[socket.socket], *, as_jso
     _raise_file_limit()
     addresses: list[str] = configuration["listen"]
     admin: str = configuration["admin"]
+    certificates = _certificate_files(configuration)
     made = Gateway(
         listen=[*inherited, *addresses],
+        tls=certificates,
+        allow_plain_tcp=configuration["allow_plain_tcp"],
         admin=None if admin == "none" else admin,
+        admin_token=_read_token(configuration["admin_token_file"]),
         limits=configuration.limits,
     )
-    for address in [*map(Address.of, inherited), *map(Address.parse, addresses)]:
-        _warn_if_open(address)
     notifier = Notifier()
     try:
-        stopped_by = run(_serve, made, notifier, as_json=as_json)
+        stopped_by = run(_serve, made, notifier, as_json=as_json, reloads=certificates is not None)
     except AddressInUse as fault:
         if (
             len(made.addresses) == len(addresses) + len(inherited) and admin == ADMIN
@@ -176,14 +178,41 @@ def _run(configuration: Configuration, inherited: list[socket.socket], *, as_jso
         raise click.exceptions.Exit(128 + stopped_by)
 
 
-async def _serve(gateway: Gateway, notifier: Notifier, *, as_json: bool) -> int | None:
+def _certificate_files(configuration: Configuration) -> CertificateFiles | None:
+    cert, key, client_ca = (configuration[f"tls.{name}"] for name in ("cert", "key", "client_ca"))
+    if cert is None:
+        if key or client_ca:
+            raise WrongUsage(f"{'--tls-key' if key else '--tls-client-ca'} needs --tls-cert too")
+        return None
+    if not any(address.startswith("tls:") for address in configuration["listen"]):
+        raise WrongUsage("--tls-cert is given, but no --listen tls:HOST:PORT")
+    return CertificateFiles(cert, key, client_ca)
+
+
+def _read_token(path: str | None) -> str | None:
+    if path is None:
+        return None
+    token = Path(path).read_text(encoding="utf-8").strip()
+    if not token:
+        raise WrongUsage(f"{path} holds no token")
+    return token
+
+
+async def _serve(
+    gateway: Gateway, notifier: Notifier, *, as_json: bool, reloads: bool
+) -> int | None:
     """Serve until drained; returns the signal that cut the drain short, if one did."""
     cut_short: int | None = None
+    # Without certificates, a terminal that goes takes the gateway with it, as ever.
+    signals = {signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if reloads else [])}
 
     async def watch(received: Any) -> None:
         nonlocal cut_short
         draining = False
         async for number in received:
+            if number == signal.SIGHUP:
+                gateway.reload_certificates()
+                continue
             if draining:
                 cut_short = number
                 nursery.cancel_scope.cancel()
@@ -196,7 +225,7 @@ async def _serve(gateway: Gateway, notifier: Notifier, *, as_json: bool) -> int 
         await gateway.serve(task_status=task_status)
         nursery.cancel_scope.cancel()
 
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+    with trio.open_signal_receiver(*signals) as received:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch, received)
             await nursery.start(serve)
@@ -243,14 +272,3 @@ def _raise_file_limit() -> None:
     if soft != hard:
         with contextlib.suppress(ValueError, OSError):  # macOS says "unlimited" and means less
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _warn_if_open(address: Address) -> None:
-    if address.scheme == "unix" or address.host == "localhost":
-        return
-    with contextlib.suppress(ValueError):
-        if ip_address(address.host).is_loopback:
-            return
-    log.warning(
-        "%s can be reached from other machines, and nothing there is encrypted or checked", address
-    )

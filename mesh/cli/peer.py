@@ -30,8 +30,8 @@ async def peer(gateway: str | None, name: str = NAME) -> AsyncIterator[Client]:
 gateway_option = click.option(
     "--gateway",
     metavar="ADDRESS",
-    help="Where the gateway is: unix:PATH or tcp:HOST:PORT. "
-    "[default: MESH_GATEWAY, else your own socket]",
+    help="Where the gateway is: unix:PATH, tcp:HOST:PORT or tls:HOST:PORT (trusting MESH_TLS_CA, "
+    "showing MESH_TLS_CERT and MESH_TLS_KEY). [default: MESH_GATEWAY, else your own socket]",
 )
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")

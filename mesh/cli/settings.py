@@ -160,8 +160,9 @@ SETTINGS: dict[str, Setting] = {
             "listen",
             lambda: [default_address()],
             addresses,
-            "Accept peers at unix:PATH or tcp:HOST:PORT; port 0 takes a free one. May be repeated. "
-            "[default: the sockets that systemd hands in, else MESH_GATEWAY, else your own socket]",
+            "Accept peers at unix:PATH, tcp:HOST:PORT or tls:HOST:PORT; port 0 takes a free one. "
+            "May be repeated. [default: the sockets that systemd hands in, else MESH_GATEWAY, else "
+            "your own socket]",
             "ADDRESS",
             many=True,
             default_from="MESH_GATEWAY",
@@ -170,9 +171,45 @@ SETTINGS: dict[str, Setting] = {
             "admin",
             lambda: ADMIN,
             admin,
-            "Serve /metrics, /healthz and /readyz there; `none` for no such server. "
+            "Serve /metrics, /healthz, /readyz and /api there; `none` for no such server. "
             f"[default: {ADMIN}]",
             "HOST:PORT",
+        ),
+        Setting(
+            "admin_token_file",
+            lambda: None,
+            text,
+            "What `Authorization: Bearer` must hold there; needed where other machines reach it.",
+            "FILE",
+        ),
+        Setting(
+            "tls.cert",
+            lambda: None,
+            text,
+            "The certificate for tls: addresses, with intermediate ones, in PEM form. SIGHUP reads "
+            "it and the next two again; connections stay.",
+            "FILE",
+        ),
+        Setting(
+            "tls.key",
+            lambda: None,
+            text,
+            "Its private key. [default: in the same file]",
+            "FILE",
+        ),
+        Setting(
+            "tls.client_ca",
+            lambda: None,
+            text,
+            "Let only peers in that show a certificate of one of these authorities (mutual TLS).",
+            "FILE",
+        ),
+        Setting(
+            "allow_plain_tcp",
+            lambda: False,
+            switch,
+            "Let tcp: addresses be reachable from other machines, unencrypted and unchecked.",
+            flag=True,
         ),
         Setting(
             "log.level",

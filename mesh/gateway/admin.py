@@ -13,7 +13,6 @@ import errno
 import hmac
 import logging
 import socket
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -24,6 +23,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from mesh.errors import AddressError, AddressInUse, UsageError
+from mesh.transport import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -119,7 +119,7 @@ async def serve_admin(
     try:
         host, port = listener.getsockname()[:2]
         bound = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        guard = _Guard(app, bound=bound, loopback=_is_loopback(host), token=token)
+        guard = _Guard(app, bound=bound, loopback=is_loopback(host), token=token)
         async with trio.open_nursery() as nursery:
             await nursery.start(_serve_hypercorn, guard, _config(listener))
             task_status.started(bound)
@@ -166,7 +166,7 @@ async def _bind(address: str, *, open_to_all: bool) -> socket.socket:
         raise AddressError(f"admin address {address}: {host!r} has no address: {exc}") from exc
     failure: OSError | None = None
     for family, kind, protocol, _, where in found:
-        if not open_to_all and not _is_loopback(str(where[0])):
+        if not open_to_all and not is_loopback(str(where[0])):
             raise UsageError(
                 f"admin address {address} is reachable from other machines: "
                 "set a token for it, or listen on 127.0.0.1"
@@ -219,23 +219,14 @@ def parse_address(address: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        address = ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback
-
-
 def _names_loopback(host: str) -> bool:
     """Whether a ``Host`` header can only mean this machine. Any port will do: tunnels change it."""
     name = host.strip().lower()
     if name.startswith("["):
-        return _is_loopback(name[1:].partition("]")[0])
+        return is_loopback(name[1:].partition("]")[0])
     name = name.partition(":")[0].removesuffix(".")
     # Browsers resolve these names to the loopback themselves (RFC 6761, section 6.3).
-    return name == "localhost" or name.endswith(".localhost") or _is_loopback(name)
+    return name == "localhost" or name.endswith(".localhost") or is_loopback(name)
 
 
 class _Guard:

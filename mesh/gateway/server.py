@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import trio
 
 from mesh import events
-from mesh.errors import UsageError
+from mesh.errors import AddressError, UsageError
 from mesh.gateway.builtin import serve_builtin
 from mesh.gateway.core import Core
 from mesh.gateway.endings import Endings
@@ -18,18 +19,21 @@ from mesh.gateway.figures import Figures
 from mesh.gateway.routing import Router
 from mesh.gateway.session import Session
 from mesh.gateway.telling import GatewayFeed
+from mesh.gateway.tls import TlsDoor
 from mesh.gateway.views import Views
 from mesh.groups import single_exception
 from mesh.limits import Limits
 from mesh.process import Process
 from mesh.streams import CAPACITY, EventStream
-from mesh.transport import IN_PROCESS, Address, Link, Listener, SocketLink
+from mesh.transport import IN_PROCESS, Address, Link, Listener, SocketLink, refuse_open
 from mesh.wire import codec
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Sequence
 
     from mesh.gateway.views import GatewayView, ServiceView
+    from mesh.transport import CertificateFiles
 
 log = logging.getLogger("mesh.gateway")
 
@@ -43,12 +47,20 @@ class Gateway:
     Use it as an async context manager, or call :meth:`serve`.
 
     Args:
-        listen: Addresses to accept peers at: ``unix:PATH``, ``tcp:HOST:PORT``; sockets that listen
-            already are taken over. None is fine for a mesh within one process.
+        listen: Addresses to accept peers at: ``unix:PATH``, ``tcp:HOST:PORT``, ``tls:HOST:PORT``;
+            sockets that listen already are taken over. None is fine for a mesh within one process.
+        tls: The certificate for ``tls:`` addresses, and whose client certificates peers need:
+            files, or an ``ssl.SSLContext`` of a server that you look after yourself.
+        allow_plain_tcp: Whether ``tcp:`` addresses may be reachable from other machines.
         admin: ``HOST:PORT`` of the HTTP server with ``/metrics``, ``/healthz``, ``/readyz`` and
             ``/api``; None for none.
+        admin_token: What clients of that server must show; needed beyond the loopback.
         limits: The limits of this gateway and its peers.
         process: Identity and randomness; for simulators.
+
+    Raises:
+        AddressError: An address is not understood, or is ``tls:`` and there is no certificate.
+        CertificateError: A certificate or key file cannot be used.
 
     Example:
         >>> async with mesh.Gateway() as gateway:
@@ -59,7 +71,10 @@ class Gateway:
         self,
         *,
         listen: Sequence[str | socket.socket] = (),
+        tls: CertificateFiles | ssl.SSLContext | None = None,
+        allow_plain_tcp: bool = False,
         admin: str | None = None,
+        admin_token: str | None = None,
         limits: Limits | None = None,
         process: Process | None = None,
     ) -> None:
@@ -69,7 +84,15 @@ class Gateway:
             Listener.adopt(one) if isinstance(one, socket.socket) else Address.parse(one)
             for one in listen
         ]
-        self._admin = admin
+        self._tls = TlsDoor(tls) if tls is not None else None
+        for address in self._listen:
+            if isinstance(address, Address) and address.scheme == "tls" and tls is None:
+                raise AddressError(
+                    f"{address} needs a certificate: mesh gateway --tls-cert FILE --tls-key FILE, "
+                    "or Gateway(tls=mesh.CertificateFiles(...))"
+                )
+        self._allow_plain_tcp = allow_plain_tcp
+        self._admin, self._admin_token = admin, admin_token
         self._core: Core | None = None
         self._feed = GatewayFeed()
         self._nursery: trio.Nursery | None = None
@@ -183,7 +206,8 @@ class Gateway:
         Raises:
             AddressInUse: Another process listens at one of the addresses.
             OSError: An address cannot be listened at.
-            UsageError: This gateway runs or ran already.
+            UsageError: This gateway runs or ran already, or an address without TLS could be reached
+                from other machines.
         """
         if self._core is not None:
             raise UsageError("a Gateway runs once; make a new one")
@@ -193,9 +217,7 @@ class Gateway:
         self._figures = Figures(core)
         try:
             for one in self._listen:
-                self._listeners.append(
-                    await Listener.bind(one) if isinstance(one, Address) else one
-                )
+                self._listeners.append(await self._bind(one))
             with single_exception():
                 async with trio.open_nursery() as nursery:
                     self._nursery = nursery
@@ -212,9 +234,11 @@ class Gateway:
                             not_ready=lambda: "draining" if core.draining else None,
                             routes=api_routes(self.views, self.status),
                         )
-                        self.admin_address = await nursery.start(serve_admin, self._admin, app)
+                        self.admin_address = await nursery.start(
+                            partial(serve_admin, self._admin, app, token=self._admin_token)
+                        )
                     for listener in self._listeners:
-                        nursery.start_soon(self._accept, listener)
+                        nursery.start_soon(self._accept, nursery, listener)
                     self._feed.publish(
                         events.GatewayStarted(gateway=self.instance, addresses=self.addresses)
                     )
@@ -228,6 +252,13 @@ class Gateway:
             self._nursery = None
             self._feed.publish(events.GatewayStopped(gateway=self.instance))
             self._feed.close()
+
+    async def _bind(self, one: Address | Listener) -> Listener:
+        if isinstance(one, Address):
+            return await Listener.bind(one, allow_plain_tcp=self._allow_plain_tcp)
+        if not self._allow_plain_tcp:
+            refuse_open(one.address, one.address.host)
+        return one
 
     async def dial(self, limit: int) -> Link:
         """Open a connection within this process.
@@ -247,8 +278,15 @@ class Gateway:
             raise
         return SocketLink(theirs, limit, IN_PROCESS)
 
-    def attach(self, link: Link, *, internal: bool = False) -> None:
+    def attach(
+        self, link: Link, *, internal: bool = False, accepted_at: float | None = None
+    ) -> None:
         """Serve a peer at the other end of a link.
+
+        Args:
+            link: The link, past what its transport has to agree on.
+            internal: Whether the peer is a part of this gateway.
+            accepted_at: When the connection began, on trio's clock; now where None.
 
         Raises:
             ConnectionRefusedError: The gateway does not run.
@@ -259,6 +297,8 @@ class Gateway:
         session = Session(
             self._core, self._router, self._endings, link, self._last_session, internal=internal
         )
+        if accepted_at is not None:
+            session.connected_at = accepted_at
         self._nursery.start_soon(self._run, session)
 
     async def _run(self, session: Session) -> None:
@@ -274,8 +314,34 @@ class Gateway:
             self._core.draining = True
         self._drain_wanted.set()
 
-    async def _accept(self, listener: Listener) -> None:
+    def reload_certificates(self) -> bool:
+        """Read the certificate files again, for handshakes from now on. Connections stay.
+
+        Returns:
+            Whether the new files are in use. Where one is broken, the old ones stay in use, and the
+            log says what is wrong.
+
+        Raises:
+            UsageError: This gateway was given no files.
+        """
+        if self._tls is None:
+            raise UsageError("this gateway has no certificates; give it tls=mesh.CertificateFiles")
+        return self._tls.reload()
+
+    async def _admit(self, door: TlsDoor, sock: socket.socket, listener: Listener) -> None:
+        """Let a peer in by TLS. Until then it counts as a connection, but disturbs nobody."""
+        accepted_at = trio.current_time()
+        self._open += 1
+        try:
+            link = await door.admit(sock, str(listener.address), self.core)
+        finally:
+            self._open -= 1
+        if link is not None:
+            self.attach(link, accepted_at=accepted_at)
+
+    async def _accept(self, nursery: trio.Nursery, listener: Listener) -> None:
         core, failing = self.core, False
+        door = self._tls if listener.address.scheme == "tls" else None
         while True:
             try:
                 sock = await listener.accept()
@@ -288,6 +354,9 @@ class Gateway:
                 await trio.sleep(0.1)  # out of files: others must end first
                 continue
             failing = False
+            if door is not None and self._open < self.limits.max_connections:
+                nursery.start_soon(self._admit, door, sock, listener)
+                continue
             link = SocketLink(sock, self.limits.max_outbox, str(listener.address))
             if self._open >= self.limits.max_connections:
                 core.counters.connections_refused += 1

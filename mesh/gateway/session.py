@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from mesh import _version
-from mesh.errors import Code, Reason, RemoteProtocolError
-from mesh.transport import Traffic
+from mesh.errors import AddressError, Code, Reason, RemoteProtocolError
+from mesh.transport import TLS_RECORD, Address, Traffic
 from mesh.wire import codec
 from mesh.wire.codec import PING, PONG, PROTOCOL_VERSION
 from mesh.wire.connection import Connection, Role
@@ -116,7 +116,7 @@ class Session:
             nursery.start_soon(self.link.write_loop)
             fault: str | None = None
             try:
-                with trio.move_on_after(core.limits.handshake) as limit:
+                with trio.move_on_at(self.connected_at + core.limits.handshake) as limit:
                     pending = await self._handshake()
                 if limit.cancelled_caught:
                     fault = f"no HELLO within {core.limits.handshake:g} s"
@@ -143,6 +143,8 @@ class Session:
             if not data:
                 return None
             self._traffic.bytes_in += len(data)
+            if data[0] == TLS_RECORD and not self.is_open:
+                raise RemoteProtocolError("it speaks TLS to an address without; it must write tcp:")
             for kind, _, header, _ in connection.receive(data):
                 self._traffic.frames_in[kind] += 1
                 if not self.is_open:
@@ -408,4 +410,7 @@ class Session:
 
 
 def _is_loopback(address: str) -> bool:
-    return address.startswith(("tcp:127.", "tcp:[::1]", "tcp:localhost"))
+    try:
+        return Address.parse(address).is_loopback
+    except AddressError:
+        return False

@@ -1,8 +1,6 @@
 """Addresses: how they are written, dialled and listened on.
 
-    unix:PATH    tcp:HOST:PORT
-
-`tls:HOST:PORT` belongs to the syntax; this version refuses it by name.
+unix:PATH    tcp:HOST:PORT    tls:HOST:PORT
 """
 
 from __future__ import annotations
@@ -16,11 +14,12 @@ import stat
 import struct
 import tempfile
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 import trio
 
-from mesh.errors import AddressError, AddressInUse
+from mesh.errors import AddressError, AddressInUse, UsageError
 from mesh.transport.links import Link, SocketLink
 
 BACKLOG = 1024
@@ -37,27 +36,23 @@ class Address:
 
     @staticmethod
     def parse(text: str) -> Address:
-        """Read ``unix:PATH`` or ``tcp:HOST:PORT`` (IPv6 hosts in brackets).
+        """Read ``unix:PATH``, ``tcp:HOST:PORT`` or ``tls:HOST:PORT`` (IPv6 hosts in brackets).
 
         Raises:
-            AddressError: The text is neither; the message shows both forms.
+            AddressError: The text is none of them; the message shows all forms.
         """
         scheme, _, rest = text.partition(":")
         if scheme == "unix" and rest:
             return Address("unix", path=rest)
-        if scheme == "tls":
-            raise AddressError(
-                f"address {text!r}: TLS is not supported by this version; use unix:PATH or "
-                "tcp:HOST:PORT on loopback"
-            )
         host, colon, port = rest.rpartition(":")
         host = host.removeprefix("[").removesuffix("]")
         plain = host and not set(host) & set("/@ ")
-        if scheme == "tcp" and colon and plain and port.isdecimal() and int(port) < 65536:
-            return Address("tcp", host=host, port=int(port))
+        is_port = port.isascii() and port.isdecimal() and int(port) < 65536
+        if scheme in {"tcp", "tls"} and colon and plain and is_port:
+            return Address(scheme, host=host, port=int(port))
         raise AddressError(
-            f"address {text!r} is not understood; write unix:PATH (unix:/run/mesh.sock) or "
-            "tcp:HOST:PORT (tcp:127.0.0.1:7000)"
+            f"address {text!r} is not understood; write unix:PATH (unix:/run/mesh.sock), "
+            "tcp:HOST:PORT (tcp:127.0.0.1:7000) or tls:HOST:PORT (tls:mesh.example:7443)"
         )
 
     @staticmethod
@@ -72,22 +67,35 @@ class Address:
     def __str__(self) -> str:
         if self.scheme == "unix":
             return f"unix:{self.path}"
-        return f"tcp:{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}:{host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it; of names, only ``localhost`` is known."""
+        return self.scheme == "unix" or self.host == "localhost" or is_loopback(self.host)
 
     async def dial(self, limit: int) -> Link:
-        """Open a link to it; see :class:`~mesh.transport.links.Dialer`."""
+        """Open a link to it; see :class:`~mesh.transport.links.Dialer`.
+
+        Raises:
+            UsageError: A ``tls:`` address is dialled by a :class:`~mesh.transport.TlsDialer`.
+        """
+        if self.scheme == "tls":
+            raise UsageError(f"{self} needs a TlsDialer, as an address alone trusts nobody")
+        return SocketLink(await self.open_socket(), limit, str(self))
+
+    async def open_socket(self) -> socket.socket:
+        """Connect to it, without TLS."""
         if self.scheme == "unix":
-            sock = socket.socket(socket.AF_UNIX)
-            return SocketLink(await _connect(sock, self.path), limit, str(self))
+            return await _connect(socket.socket(socket.AF_UNIX), self.path)
         fault: OSError = OSError(f"no address found for {self.host}")
         found = await trio.socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         for family, kind, protocol, _, where in found:
             try:
-                sock = await _connect(socket.socket(family, kind, protocol), where)
+                return await _connect(socket.socket(family, kind, protocol), where)
             except OSError as this:
                 fault = this
-                continue
-            return SocketLink(sock, limit, str(self))
         raise fault
 
 
@@ -105,6 +113,16 @@ async def _connect(sock: socket.socket, where: object) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a numeric address means this machine only."""
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
 
 
 def default_address() -> str:
@@ -146,12 +164,17 @@ class Listener:
         self.address = address
 
     @staticmethod
-    async def bind(address: Address) -> Listener:
+    async def bind(address: Address, *, allow_plain_tcp: bool = False) -> Listener:
         """Listen there. Port 0 takes a free one; :attr:`address` tells which.
 
         A socket file that no process listens on any more is replaced.
 
+        Args:
+            address: Where to listen.
+            allow_plain_tcp: Whether TCP without TLS may be reachable from other machines.
+
         Raises:
+            UsageError: It would be, and may not.
             AddressInUse: A live process listens there; the message says which.
             OSError: The system refuses, for example because a directory is not writable.
         """
@@ -161,6 +184,8 @@ class Listener:
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         family, kind, protocol, _, where = found[0]
+        if not allow_plain_tcp:
+            refuse_open(address, str(where[0]))
         sock = socket.socket(family, kind, protocol)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -176,7 +201,7 @@ class Listener:
             raise
         sock.setblocking(False)
         host, port = sock.getsockname()[:2]
-        return Listener(sock, Address("tcp", host=host, port=port))
+        return Listener(sock, Address(address.scheme, host=host, port=port))
 
     @staticmethod
     def adopt(sock: socket.socket) -> Listener:
@@ -228,6 +253,21 @@ class Listener:
                 _remove(self.address.path)
             Path(f"{self.address.path}.lock").unlink(missing_ok=True)
             os.close(self._lock)
+
+
+def refuse_open(address: Address, host: str) -> None:
+    """Refuse to listen without TLS where other machines could connect.
+
+    Raises:
+        UsageError: They could.
+    """
+    if address.scheme == "tcp" and not is_loopback(host):
+        raise UsageError(
+            f"{address} can be reached from other machines, and nothing there is encrypted or "
+            f"checked: listen at tls:{str(address).removeprefix('tcp:')} with a certificate "
+            "(--tls-cert, --tls-key), or, on a network that you trust, say --allow-plain-tcp "
+            "(mesh.Gateway(allow_plain_tcp=True))"
+        )
 
 
 async def _bind_unix(address: Address) -> Listener:

@@ -1,8 +1,8 @@
 """Links: an outbox and the only I/O on the wire. One reader and one writer task per connection.
 
 A :class:`SocketLink` sends at once in :meth:`~Link.flush` when nothing is under way, so that most
-frames leave without waking a task. A :class:`StreamLink` serves trio streams (TLS, memory), which
-have no synchronous send: there a flush wakes the writer.
+frames leave without waking a task. A :class:`StreamLink` serves trio streams (those of tests and
+simulators), which have no synchronous send: there a flush wakes the writer.
 """
 
 from __future__ import annotations
@@ -30,15 +30,17 @@ class Link(Outbox):
         address: The other end, for people.
         is_tcp: Whether silence can mean a broken network.
         broken: Why sending failed, if it did; from then on nothing leaves.
+        fault: Why receiving ended, for people, where more than the end is known.
     """
 
-    __slots__ = ("_below", "_room", "_wake", "address", "broken", "is_tcp")
+    __slots__ = ("_below", "_room", "_wake", "address", "broken", "fault", "is_tcp")
 
     def __init__(self, limit: int, address: str, *, is_tcp: bool = False) -> None:
         super().__init__(limit)
         self.address = address
         self.is_tcp = is_tcp
         self.broken: Exception | None = None
+        self.fault = ""
         self._wake = trio.Event()
         self._room: trio.Event | None = None
         self._below = 0

@@ -69,6 +69,7 @@ _OWN = {
         names.SERVICE_GRAPH_REQUESTS,
         names.SERVICE_GRAPH_FAILED,
         names.SERVICE_GRAPH_SECONDS,
+        names.TLS_HANDSHAKES_FAILED,
     )
 }
 _CODE_ENDS = [f'{name}"}} ' for name in names.CODE_NAMES]
@@ -205,6 +206,14 @@ class Exposition:
             (
                 f"{rejected.name}{{{_labels(rejected.labels, key)}}} {count}\n"
                 for key, count in tuple(counters.rejected.items())
+            ),
+        )
+        failed = names.TLS_HANDSHAKES_FAILED
+        yield from _sliced(
+            _header(failed, openmetrics=openmetrics),
+            (
+                f"{failed.name}{{{_labels(failed.labels, (reason,))}}} {count}\n"
+                for reason, count in tuple(counters.tls_handshakes_failed.items())
             ),
         )
         yield "".join(

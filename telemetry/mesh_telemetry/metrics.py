@@ -257,6 +257,7 @@ class GatewayCounters:
         connections_closed: Connections that ended after the handshake.
         connections_refused: Connections closed before the end of the handshake.
         protocol_errors: Connections closed for malformed input.
+        tls_handshakes_failed: TLS handshakes that did not succeed, by reason.
     """
 
     __slots__ = (
@@ -266,6 +267,7 @@ class GatewayCounters:
         "depths",
         "protocol_errors",
         "rejected",
+        "tls_handshakes_failed",
     )
 
     def __init__(self, max_depth: int = 16) -> None:
@@ -275,6 +277,11 @@ class GatewayCounters:
         self.connections_closed = 0
         self.connections_refused = 0
         self.protocol_errors = 0
+        self.tls_handshakes_failed: dict[str, int] = {}
+
+    def fail_tls_handshake(self, reason: str) -> None:
+        """Count a TLS handshake that failed; ``reason`` is one of a few words."""
+        self.tls_handshakes_failed[reason] = self.tls_handshakes_failed.get(reason, 0) + 1
 
     def reject(self, caller: str, service: str, reason: str) -> None:
         """Count a refused call.

@@ -187,6 +187,12 @@ CONNECTIONS_REFUSED: Final = Family(
     (),
     "Connections closed before the end of the handshake: over a limit, too slow, or not let in.",
 )
+TLS_HANDSHAKES_FAILED: Final = Family(
+    "mesh_tls_handshakes_failed_total",
+    "counter",
+    (REASON,),
+    "Connections to a TLS address that ended before the end of the TLS handshake, by reason.",
+)
 PROTOCOL_ERRORS: Final = Family(
     "mesh_protocol_errors_total", "counter", (), "Connections closed for malformed input."
 )
@@ -257,6 +263,7 @@ FAMILIES: Final[dict[str, Family]] = {
         CONNECTIONS_CLOSED,
         CONNECTIONS_REFUSED,
         PROTOCOL_ERRORS,
+        TLS_HANDSHAKES_FAILED,
         OUTBOX_BYTES,
         FRAMES,
         BYTES,

@@ -106,10 +106,22 @@ def test_a_taken_admin_port_says_what_to_do(shell: Mesh) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_an_address_open_to_others_is_warned_about(shell: Mesh) -> None:
-    with shell.gateway("--listen", "tcp:0.0.0.0:0") as (process, _):
-        assert process.stderr is not None
-        assert "can be reached from other machines" in process.stderr.readline()
+def test_plain_tcp_for_other_machines_has_to_be_asked_for_by_name(shell: Mesh) -> None:
+    with shell.gateway("--listen", "tcp:0.0.0.0:0", "--allow-plain-tcp") as (_, ready):
+        assert ready["addresses"][0].startswith("tcp:0.0.0.0:")
+
+
+def test_an_admin_address_for_other_machines_takes_its_token_from_a_file(
+    shell: Mesh, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("s3cret\n")
+    options = ("--admin", "0.0.0.0:0", "--admin-token-file", str(tmp_path / "token"))
+    with shell.gateway(*options) as (_, ready):
+        port = int(ready["admin"].rpartition(":")[2])
+        for headers, status in (({}, 401), ({"Authorization": "Bearer s3cret"}, 200)):
+            with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+                connection.request("GET", "/metrics", headers=headers)
+                assert connection.getresponse().status == status
 
 
 def test_it_raises_the_limit_of_open_files(shell: Mesh) -> None:

@@ -179,6 +179,8 @@ def test_gateway_counters_are_rendered(accept: str) -> None:
     counters.connections_closed = 2
     counters.connections_refused = 1
     counters.protocol_errors = 3
+    counters.fail_tls_handshake("timeout")
+    counters.fail_tls_handshake("timeout")
     found = samples(Exposition(CallMetrics(), counters), accept)
     rejected = {"caller": "orders", "rpc_service": "users", "reason": "OVERLOADED"}
     assert found[key("mesh_calls_rejected_total", **rejected)] == 1
@@ -186,6 +188,7 @@ def test_gateway_counters_are_rendered(accept: str) -> None:
     assert found[key("mesh_connections_closed_total")] == 2
     assert found[key("mesh_connections_refused_total")] == 1
     assert found[key("mesh_protocol_errors_total")] == 3
+    assert found[key("mesh_tls_handshakes_failed_total", reason="timeout")] == 2
 
 
 @FORMATS

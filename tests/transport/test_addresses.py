@@ -28,6 +28,8 @@ from mesh.transport import Address, Listener, default_address
         ("tcp:127.0.0.1:7000", "tcp", ("127.0.0.1", 7000)),
         ("tcp:localhost:0", "tcp", ("localhost", 0)),
         ("tcp:[::1]:65535", "tcp", ("::1", 65535)),
+        ("tls:mesh.example:7443", "tls", ("mesh.example", 7443)),
+        ("tls:[2001:db8::1]:7443", "tls", ("2001:db8::1", 7443)),
     ],
 )
 def test_addresses_are_read_and_written_alike(text: str, scheme: str, where: object) -> None:
@@ -43,20 +45,53 @@ def test_addresses_are_read_and_written_alike(text: str, scheme: str, where: obj
     [
         "", "unix", "unix:", "tcp", "tcp:", "tcp:7000", "tcp::7000", "tcp:host", "tcp:host:",
         "tcp:host:port", "tcp:host:-1", "tcp:host:65536", "http://host:80", "/run/mesh.sock",
-        "tcp:[]:80", "UNIX:/x",
+        "tcp:[]:80", "UNIX:/x", "tls:", "tls:host", "tls::7443", "tls:host:65536",
     ],
 )  # fmt: skip
 def test_what_is_no_address_is_refused_with_both_forms(text: str) -> None:
     """The message repeats what was given and shows how to write it."""
-    with pytest.raises(mesh.AddressError, match=r"unix:PATH .* or tcp:HOST:PORT") as refused:
+    with pytest.raises(mesh.AddressError, match=r"unix:PATH .*tcp:HOST:PORT .* or tls:") as refused:
         Address.parse(text)
     assert repr(text) in str(refused.value)
 
 
-def test_tls_is_refused_by_name() -> None:
-    """It belongs to the syntax, and is not taken for a typing mistake."""
-    with pytest.raises(mesh.AddressError, match="TLS is not supported by this version"):
-        Address.parse("tls:host:7000")
+async def test_a_tls_address_alone_is_not_dialled() -> None:
+    """Nothing would say whom to trust there; above all, it is never dialled without TLS."""
+    with pytest.raises(mesh.UsageError, match="trusts nobody"):
+        await Address.parse("tls:127.0.0.1:7443").dial(100)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("unix:/run/mesh.sock", True),
+        ("tcp:127.0.0.1:1", True),
+        ("tls:127.8.9.1:1", True),
+        ("tls:[::1]:1", True),
+        ("tcp:[::ffff:127.0.0.1]:1", True),
+        ("tcp:localhost:1", True),
+        ("tcp:127.0.0.1.example.com:1", False),
+        ("tls:0.0.0.0:1", False),
+        ("tls:[::]:1", False),
+        ("tls:mesh.example:1", False),
+    ],
+)
+def test_what_only_this_machine_can_reach_is_known(text: str, *, expected: bool) -> None:
+    """What only looks like it is not taken for it."""
+    assert Address.parse(text).is_loopback is expected
+
+
+async def test_plain_tcp_is_not_opened_to_other_machines_unless_asked_for() -> None:
+    """The error says why, and what to do; nothing was listening meanwhile."""
+    address = Address.parse("tcp:0.0.0.0:0")
+    with pytest.raises(mesh.UsageError) as refused:
+        await Listener.bind(address)
+    text = str(refused.value)
+    assert text.startswith("tcp:0.0.0.0:0 can be reached from other machines")
+    assert "listen at tls:0.0.0.0:0 with a certificate" in text
+    assert "--allow-plain-tcp" in text
+    (await Listener.bind(address, allow_plain_tcp=True)).close()
+    (await Listener.bind(Address.parse("tls:0.0.0.0:0"))).close()
 
 
 async def test_a_free_port_is_taken_for_port_zero() -> None:
