@@ -22,7 +22,8 @@ def hand_over(core: Core, entry: InFlight, callee: Session) -> None:
     call_id = entry.id
     entry.callee = callee
     callee.serving[call_id] = entry
-    callee.last_issued = max(callee.last_issued, call_id)
+    if call_id > callee.last_issued:  # noqa: PLR1730 - max() costs as much as all of the above
+        callee.last_issued = call_id
     if core.listeners:
         core.events.call_routed(entry, callee)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from mesh.transport import Traffic
 from mesh.transport.outbox import Outbox
+from mesh.transport.traffic import NOTED
 from mesh.wire import codec
 from mesh.wire.frames import Kind
 
@@ -50,6 +51,19 @@ def test_what_never_left_is_not_counted() -> None:
     outbox.discard(1)
     outbox.gather()
     assert (traffic.bytes_out, sum(traffic.frames_out)) == (0, 0)
+
+
+def test_more_than_can_be_noted_is_counted_all_the_same() -> None:
+    outbox = Outbox(1 << 30)
+    traffic = outbox.traffic = Traffic()
+    sent = 0
+    while sent <= 2 * NOTED:
+        put(outbox, [Kind.CALL] * 999 + [Kind.RESULT])
+        sent += 1000
+        outbox.gather()
+    assert traffic.frames_out[Kind.CALL] == sent // 1000 * 999
+    assert traffic.frames_out[Kind.RESULT] == sent // 1000
+    assert len(traffic._noted) == 0
 
 
 def test_links_share_one_count() -> None:
