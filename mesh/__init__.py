@@ -6,7 +6,8 @@ explained with no instrumentation written by the user. Start with :func:`connect
 
 from mesh import events, logs
 from mesh._version import __version__
-from mesh.client import Client, connect
+from mesh.client import Client
+from mesh.connecting import connect
 from mesh.context import Call, activity, current_call, detached
 from mesh.errors import (
     Aborted,

@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
-from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import trio
 
 from mesh import context, events
-from mesh.environment import limits_from, metadata_from
 from mesh.errors import CallError, Code, DeadlineExceeded, Reason, UsageError
-from mesh.limits import LONGEST, Limits
+from mesh.handlers import Handler
+from mesh.limits import LONGEST
 from mesh.outgoing import GRACE
 from mesh.payload import check_type, decode_result, encode_params
-from mesh.process import this_process
-from mesh.service import Handler
 from mesh.streams import CAPACITY, EventStream
-from mesh.transport import Address, TlsDialer, default_address
-from mesh.uplink import Uplink
 from mesh.watching import PeerView
 from mesh.wire.codec import DETACHED, IDEMPOTENT, MSGPACK, is_name
 from mesh.wire.codec import encode as encode_frame
 from mesh.wire.frames import Kind
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from mesh.uplink import Uplink
+    from collections.abc import Callable
 
-    from mesh.limits import Limits
-    from mesh.process import Process
-    from mesh.transport import Dialer
 
 T = TypeVar("T")
 F = TypeVar("F", bound="Callable[..., Any]")
-
-MAX_METADATA = 4096
 
 
 class Client:
@@ -376,17 +365,6 @@ def _is_congested(uplink: Uplink) -> bool:
     return uplink.link is not None and uplink.link.queued >= uplink.link.limit
 
 
-def _no_gateway(uplink: Uplink, waited: float) -> CallError:
-    advice = "; start one with `mesh gateway`, or set MESH_GATEWAY to its address"
-    return CallError.of(
-        Code.UNAVAILABLE,
-        f"no gateway answered {uplink.name!r} within {waited:g} s: "
-        f"{uplink.explain_unreachable()}{'' if uplink.reached else advice}",
-        reason=Reason.GATEWAY_UNREACHABLE,
-        maybe_executed=False,
-    )
-
-
 def _locate(failure: CallError, parent: context.Call | None, target: str) -> None:
     """Say of an error of this side's own where in the chain it happened."""
     if not failure.chain:
@@ -404,104 +382,3 @@ def _no_time_left(target: str, parent: context.Call | None) -> DeadlineExceeded:
         activity_id=parent.activity_id if parent is not None else "",
         maybe_executed=False,
     )
-
-
-def make_dialer(gateway: str | Dialer | None, tls: ssl.SSLContext | None = None) -> Dialer:
-    """The way to a gateway: an address, a `Gateway` of this process, or the default address."""
-    if gateway is None:
-        gateway = default_address()
-    if isinstance(gateway, str):
-        gateway = Address.parse(gateway)
-    if isinstance(gateway, Address):
-        if gateway.scheme == "tls":
-            return TlsDialer(gateway, tls)
-        if gateway.scheme == "tcp" and tls is not None:
-            raise UsageError(f"an ssl context is given, and {gateway} is without TLS; write tls:")
-    return gateway
-
-
-@contextlib.asynccontextmanager
-async def connect(
-    name: str,
-    *,
-    gateway: str | Dialer | None = None,
-    tls: ssl.SSLContext | None = None,
-    connect_timeout: float = 5.0,
-    reconnect: bool = True,
-    metadata: Mapping[str, str] = {},
-    limits: Limits | None = None,
-    process: Process | None = None,
-) -> AsyncIterator[Client]:
-    """Be a peer of a mesh for as long as the block runs; leaving it drains.
-
-    Where the block is cancelled, handlers under way are cancelled with it.
-
-    Args:
-        name: What the peer is called, and the service that its methods belong to by default.
-        gateway: ``unix:PATH``, ``tcp:HOST:PORT`` or ``tls:HOST:PORT``, or a `Gateway` of this
-            process; ``MESH_GATEWAY`` or the user's own socket where None.
-        tls: Whom to trust at a ``tls:`` address, and which certificate to show there. Where None,
-            ``MESH_TLS_CA``, ``MESH_TLS_CERT`` and ``MESH_TLS_KEY`` name PEM files for that, read
-            again for every connection; without the first, the system's authorities are trusted.
-        connect_timeout: Seconds to wait for a gateway that is not up yet; 0 enters the block at
-            once and connects meanwhile.
-        reconnect: Whether to connect again after a loss, for ever.
-        metadata: Text that operators see beside the peer's name; added to, and before, that of
-            ``MESH_METADATA``.
-        limits: Limits of this peer's own; where None, the defaults and what ``MESH_LIMITS_*`` say.
-        process: Identity and randomness; for simulators.
-
-    Raises:
-        Unavailable: No gateway answered within ``connect_timeout``; the message tells the last try.
-        ValueError: The name cannot be one, the metadata is too long, or a variable is wrong.
-        AddressError: The address is not understood.
-        CertificateError: A file that the environment names cannot be used.
-        UsageError: ``tls`` is given, and the address is a ``tcp:`` one.
-    """
-    if not is_name(name):
-        raise ValueError(
-            f"peer name {name!r}: it must begin with a letter or _, then letters, digits and _.-"
-        )
-    metadata = {**metadata_from(), **metadata}
-    size = sum(len(key.encode()) + len(value.encode()) for key, value in metadata.items())
-    if size > MAX_METADATA:
-        raise ValueError(f"metadata of {size:,} bytes exceeds {MAX_METADATA:,}")
-    limits = limits or limits_from()
-    uplink = Uplink(
-        name,
-        make_dialer(gateway, tls),
-        limits=limits,
-        process=process or this_process(),
-        metadata=metadata,
-        reconnect=reconnect,
-    )
-    client = Client(uplink)
-    failure: BaseException | None = None
-    # The connection outlives the cancellation of the block, by as long as a goodbye takes: else the
-    # gateway could not tell a peer that leaves from one that is lost.
-    life = trio.CancelScope(shield=True)
-
-    async def live() -> None:
-        with life:
-            await uplink.run()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(live)
-        try:
-            if connect_timeout > 0:
-                with trio.move_on_after(connect_timeout):
-                    await uplink.wait_ready()
-                if not uplink.ready:
-                    raise _no_gateway(uplink, connect_timeout)  # noqa: TRY301 - raised again below
-            yield client
-        except BaseException as raised:  # noqa: BLE001 - raised again below, outside the nursery's group
-            failure = raised
-        cancelled = trio.current_effective_deadline() == -inf
-        with trio.CancelScope(shield=True):
-            await uplink.leave(0.0 if cancelled else limits.drain)
-        life.cancel()
-    if failure is not None:
-        try:
-            raise failure
-        finally:
-            failure = None

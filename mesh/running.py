@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from mesh.client import Client, connect, make_dialer
+from mesh.connecting import connect, make_dialer
 from mesh.groups import single_exception
 
 if TYPE_CHECKING:
+    from mesh.client import Client
     import ssl
     from collections.abc import Callable, Mapping
 

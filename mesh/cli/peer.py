@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mesh.client import Client, connect
+from mesh.connecting import connect
 from mesh.wire.codec import is_activity_id, is_name
 
 if TYPE_CHECKING:
+    from mesh.client import Client
     from collections.abc import AsyncIterator
 
 NAME = "mesh-cli"

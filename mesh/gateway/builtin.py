@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import trio
 
-from mesh.client import connect
+from mesh.connecting import connect
 from mesh.errors import NotFound, Reason
 from mesh.gateway.checks import check
 from mesh.gateway.registry import RESERVED

@@ -14,7 +14,7 @@ from typing import Any
 
 import trio
 
-from mesh.client import connect
+from mesh.connecting import connect
 from mesh.gateway import Gateway
 
 SERVICE, METHOD, CPU = "users", "get", "cpu"

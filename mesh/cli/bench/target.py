@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mesh.cli.bench.load import Load, apply
-from mesh.client import connect
+from mesh.connecting import connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
