@@ -19,8 +19,9 @@ from mesh.wire.codec import encode as encode_frame
 from mesh.wire.frames import Kind
 
 if TYPE_CHECKING:
-    from mesh.uplink import Uplink
     from collections.abc import Callable
+
+    from mesh.uplink import Uplink
 
 
 T = TypeVar("T")

@@ -15,10 +15,10 @@ from mesh.connecting import connect, make_dialer
 from mesh.groups import single_exception
 
 if TYPE_CHECKING:
-    from mesh.client import Client
     import ssl
     from collections.abc import Callable, Mapping
 
+    from mesh.client import Client
     from mesh.transport import Dialer
 
 log = logging.getLogger("mesh.service")

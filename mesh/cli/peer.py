@@ -11,8 +11,9 @@ from mesh.connecting import connect
 from mesh.wire.codec import is_activity_id, is_name
 
 if TYPE_CHECKING:
-    from mesh.client import Client
     from collections.abc import AsyncIterator
+
+    from mesh.client import Client
 
 NAME = "mesh-cli"
 """How calls of the command are labelled in the mesh's metrics."""

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from mesh.gateway.session import Session
 
 _CANCELLED, _DEADLINE = Code.CANCELLED.number, Code.DEADLINE_EXCEEDED.number
+ROUNDING = 0.001
+"""Seconds by which a callee's idea of a deadline may be early: it travels in whole microseconds."""
+
 _CANCEL_CODE = {BY_DEADLINE: _DEADLINE, BY_CALLER: _CANCELLED, BY_DISCONNECT: _CANCELLED}
 _CANCEL_REASON = {
     BY_DEADLINE: Reason.DEADLINE_EXCEEDED,
@@ -68,6 +71,12 @@ class Endings:
         if entry is None:
             stopped = header.code in {_CANCELLED, _DEADLINE}
             self._late(callee, header.call_id, flags, Kind.ERROR, answered=not stopped)
+            return
+        now = trio.current_time()
+        expired = now >= entry.deadline - ROUNDING
+        if header.code == _DEADLINE and expired and not (flags or header.chain):
+            # The callee's timer was a moment quicker than ours. We know where the time went.
+            self._fail_expired(entry, budget(entry, now))
             return
         fields = (
             entry.caller_call_id,
@@ -181,23 +190,25 @@ class Endings:
         """A call's deadline has passed."""
         entry = self._core.table.by_id.get(call_id)
         if entry is not None:
-            now = trio.current_time()
-            spent = budget(entry, now)
+            spent = budget(entry, trio.current_time())
             self.abandon(entry, BY_DEADLINE)
-            self.fail(
-                entry,
-                Code.DEADLINE_EXCEEDED,
-                Reason.DEADLINE_EXCEEDED,
-                explain_budget(entry, spent),
-                maybe_executed=entry.request is None,
-                details={
-                    "allowed_ms": round((entry.deadline - entry.started) * 1e3, 3),
-                    "spent": [
-                        {"depth": depth, "call": name, "ms": round(ms, 3), "state": state}
-                        for depth, name, ms, state in spent
-                    ],
-                },
-            )
+            self._fail_expired(entry, spent)
+
+    def _fail_expired(self, entry: InFlight, spent: list[tuple[int, str, float, str]]) -> None:
+        self.fail(
+            entry,
+            Code.DEADLINE_EXCEEDED,
+            Reason.DEADLINE_EXCEEDED,
+            explain_budget(entry, spent),
+            maybe_executed=entry.request is None,
+            details={
+                "allowed_ms": round((entry.deadline - entry.started) * 1e3, 3),
+                "spent": [
+                    {"depth": depth, "call": name, "ms": round(ms, 3), "state": state}
+                    for depth, name, ms, state in spent
+                ],
+            },
+        )
 
     def lost(self, session: Session, unsent: Container[int]) -> list[InFlight]:
         """A connection is gone: end the calls it made and those it served.
