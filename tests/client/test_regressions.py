@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 import sys
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +17,8 @@ import trio.testing
 import mesh
 from mesh.errors import Code, Reason
 from mesh.wire import Kind
-from tests.gateway.raw_peer import HandGateway, MemoryDialer, raw_peer, settled
+from tests.end_to_end.processes import Running, world
+from tests.gateway.raw_peer import HandGateway, MemoryDialer, settled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -484,3 +487,98 @@ async def test_a_forked_child_is_another_process() -> None:
     child_id, child_trace = child.split()
     assert parent_id != child_id
     assert parent_trace != child_trace
+
+
+SERVICE = """
+import logging
+import sys
+import trio
+import mesh
+
+logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s")
+
+def work(client):
+    @client.method
+    async def hang():
+        await trio.sleep_forever()
+    @client.method
+    async def wait():
+        return await client.call("test", "release")
+
+mesh.run(work, gateway=sys.argv[1])
+print("ended", flush=True)
+"""
+
+
+class Program:
+    """A process of `mesh.run`, called from this one."""
+
+    def __init__(self, running: Running, caller: mesh.Client, nursery: trio.Nursery) -> None:
+        self.running = running
+        self.caller = caller
+        self.nursery = nursery
+        self.released = trio.Event()
+        self.outcomes: list[Any] = []
+        self.nested = trio.Event()
+
+    async def reads(self, text: str) -> None:
+        """Return once it has printed a line with this text."""
+        while text not in await self.running.line():
+            pass
+
+    async def call(self, method: str) -> None:
+        """Call it, and note what comes of it."""
+        try:
+            self.outcomes.append(await self.caller.call("work", method))
+        except mesh.CallError as error:
+            self.outcomes.append(error.reason)
+
+
+@asynccontextmanager
+async def program(folder: Path) -> AsyncIterator[Program]:
+    async with (
+        world(folder) as it,
+        mesh.Gateway(listen=[it.address]) as gateway,
+        mesh.connect("test", gateway=gateway) as caller,
+        trio.open_nursery() as nursery,
+    ):
+        made = Program(await it.start("-c", SERVICE, it.address), caller, nursery)
+
+        @caller.method
+        async def release() -> str:
+            made.nested.set()
+            await made.released.wait()
+            return "released"
+
+        await made.reads("connected to gateway")
+        yield made
+
+
+async def test_the_first_sigterm_drains(tmp_path: Path) -> None:
+    """What is under way is finished, with calls of its own too; then the program goes on."""
+    async with program(tmp_path) as it:
+        it.nursery.start_soon(it.call, "wait")
+        await it.nested.wait()
+        it.running.process.send_signal(signal.SIGTERM)
+        await it.reads("drains")
+        it.released.set()
+        await it.reads("ended")
+        assert await it.running.wait() == 0
+    assert it.outcomes == ["released"]
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+async def test_the_second_signal_does_not_wait_for_the_drain(
+    second: signal.Signals, tmp_path: Path
+) -> None:
+    """It ends the program at once, as that signal does."""
+    async with program(tmp_path) as it:
+        it.nursery.start_soon(it.call, "wait")
+        await it.nested.wait()
+        it.nursery.start_soon(it.call, "hang")
+        it.running.process.send_signal(signal.SIGTERM)
+        await it.reads("drains")
+        began = trio.current_time()
+        assert await it.running.end(second) == -second
+        assert trio.current_time() - began < 5, "a drain takes ten seconds"
+    assert it.outcomes == [Reason.CONNECTION_LOST] * 2
