@@ -53,10 +53,15 @@ async def read_by_gateway(peer: RawPeer) -> None:
 # Endings.
 
 
+@pytest.mark.parametrize("parent_left", [True, False])
 async def test_a_child_that_ends_with_its_parent_is_not_sent_to_another_instance(
+    parent_left: bool,  # noqa: FBT001 - a parameter of the test
     autojump_clock: MockClock,
 ) -> None:
-    """Both were lost with one connection: the child's caller is told once, and nobody runs it."""
+    """Both were lost with one connection: the child's caller is told once, and nobody runs it.
+
+    Also where the parent had not left either, and no other instance serves it.
+    """
     async with (
         mesh.Gateway() as gateway,
         raw_peer(gateway, "caller") as caller,
@@ -72,18 +77,24 @@ async def test_a_child_that_ends_with_its_parent_is_not_sent_to_another_instance
             # From here on it reads nothing: one frame is under way, and the child's waits.
             await caller.call("svc", "parent")
             await read_by_gateway(caller)
-            child = await twin.call("svc", "child", parent_id=parent.call_id)
+            second = max(gateway.core.table.by_id)
+            assert second > parent.call_id
+            await caller.call("svc", "parent")
+            await read_by_gateway(caller)
+            parent_id = parent.call_id if parent_left else max(gateway.core.table.by_id)
+            assert parent_left or parent_id > second
+            child = await twin.call("svc", "child", parent_id=parent_id)
             await read_by_gateway(twin)
             await other.send(register_header("svc", "child"))
             await read_by_gateway(other)
-            assert len(gateway.core.table) == 3
+            assert len(gateway.core.table) == 4
         reasons = []
-        for peer in (twin, caller, caller):
+        for peer in (twin, caller, caller, caller):
             _, _, error, _ = await peer.receive(Kind.ERROR)
             reasons.append(error.reason)
             if peer is twin:
                 assert error.call_id == child
-        assert reasons == [Reason.PARENT_ENDED, Reason.CONNECTION_LOST, Reason.CONNECTION_LOST]
+        assert reasons == [Reason.PARENT_ENDED] + [Reason.CONNECTION_LOST] * 3
         for peer in (twin, other):
             status = await peer.call("mesh", "status")
             kind, _, header, _ = await peer.receive()
