@@ -91,9 +91,9 @@ async def _run(
         ):
             nursery.start_soon(serve, client, *services)
             number = await anext(signals)
-            log.info("%s got %s and drains", name, signal.Signals(number).name)
             for again in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(again, _end_at_once)
+            log.info("%s got %s and drains", name, signal.Signals(number).name)
             nursery.cancel_scope.cancel()
 
 

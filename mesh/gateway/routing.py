@@ -199,6 +199,8 @@ class Router:
 
     def reroute(self, entry: InFlight, frame: bytes) -> None:
         """Send a call to another instance, since its frame never left for the one that is lost."""
+        if entry.id not in self._core.table.by_id:
+            return  # ended with its parent, which no other instance could take
         lost = entry.callee
         if lost is not None:
             del lost.serving[entry.id]
