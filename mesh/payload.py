@@ -63,7 +63,7 @@ def decode(payload: bytes, encoding: int, result: Any = Any) -> Any:
         msgspec.DecodeError: The bytes are malformed.
     """
     if encoding == MSGPACK:
-        return _decode_any(payload) if result is Any else _decoder(result)(payload)
+        return _decode_any(payload) if result is Any else _decoder_of(result)(payload)
     if encoding == JSON:
         return msgspec.json.decode(payload, type=result)
     if encoding == RAW:
@@ -82,7 +82,14 @@ def check_type(result: Any) -> None:
     Raises:
         TypeError: `msgspec` cannot decode into it.
     """
-    _decoder(result)
+    _decoder_of(result)
+
+
+def _decoder_of(result: Any) -> Any:
+    try:
+        return _decoder(result)
+    except TypeError:  # not hashable, hence not remembered; or no type at all, which raises again
+        return msgspec.msgpack.Decoder(result).decode
 
 
 def _locate(value: Any, encode_one: Any, path: str, depth: int = 0) -> str | None:

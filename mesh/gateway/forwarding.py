@@ -91,7 +91,7 @@ def outbox_full(name: str, callee: Session) -> tuple[Code, Reason, str]:
         Code.RESOURCE_EXHAUSTED,
         Reason.OUTBOX_FULL,
         (
-            f"{callee.link.queued:,} bytes wait for {callee.name}, which serves {name}, at the "
+            f"{callee.link.weight:,} bytes wait for {callee.name}, which serves {name}, at the "
             f"limit of {callee.link.limit:,}: it does not read fast enough"
         ),
     )
