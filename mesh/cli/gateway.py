@@ -24,6 +24,7 @@ from mesh.cli.settings import ADMIN, SETTINGS
 from mesh.errors import AddressInUse
 from mesh.gateway import Gateway
 from mesh.logs import configure
+from mesh.process import calm_collector
 from mesh.systemd import Notifier, take_sockets
 from mesh.transport import CertificateFiles
 
@@ -229,6 +230,7 @@ async def _serve(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch, received)
             await nursery.start(serve)
+            calm_collector()
             notifier.ready(gateway.summary)
             nursery.start_soon(_report, gateway, notifier)
             _announce(gateway, as_json=as_json)

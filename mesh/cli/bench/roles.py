@@ -16,6 +16,7 @@ import trio
 
 from mesh.connecting import connect
 from mesh.gateway import Gateway
+from mesh.process import calm_collector
 
 SERVICE, METHOD, CPU = "users", "get", "cpu"
 
@@ -29,6 +30,7 @@ async def _until_orphaned() -> None:
 
 async def gateway(address: str) -> None:
     """A gateway with the defaults of a normal user, its admin server included."""
+    calm_collector()  # as `mesh gateway` does
     async with Gateway(listen=[address], admin="127.0.0.1:0"):
         print("ready", flush=True)
         await _until_orphaned()
