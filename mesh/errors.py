@@ -87,6 +87,10 @@ class UsageError(MeshError, RuntimeError):
     """The program uses the mesh wrongly, for example calls on a client that is closed."""
 
 
+class SettingError(UsageError, ValueError):
+    """A ``MESH_*`` variable holds what cannot be; the message names it and what should be there."""
+
+
 class AddressInUse(MeshError, OSError):  # noqa: N818 - the field says "address in use"
     """A live process already listens where this one should; the message says which."""
 

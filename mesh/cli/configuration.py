@@ -16,6 +16,7 @@ from mesh.cli.settings import SETTINGS, WrongValueError
 from mesh.environment import LIMITS_PREFIX
 from mesh.errors import MeshError
 from mesh.limits import Limits, disagreements
+from mesh.transport import Address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -96,6 +97,7 @@ class Configuration:
         self._read_arguments(arguments, limits)
         self._add_defaults(environment)
         self._check_limits()
+        self._check_reach()
 
     def __getitem__(self, path: str) -> Any:
         return self.values[path].value
@@ -197,6 +199,44 @@ class Configuration:
             # Blame what was set last by hand: the others are defaults, or had been fine.
             blamed = max(paths, key=lambda path: _RANK.index(self.values[path].origin.kind))
             self.faults.append(Fault(blamed, message, self.values[blamed].origin))
+
+    def _check_reach(self) -> None:
+        """What addresses need besides themselves: certificates, a token, or a word of consent."""
+        if self.faults:
+            return  # of what cannot be read, nothing more can be said
+        listen, schemes = self["listen"], {address.partition(":")[0] for address in self["listen"]}
+        cert = self["tls.cert"]
+        if "tls" in schemes and cert is None:
+            self._blame("listen", "a tls: address needs a certificate, tls.cert (--tls-cert FILE)")
+        for path in ("tls.key", "tls.client_ca"):
+            if self[path] is not None and cert is None:
+                self._blame(path, "needs tls.cert (--tls-cert FILE) too")
+        if cert is not None and "tls" not in schemes:
+            self._blame("tls.cert", "is given, but no tls: address to listen at")
+        for address in map(Address.parse, listen):
+            if address.scheme == "tcp" and not (address.is_loopback or self["allow_plain_tcp"]):
+                self._blame(
+                    "listen",
+                    f"{address} can be reached from other machines, and nothing there is encrypted "
+                    "or checked: use tls:, or say allow_plain_tcp (--allow-plain-tcp)",
+                )
+        host = self["admin"].rpartition(":")[0].strip("[]")
+        is_open = self["admin"] != "none" and not Address("tcp", host=host).is_loopback
+        if is_open and self["admin_token_file"] is None:
+            self._blame(
+                "admin",
+                f"{self['admin']} can be reached from other machines: set admin_token_file "
+                "(--admin-token-file FILE), or use 127.0.0.1",
+            )
+        for path in ("tls.cert", "tls.key", "tls.client_ca", "admin_token_file"):
+            if self[path] is not None:
+                try:
+                    Path(self[path]).read_bytes()
+                except OSError as fault:
+                    self._blame(path, f"{self[path]} cannot be read: {fault.strerror}")
+
+    def _blame(self, path: str, message: str) -> None:
+        self.faults.append(Fault(path, message, self.values[path].origin))
 
     # Showing.
 

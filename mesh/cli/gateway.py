@@ -182,18 +182,17 @@ def _run(configuration: Configuration, inherited: list[socket.socket], *, as_jso
 def _certificate_files(configuration: Configuration) -> CertificateFiles | None:
     cert, key, client_ca = (configuration[f"tls.{name}"] for name in ("cert", "key", "client_ca"))
     if cert is None:
-        if key or client_ca:
-            raise WrongUsage(f"{'--tls-key' if key else '--tls-client-ca'} needs --tls-cert too")
         return None
-    if not any(address.startswith("tls:") for address in configuration["listen"]):
-        raise WrongUsage("--tls-cert is given, but no --listen tls:HOST:PORT")
     return CertificateFiles(cert, key, client_ca)
 
 
 def _read_token(path: str | None) -> str | None:
     if path is None:
         return None
-    token = Path(path).read_text(encoding="utf-8").strip()
+    try:
+        token = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeError) as fault:
+        raise WrongUsage(f"{path} cannot be read: {fault}") from fault
     if not token:
         raise WrongUsage(f"{path} holds no token")
     return token
@@ -204,15 +203,18 @@ async def _serve(
 ) -> int | None:
     """Serve until drained; returns the signal that cut the drain short, if one did."""
     cut_short: int | None = None
-    # Without certificates, a terminal that goes takes the gateway with it, as ever.
-    signals = {signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if reloads else [])}
+    # Without certificates, a terminal that goes takes the gateway with it, by a drain.
+    signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
     async def watch(received: Any) -> None:
         nonlocal cut_short
         draining = False
         async for number in received:
-            if number == signal.SIGHUP:
+            if number == signal.SIGHUP and reloads:
                 gateway.reload_certificates()
+                continue
+            if number == signal.SIGHUP and not sys.stderr.isatty():
+                log.info("got SIGHUP; there are no certificates to read again")
                 continue
             if draining:
                 cut_short = number

@@ -47,13 +47,15 @@ class Setting(NamedTuple):
     """Whether the argument stands alone, for true."""
     default_from: str = ""
     """A variable of wider use that rules the default."""
+    named: str = ""
+    """Its variable, where the one that its path gives means something else to peers."""
     show: Callable[[Any], Any] = lambda value: value
     """From the value to what :attr:`convert` takes, and TOML can hold."""
 
     @property
     def variable(self) -> str:
         """Its environment variable."""
-        return "MESH_" + self.path.upper().replace(".", "_")
+        return self.named or "MESH_" + self.path.upper().replace(".", "_")
 
     @property
     def argument(self) -> str:
@@ -189,6 +191,7 @@ SETTINGS: dict[str, Setting] = {
             "The certificate for tls: addresses, with intermediate ones, in PEM form. SIGHUP reads "
             "it and the next two again; connections stay.",
             "FILE",
+            named="MESH_LISTEN_TLS_CERT",
         ),
         Setting(
             "tls.key",
@@ -196,6 +199,7 @@ SETTINGS: dict[str, Setting] = {
             text,
             "Its private key. [default: in the same file]",
             "FILE",
+            named="MESH_LISTEN_TLS_KEY",
         ),
         Setting(
             "tls.client_ca",
@@ -203,6 +207,7 @@ SETTINGS: dict[str, Setting] = {
             text,
             "Let only peers in that show a certificate of one of these authorities (mutual TLS).",
             "FILE",
+            named="MESH_LISTEN_TLS_CLIENT_CA",
         ),
         Setting(
             "allow_plain_tcp",

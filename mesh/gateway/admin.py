@@ -169,7 +169,8 @@ async def _bind(address: str, *, open_to_all: bool) -> socket.socket:
         if not open_to_all and not is_loopback(str(where[0])):
             raise UsageError(
                 f"admin address {address} is reachable from other machines: "
-                "set a token for it, or listen on 127.0.0.1"
+                "set a token for it (--admin-token-file FILE, or Gateway(admin_token=...)), or "
+                "listen on 127.0.0.1"
             )
         try:
             return _listen(socket.socket(family, kind, protocol), where)

@@ -191,9 +191,7 @@ class Session:
             self.link.put(codec.encode_header(codec.GoAway("the gateway is shutting down", 0)))
         self.link.flush()
         if not self.internal:
-            log.info(
-                "peer %s (%s) connected from %s", self.name, self.process_id, self.link.address
-            )
+            log.info("peer %s (%s) connected at %s", self.name, self.process_id, self.link.address)
 
     async def _read(self, data: bytes) -> None:
         core, link = self._core, self.link

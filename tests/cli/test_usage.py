@@ -67,8 +67,14 @@ def test_the_version_is_the_package_s() -> None:
         (["gateway", "--listen", "tcp:127.0.0.1:0", "--admin", "0.0.0.0:0"], "other machines"),
         (["gateway", "--listen", "tcp:0.0.0.0:0", "--admin", "none"], "--allow-plain-tcp"),
         (["gateway", "--listen", "tls:127.0.0.1:0"], "needs a certificate"),
-        (["gateway", "--tls-cert", "x.pem"], "--tls-cert is given, but no --listen tls:"),
-        (["gateway", "--listen", "tls:127.0.0.1:0", "--tls-key", "x"], "needs --tls-cert too"),
+        (
+            ["gateway", "--tls-cert", "x.pem"],
+            "tls.cert: is given, but no tls:",
+        ),
+        (
+            ["gateway", "--listen", "tls:127.0.0.1:0", "--tls-key", "x"],
+            "tls.key: needs tls.cert",
+        ),
         (
             ["gateway", "--listen", "tls:127.0.0.1:0", "--tls-cert", "/no/such.pem"],
             "/no/such.pem cannot be read: No such file",

@@ -16,6 +16,8 @@ import trio
 from mesh.cli.bench import target
 from mesh.cli.bench.load import Load
 from mesh.cli.bench.roles import CPU, METHOD, SERVICE
+from mesh.cli.failures import Failure
+from mesh.environment import forget_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,7 +32,7 @@ def _process(role: str, address: str) -> Iterator[None]:
     )
     try:
         if child.stdout is None or child.stdout.readline() != b"ready\n":
-            raise RuntimeError(f"the {role} process did not start")
+            raise Failure(f"the {role} process did not start", "Its output above says why.")
         yield
     finally:
         if child.stdin is not None:
@@ -48,6 +50,7 @@ def measure(
     concurrency: int, calls: int, params: Any, on_progress: Callable[[int], None]
 ) -> dict[str, Any]:
     """Figures of one run, with the same keys as other hubs' benchmarks print."""
+    forget_settings()
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     with tempfile.TemporaryDirectory(prefix="mesh-bench-") as folder:
         address = f"unix:{Path(folder) / 'gateway.sock'}"

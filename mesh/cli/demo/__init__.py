@@ -27,6 +27,7 @@ from mesh.cli.demo.report import (
 from mesh.cli.demo.screen import Screen
 from mesh.cli.output import duration, make_console, print_json, to_json
 from mesh.cli.peer import json_option, peer
+from mesh.environment import forget_settings
 
 SERVICES = {
     "users": "who the customers are",
@@ -54,6 +55,7 @@ def demo(*, once: bool, count: int | None, as_json: bool) -> None:
     look around until Ctrl-C.
     """
     show = Demo(once=once, count=count, as_json=as_json)
+    forget_settings()  # the demo is the same everywhere
     run(show.run)
     if show.stopped_by is not None:
         raise click.exceptions.Exit(128 + show.stopped_by)

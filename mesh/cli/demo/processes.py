@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -68,8 +67,6 @@ class Processes:
         # -P keeps a `mesh.py` in the user's directory from being taken for ours. A session of its
         # own keeps Ctrl-C away: the demo ends its processes in order.
         command = [sys.executable, "-P", "-m", "mesh.cli.demo.child", name, str(self._directory)]
-        # The demo is the same everywhere: settings of the user's own mesh are not for it.
-        env = {key: value for key, value in os.environ.items() if not key.startswith("MESH_")}
         with (self._directory / f"{name}.log").open("ab") as log:
             process = await trio.lowlevel.open_process(
                 command,
@@ -77,7 +74,6 @@ class Processes:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 start_new_session=True,
-                env=env,
             )
         if self._is_stopping:  # while a process is being made, nothing can be cancelled
             process.kill()
