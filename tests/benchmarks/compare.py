@@ -101,7 +101,7 @@ def main() -> None:
         ]
     else:
         table = [
-            "| concurrency | system | calls per second | spanmesh over it | p50, us | spanmesh over it |",
+            "| concurrency | system | calls per second | spanmesh to it | p50, us | spanmesh to it |",
             "| ---: | --- | ---: | ---: | ---: | ---: |",
         ]
     for concurrency in map(int, options.concurrency.split(",")):
