@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint simulate fuzz bench clean
+.PHONY: help demo test lint simulate fuzz bench scale clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -27,7 +27,8 @@ help:
 	@echo "make lint               only the checks: ruff, mypy, import-linter"
 	@echo "make simulate SEEDS=n   simulate n whole meshes with faults, from seed START=0 on"
 	@echo "make fuzz RUNS=n        feed n broken inputs to the wire protocol, from SEED=name"
-	@echo "make bench ROUNDS=n     measure the mesh against a bare hub"
+	@echo "make bench ROUNDS=n     measure the mesh against a bare hub, gRPC and NATS"
+	@echo "make scale              measure what grows: services, connections, series, payloads"
 	@echo "make clean              remove the environment and all caches"
 	@echo
 	@echo "PYTHON=name chooses the interpreter, now: $(or $(PYTHON),none found)"
@@ -51,8 +52,11 @@ fuzz: $(VENV)/.tests
 	MESH_FUZZ_RUNS=$(RUNS) MESH_FUZZ_SEED=$(SEED) \
 		$(BIN)/pytest tests/wire/test_fuzz.py -n $(WORKERS) --timeout 0 $(ARGS)
 
-bench: $(VENV)/.package
-	$(BIN)/python tests/benchmarks/compare.py --rounds $(ROUNDS)
+bench: $(VENV)/.bench
+	$(BIN)/python tests/benchmarks/compare.py --rounds $(ROUNDS) $(ARGS)
+
+scale: $(VENV)/.bench
+	$(BIN)/python tests/benchmarks/scale.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
@@ -67,6 +71,11 @@ $(VENV)/.package: pyproject.toml $(VENV)/.pip
 $(VENV)/.tests: pyproject.toml $(VENV)/.pip
 	@echo "installing spanmesh and what its tests need into $(VENV)"
 	@$(PIP) --editable . --group test
+	@touch $@ $(VENV)/.package
+
+$(VENV)/.bench: pyproject.toml $(VENV)/.pip
+	@echo "installing spanmesh and the peers it is compared with into $(VENV)"
+	@$(PIP) --editable . --group bench
 	@touch $@ $(VENV)/.package
 
 # An environment that works is kept. Only pip 25.1 and later know dependency groups.

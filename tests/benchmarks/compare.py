@@ -1,9 +1,11 @@
-"""The mesh against a bare hub, in turn and in one run: the table in the README.
+"""The mesh against a bare hub and against its peers, in turn and in one run: the README's tables.
 
     python tests/benchmarks/compare.py --rounds 5
+    python tests/benchmarks/compare.py --rounds 5 --bare-hub
 
 Each figure is the median of the rounds with its smallest and largest value; each ratio is taken
-within a round, since machines drift. Nothing here is a test: being slow fails nothing.
+within a round, since machines drift. A peer that is not installed is named and left out. Nothing
+here is a test: being slow fails nothing.
 """
 
 from __future__ import annotations
@@ -11,13 +13,21 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import bare_hub
+import peers
 
 from mesh.cli.bench import own
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Figures = dict[str, Any]
+
 PARAMS = {"userId": "123"}
+MESH, HUB = "spanmesh", "bare hub"
 
 
 def median(values: list[float], digits: int = 2) -> str:
@@ -26,14 +36,26 @@ def median(values: list[float], digits: int = 2) -> str:
     return f"{statistics.median(values):,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})"
 
 
-def rows(concurrency: int, rounds: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[str]:
-    """The table's lines for one concurrency."""
+def mesh(concurrency: int, calls: int) -> Figures:
+    """A run of the mesh with everything switched on.
+
+    Raises:
+        SystemExit: Calls failed: there is nothing to compare.
+    """
+    figures = own.measure(concurrency, calls, PARAMS, lambda _: None)
+    if figures["errors"]:
+        raise SystemExit(f"calls failed: {figures['errors']}")
+    return figures
+
+
+def hub_rows(concurrency: int, rounds: list[dict[str, Figures]]) -> list[str]:
+    """The lines for one concurrency of the table against the bare hub."""
 
     def both(key: str, digits: int) -> str:
-        hub = median([hub[key] for hub, _ in rounds], digits)
-        mesh = median([mesh[key] for _, mesh in rounds], digits)
-        ratio = median([mesh[key] / hub[key] for hub, mesh in rounds])
-        return f"{hub} | {mesh} | {ratio}"
+        hub = median([one[HUB][key] for one in rounds], digits)
+        ours = median([one[MESH][key] for one in rounds], digits)
+        ratio = median([one[MESH][key] / one[HUB][key] for one in rounds])
+        return f"{hub} | {ours} | {ratio}"
 
     return [
         f"| {concurrency} | calls per second | {both('calls_per_second', 0)} |",
@@ -42,28 +64,54 @@ def rows(concurrency: int, rounds: list[tuple[dict[str, Any], dict[str, Any]]]) 
     ]
 
 
+def rows(concurrency: int, rounds: list[dict[str, Figures]]) -> list[str]:
+    """The lines for one concurrency of the table of all systems."""
+    lines = []
+    for system in rounds[0]:
+        cells = [str(concurrency), system]
+        for key in ("calls_per_second", "p50_us"):
+            cells.append(median([one[system][key] for one in rounds], 0))
+            ratio = median([one[MESH][key] / one[system][key] for one in rounds])
+            cells.append("" if system == MESH else ratio)
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
 def main() -> None:
     """Run the rounds and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--concurrency", default="1,16,64,256")
-    parser.add_argument("--calls", type=int, default=30000)
+    parser.add_argument("--calls", type=int, default=20000, help="a tenth at concurrency 1")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--bare-hub", action="store_true", help="only the bare hub, with the gateway's CPU per call"
+    )
     options = parser.parse_args()
-    table = [
-        "| concurrency | figure | bare hub | spanmesh | ratio |",
-        "| ---: | --- | ---: | ---: | ---: |",
-    ]
+    systems: dict[str, Callable[[int, int], Figures]] = {HUB: bare_hub.measure, MESH: mesh}
+    for peer in () if options.bare_hub else peers.PEERS:
+        if commands := peers.missing(peer):
+            title, how = peers.TITLES[peer], "; ".join(commands)
+            print(f"{title} is left out; to have it: {how}", file=sys.stderr)
+        else:
+            systems[peers.TITLES[peer]] = partial(peers.measure, peer)
+    if options.bare_hub:
+        table = [
+            "| concurrency | figure | bare hub | spanmesh | ratio |",
+            "| ---: | --- | ---: | ---: | ---: |",
+        ]
+    else:
+        table = [
+            "| concurrency | system | calls per second | spanmesh to it | p50, us "
+            "| spanmesh to it |",
+            "| ---: | --- | ---: | ---: | ---: | ---: |",
+        ]
     for concurrency in map(int, options.concurrency.split(",")):
         calls = options.calls if concurrency > 1 else max(1, options.calls // 10)
         rounds = []
         for number in range(options.rounds):
             print(f"concurrency {concurrency}, round {number + 1}", file=sys.stderr, flush=True)
-            hub = bare_hub.measure(concurrency, calls)
-            mesh = own.measure(concurrency, calls, PARAMS, lambda _: None)
-            if mesh["errors"]:
-                raise SystemExit(f"calls failed: {mesh['errors']}")
-            rounds.append((hub, mesh))
-        table += rows(concurrency, rounds)
+            rounds.append({name: run(concurrency, calls) for name, run in systems.items()})
+        table += (hub_rows if options.bare_hub else rows)(concurrency, rounds)
     print("\n".join(table))
 
 

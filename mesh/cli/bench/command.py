@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -54,6 +55,8 @@ def _parameters(text: str | None, payload: int) -> Any:
 @click.command(
     epilog=example(
         "mesh bench --concurrency 1,64 --calls 60000",
+        "mesh bench --callers 10 --services 100 --depth 3 --json > before.json",
+        "mesh bench --callers 10 --services 100 --depth 3 --compare before.json",
         "mesh bench --gateway unix:/run/mesh.sock --service users --method get --params '{}'",
     )
 )
@@ -79,6 +82,36 @@ def _parameters(text: str | None, payload: int) -> Any:
     metavar="BYTES",
     help="Size of the parameters; a small map if not given.",
 )
+@click.option(
+    "--callers",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 1000),
+    metavar="N",
+    help="Connections that the calling tasks share.",
+)
+@click.option(
+    "--services",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 900),
+    metavar="N",
+    help="Services that are called in turn.",
+)
+@click.option(
+    "--depth",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 16),
+    metavar="N",
+    help="Nested calls: each method calls the next, the last one echoes.",
+)
+@click.option(
+    "--compare",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="What --json printed earlier: show each figure as a ratio to it.",
+)
 @gateway_option
 @click.option("--service", help="With --gateway: the service to load.")
 @click.option("--method", help="With --gateway: the method to load.")
@@ -89,6 +122,10 @@ def bench(
     concurrency: list[int],
     calls: int,
     payload: int,
+    callers: int,
+    services: int,
+    depth: int,
+    compare: Path | None,
     gateway: str | None,
     service: str | None,
     method: str | None,
@@ -104,6 +141,9 @@ def bench(
         raise WrongUsage("--gateway needs --service and --method: what should be called?")
     if gateway is None and (service or method or params):
         raise WrongUsage("--service, --method and --params need --gateway, the mesh to load")
+    if gateway is not None and (services > 1 or depth > 1):
+        raise WrongUsage("--services and --depth are for a mesh of its own, without --gateway")
+    earlier = _read_earlier(compare) if compare is not None else {}
     parameters = _parameters(params, payload)
     console = make_console(stderr=True)
     rows: list[dict[str, Any]] = []
@@ -114,16 +154,51 @@ def bench(
             on_progress: Callable[[int], None], number: int = number, n: int = count
         ) -> Any:
             if gateway is None:
-                return own.measure(number, n, parameters, on_progress)
-            load = target.Load(str(service), str(method), parameters, number, n)
+                return own.measure(
+                    number,
+                    n,
+                    parameters,
+                    on_progress,
+                    callers=callers,
+                    services=services,
+                    depth=depth,
+                )
+            load = target.Load([str(service)], str(method), parameters, number, n, callers)
             return run(target.measure, gateway, load, on_progress)
 
         figures = _with_progress(console, f"concurrency {number}", count, measure)
+        if compare is not None:
+            figures["ratios"] = _ratios(figures, earlier.get(_shape(figures), {}))
         rows.append(figures)
         if as_json:
             print_json(figures)
     if not as_json:
         _print(rows)
+
+
+def _shape(figures: dict[str, Any]) -> tuple[Any, ...]:
+    """What two runs must have in common to be compared."""
+    return figures.get("concurrency"), *(
+        figures.get(key, 1) for key in ("callers", "services", "depth")
+    )
+
+
+def _read_earlier(path: Path) -> dict[tuple[Any, ...], dict[str, Any]]:
+    try:
+        rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+        return {_shape(row): row for row in rows}
+    except (ValueError, AttributeError) as fault:
+        raise WrongUsage(
+            f"{path} is not what `mesh bench --json` prints, a JSON map per line: {fault}"
+        ) from fault
+
+
+def _ratios(now: dict[str, Any], earlier: dict[str, Any]) -> dict[str, float]:
+    return {
+        key: round(now[key] / earlier[key], 3)
+        for key in COLUMNS.values()
+        if key.endswith(("_second", "_us", "_per_call")) and now.get(key) and earlier.get(key)
+    }
 
 
 def _with_progress(
@@ -147,10 +222,27 @@ def _print(rows: list[dict[str, Any]]) -> None:
     columns = [name for name, key in COLUMNS.items() if any(key in row for row in rows)]
     table = [[_cell(COLUMNS[name], row.get(COLUMNS[name])) for name in columns] for row in rows]
     print_table(make_console(), columns, table, figures=COLUMNS)
+    if any("ratios" in row for row in rows):
+        compared = [name for name in columns if any(COLUMNS[name] in row["ratios"] for row in rows)]
+        table = [
+            [
+                str(row["concurrency"]),
+                *(_ratio(row["ratios"].get(COLUMNS[name])) for name in compared),
+            ]
+            for row in rows
+        ]
+        print()
+        print("as a ratio to the earlier run" if compared else "the file has no run like these")
+        if compared:
+            print_table(make_console(), ["concurrency", *compared], table, figures=COLUMNS)
     for row in rows:
         if row["errors"]:
             failed = ", ".join(f"{count:,} {reason}" for reason, count in row["errors"].items())
             print(f"concurrency {row['concurrency']}: failed calls: {failed}")
+
+
+def _ratio(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _cell(key: str, value: float | None) -> str:

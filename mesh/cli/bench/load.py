@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -11,20 +12,22 @@ import trio
 from mesh.errors import CallError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from mesh.client import Client
 
 
 @dataclass(slots=True)
 class Load:
-    """What to call, how often, and by how many tasks at once."""
+    """What to call, how often, by how many tasks at once, and over how many connections."""
 
-    service: str
+    services: Sequence[str]
+    """Called in turn by each task."""
     method: str
     params: Any
     concurrency: int
     calls: int
+    callers: int = 1
     done: int = 0
     errors: dict[str, int] = field(default_factory=dict)
 
@@ -43,15 +46,21 @@ class Timing:
         return ordered[min(int(len(ordered) * q), len(ordered) - 1)] if ordered else float("nan")
 
 
-async def apply(client: Client, load: Load, on_progress: Callable[[int], None]) -> Timing:
-    """Make the calls; ``on_progress`` hears now and then how many are done."""
+async def apply(
+    clients: Sequence[Client], load: Load, on_progress: Callable[[int], None]
+) -> Timing:
+    """Make the calls, the tasks spread over the clients.
+
+    ``on_progress`` hears now and then how many calls are done.
+    """
     latencies: list[float] = []
     clock = time.perf_counter
     each = max(1, load.calls // load.concurrency)
 
-    async def caller() -> None:
-        call, params, service, method = client.call, load.params, load.service, load.method
-        for _ in range(each):
+    async def caller(number: int) -> None:
+        call, params, method = clients[number % len(clients)].call, load.params, load.method
+        services = islice(cycle(load.services), number % len(load.services), None)
+        for service in islice(services, each):
             started = clock()
             try:
                 await call(service, method, params)
@@ -69,8 +78,8 @@ async def apply(client: Client, load: Load, on_progress: Callable[[int], None]) 
         cpu = time.process_time()
         started = clock()
         async with trio.open_nursery() as inner:
-            for _ in range(load.concurrency):
-                inner.start_soon(caller)
+            for number in range(load.concurrency):
+                inner.start_soon(caller, number)
         elapsed = clock() - started
         cpu = time.process_time() - cpu
         outer.cancel_scope.cancel()

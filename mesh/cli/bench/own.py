@@ -15,7 +15,7 @@ import trio
 
 from mesh.cli.bench import target
 from mesh.cli.bench.load import Load
-from mesh.cli.bench.roles import CPU, METHOD, SERVICE
+from mesh.cli.bench.roles import CPU, METHOD, service_names
 from mesh.cli.failures import Failure
 from mesh.environment import forget_settings
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def _process(role: str, address: str) -> Iterator[None]:
+def _process(role: str, address: str, *more: int) -> Iterator[None]:
     child = subprocess.Popen(  # noqa: S603 - our own module, with this interpreter
-        [sys.executable, "-m", "mesh.cli.bench.roles", role, address],
+        [sys.executable, "-m", "mesh.cli.bench.roles", role, address, *map(str, more)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
@@ -47,19 +47,38 @@ def _process(role: str, address: str) -> Iterator[None]:
 
 
 def measure(
-    concurrency: int, calls: int, params: Any, on_progress: Callable[[int], None]
+    concurrency: int,
+    calls: int,
+    params: Any,
+    on_progress: Callable[[int], None],
+    *,
+    callers: int = 1,
+    services: int = 1,
+    depth: int = 1,
 ) -> dict[str, Any]:
-    """Figures of one run, with the same keys as other hubs' benchmarks print."""
+    """Figures of one run, with the same keys as other hubs' benchmarks print.
+
+    Args:
+        concurrency: Tasks that call.
+        calls: Calls that they make in all.
+        params: What they send, and get back.
+        on_progress: Hears now and then how many calls are done.
+        callers: Connections that the tasks share.
+        services: Services that are called in turn, all of one process.
+        depth: Methods in a chain of nested calls; figures are per call of the first.
+    """
     forget_settings()
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     with tempfile.TemporaryDirectory(prefix="mesh-bench-") as folder:
         address = f"unix:{Path(folder) / 'gateway.sock'}"
         mine = time.process_time()
-        with _process("gateway", address), _process("service", address):
-            load = Load(SERVICE, METHOD, params, concurrency, calls)
+        with _process("gateway", address), _process("service", address, services, depth):
+            names = service_names(services)
+            load = Load(names, METHOD, params, concurrency, calls, callers)
             figures: dict[str, Any] = trio.run(target.measure, address, load, on_progress, CPU)
         mine = time.process_time() - mine
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     others = after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
+    figures["depth"] = depth
     figures["cpu_us_per_call_with_start_up"] = round((mine + others) / figures["calls"] * 1e6, 1)
     return figures

@@ -1,22 +1,27 @@
 """The processes that `mesh bench` starts for itself: a gateway, and a service that echoes.
 
     python -m mesh.cli.bench.roles gateway unix:/tmp/x/gateway.sock
-    python -m mesh.cli.bench.roles service unix:/tmp/x/gateway.sock
+    python -m mesh.cli.bench.roles service unix:/tmp/x/gateway.sock 1 1
 
-Each prints one line once it can be used, and ends with its standard input.
+The service's two numbers: how many services it is, and how deep a call of each goes. Each process
+prints one line once it can be used, and ends with its standard input.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from mesh.connecting import connect
 from mesh.gateway import Gateway
 from mesh.process import calm_collector
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 SERVICE, METHOD, CPU = "users", "get", "cpu"
 
@@ -36,13 +41,32 @@ async def gateway(address: str) -> None:
         await _until_orphaned()
 
 
-async def service(address: str) -> None:
-    """A service that sends back what it gets."""
+def service_names(count: int) -> list[str]:
+    """What so many services are called."""
+    return [SERVICE, *(f"{SERVICE}{number}" for number in range(2, count + 1))]
+
+
+async def service(address: str, services: str, depth: str) -> None:
+    """Services that send back what they get, the last method of a chain before the others."""
     async with connect(SERVICE, gateway=address) as client:
 
-        @client.method(METHOD)
-        async def get(params: Any) -> Any:
+        def passing_on(following: str) -> Callable[[Any], Awaitable[Any]]:
+            async def get(params: Any) -> Any:
+                return await client.call(SERVICE, following, params)
+
+            return get
+
+        async def echo(params: Any) -> Any:
             return params
+
+        chain = [METHOD, *(f"{METHOD}{level}" for level in range(2, int(depth) + 1))]
+        for method, following in pairwise(chain[1:]):
+            client.register(method, passing_on(following))
+        if len(chain) > 1:
+            client.register(chain[-1], echo)
+        for name in service_names(int(services)):
+            first = passing_on(chain[1]) if len(chain) > 1 else echo
+            client.register(METHOD, first, service=name)
 
         @client.method(CPU)
         async def cpu() -> float:
@@ -54,4 +78,5 @@ async def service(address: str) -> None:
 
 
 if __name__ == "__main__":
-    trio.run({"gateway": gateway, "service": service}[sys.argv[1]], sys.argv[2])
+    roles: dict[str, Callable[..., Awaitable[None]]] = {"gateway": gateway, "service": service}
+    trio.run(roles[sys.argv[1]], *sys.argv[2:])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mesh.cli.bench.load import Load, apply
@@ -22,7 +24,7 @@ async def measure(
     on_progress: Callable[[int], None],
     cpu_method: str | None = None,
 ) -> dict[str, Any]:
-    """Apply a load through one client of the mesh at this address.
+    """Apply a load to the mesh at this address.
 
     Args:
         address: The gateway.
@@ -41,17 +43,21 @@ async def measure(
         answer = await client.call(service, method)
         return answer["cpu_us"] / 1e6 if isinstance(answer, dict) else float(answer)
 
-    async with connect("bench", gateway=address) as client:
-        await client.call(load.service, load.method, load.params)
-        few = load.calls // WARM_UP
-        warm = Load(load.service, load.method, load.params, load.concurrency, few)
-        await apply(client, warm, lambda _: None)
+    service_name = load.services[0]
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(connect("bench", gateway=address))
+            for _ in range(load.callers)
+        ]
+        client = clients[0]
+        await client.call(service_name, load.method, load.params)
+        await apply(clients, replace(load, calls=load.calls // WARM_UP, errors={}), lambda _: None)
         gateway = await cpu_of("mesh", "status")
-        service = await cpu_of(load.service, cpu_method) if cpu_method else None
-        timing = await apply(client, load, on_progress)
+        service = await cpu_of(service_name, cpu_method) if cpu_method else None
+        timing = await apply(clients, load, on_progress)
         gateway = await cpu_of("mesh", "status") - gateway
         if service is not None and cpu_method:
-            service = await cpu_of(load.service, cpu_method) - service
+            service = await cpu_of(service_name, cpu_method) - service
 
     def per_call(seconds: float) -> float:
         return round(seconds / load.done * 1e6, 2)
@@ -59,6 +65,8 @@ async def measure(
     figures = {
         "system": "spanmesh",
         "concurrency": load.concurrency,
+        "callers": load.callers,
+        "services": len(load.services),
         "calls": load.done,
         "calls_per_second": round(load.done / timing.elapsed),
         "p50_us": round(timing.quantile(0.5) * 1e6, 1),
