@@ -1,4 +1,4 @@
-"""The gateway's HTTP door for people and scrapers: metrics, liveness, readiness. It only reads.
+"""An HTTP door for people and scrapers: metrics, liveness, readiness. It only reads.
 
 The application takes plain callables and knows no gateway; the server guards whatever application
 it is given. Two traps shape :func:`serve_admin`. hypercorn sends inside a shielded scope, so that
@@ -149,7 +149,7 @@ def _config(listener: socket.socket) -> Config:
     config = _Config()
     config.listener = listener
     config.accesslog = None
-    # "Running on ..." is the gateway's to say; what goes wrong in hypercorn must not be lost.
+    # "Running on ..." is the caller's to say; what goes wrong in hypercorn must not be lost.
     config.errorlog = logging.getLogger(f"{__name__}.http")
     config.errorlog.setLevel(logging.WARNING)
     config.include_server_header = False
