@@ -95,6 +95,7 @@ async def serve_admin(
     app: ASGIApp,
     *,
     token: str | None = None,
+    purpose: str = "admin",
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve an application over HTTP until cancelled. Start it with ``nursery.start``.
@@ -107,6 +108,7 @@ async def serve_admin(
         app: The application; its ``lifespan`` is not called.
         token: What a client must send as ``Authorization: Bearer``; needed beyond the loopback. The
             probes ``/healthz`` and ``/readyz`` are open, as those who call them hold no secrets.
+        purpose: What errors call the address.
         task_status: Is told the bound ``HOST:PORT`` once requests are accepted.
 
     Raises:
@@ -115,7 +117,7 @@ async def serve_admin(
         UsageError: The address is reachable from other machines, and there is no token.
         OSError: The system refuses the address for another reason.
     """
-    listener = await _bind(address, open_to_all=token is not None)
+    listener = await _bind(address, purpose, open_to_all=token is not None)
     try:
         host, port = listener.getsockname()[:2]
         bound = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -156,19 +158,19 @@ def _config(listener: socket.socket) -> Config:
     return config
 
 
-async def _bind(address: str, *, open_to_all: bool) -> socket.socket:
-    host, port = parse_address(address)
+async def _bind(address: str, purpose: str, *, open_to_all: bool) -> socket.socket:
+    host, port = parse_address(address, purpose)
     try:
         found = await trio.socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except OSError as exc:
-        raise AddressError(f"admin address {address}: {host!r} has no address: {exc}") from exc
+        raise AddressError(f"{purpose} address {address}: {host!r} has no address: {exc}") from exc
     failure: OSError | None = None
     for family, kind, protocol, _, where in found:
         if not open_to_all and not is_loopback(str(where[0])):
             raise UsageError(
-                f"admin address {address} is reachable from other machines: "
+                f"{purpose} address {address} is reachable from other machines: "
                 "set a token for it, or listen on 127.0.0.1"
             )
         try:
@@ -176,12 +178,12 @@ async def _bind(address: str, *, open_to_all: bool) -> socket.socket:
         except OSError as exc:
             if exc.errno == errno.EADDRINUSE:
                 raise AddressInUse(
-                    f"admin address {address} is in use: stop the process that listens there, or "
-                    "choose another port (port 0 takes a free one)"
+                    f"{purpose} address {address} is in use: stop the process that listens there, "
+                    "or choose another port (port 0 takes a free one)"
                 ) from exc
             failure = failure or exc
     assert failure is not None  # noqa: S101 - getaddrinfo returns addresses or raises
-    message = f"admin address {address} cannot be used: {failure.strerror or failure}"
+    message = f"{purpose} address {address} cannot be used: {failure.strerror or failure}"
     raise OSError(failure.errno, message) from failure
 
 
@@ -201,7 +203,7 @@ def _listen(listener: socket.socket, where: tuple[Any, ...]) -> socket.socket:
     return listener
 
 
-def parse_address(address: str) -> tuple[str, int]:
+def parse_address(address: str, purpose: str = "admin") -> tuple[str, int]:
     """Read ``HOST:PORT``, an IPv6 host in brackets.
 
     Raises:
@@ -214,7 +216,7 @@ def parse_address(address: str) -> tuple[str, int]:
     well_formed = colon and host and (bracketed or ":" not in host)
     if not well_formed or not (port.isascii() and port.isdigit()) or int(port) > 65535:
         raise AddressError(
-            f"admin address {address!r} is not HOST:PORT, such as 127.0.0.1:9464 or [::1]:9464"
+            f"{purpose} address {address!r} is not HOST:PORT, such as 127.0.0.1:9464 or [::1]:9464"
         )
     return host, int(port)
 
@@ -279,7 +281,7 @@ class _Guard:
             given = [value for name, value in headers if name == b"authorization"]
             if len(given) != 1 or not hmac.compare_digest(given[0], self._authorization):
                 return PlainTextResponse(
-                    "unauthorized: send the admin token as 'Authorization: Bearer TOKEN'\n",
+                    "unauthorized: send the token as 'Authorization: Bearer TOKEN'\n",
                     401,
                     headers={"www-authenticate": "Bearer"},
                 )
