@@ -33,10 +33,14 @@ class Client:
 
     All of its methods belong to the trio loop that made it. From a thread that a handler runs in,
     use ``trio.from_thread.run(client.call, ...)``.
+
+    Attributes:
+        metrics_address: The ``HOST:PORT`` where this peer serves its own metrics, or None.
     """
 
     def __init__(self, uplink: Uplink) -> None:
         self._uplink = uplink
+        self.metrics_address: str | None = None
 
     @property
     def name(self) -> str:

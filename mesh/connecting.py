@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -52,6 +53,8 @@ async def connect(
     reconnect: bool = True,
     metadata: Mapping[str, str] = {},
     limits: Limits | None = None,
+    metrics: str | None = None,
+    metrics_token: str | None = None,
     process: Process | None = None,
 ) -> AsyncIterator[Client]:
     """Be a peer of a mesh for as long as the block runs; leaving it drains.
@@ -71,14 +74,21 @@ async def connect(
         metadata: Text that operators see beside the peer's name; added to, and before, that of
             ``MESH_METADATA``.
         limits: Limits of this peer's own; where None, the defaults and what ``MESH_LIMITS_*`` say.
+        metrics: ``HOST:PORT`` where the peer serves its own ``/metrics``, ``/healthz`` and
+            ``/readyz``, until it has left; port 0 takes a free one, which
+            ``client.metrics_address`` tells. Nothing is measured or served where None.
+        metrics_token: What scrapers must send as ``Authorization: Bearer``; needed beyond the
+            loopback.
         process: Identity and randomness; for simulators.
 
     Raises:
+        AddressInUse: Somebody listens at the address for metrics already.
         Unavailable: No gateway answered within ``connect_timeout``; the message tells the last try.
         ValueError: The name cannot be one, the metadata is too long, or a variable is wrong.
-        AddressError: The address is not understood.
+        AddressError: An address is not understood.
         CertificateError: A file that the environment names cannot be used.
-        UsageError: ``tls`` is given, and the address is a ``tcp:`` one.
+        UsageError: ``tls`` is given, and the address is a ``tcp:`` one; or metrics could be read
+            from other machines without a token.
     """
     if not is_name(name):
         raise ValueError(
@@ -89,15 +99,24 @@ async def connect(
     if size > MAX_METADATA:
         raise ValueError(f"metadata of {size:,} bytes exceeds {MAX_METADATA:,}")
     limits = limits or limits_from()
-    uplink = Uplink(
-        name,
-        make_dialer(gateway, tls),
-        limits=limits,
-        process=process or this_process(),
-        metadata=metadata,
-        reconnect=reconnect,
-    )
-    client = Client(uplink)
+    peer: dict[str, Any] = {
+        "dialer": make_dialer(gateway, tls),
+        "limits": limits,
+        "process": process or this_process(),
+        "metadata": metadata,
+        "reconnect": reconnect,
+    }
+    client: Client
+    if metrics is None:
+        serve_metrics = None
+        uplink = Uplink(name, **peer)
+        client = Client(uplink)
+    else:
+        from mesh import measuring  # noqa: PLC0415 - slow: an HTTP server comes along
+
+        uplink = measured = measuring.MeasuredUplink(name, **peer)
+        client = measuring.MeasuredClient(measured)
+        serve_metrics = partial(measured.serve_metrics, metrics, metrics_token)
     failure: BaseException | None = None
     # The connection outlives the cancellation of the block, by as long as a goodbye takes: else the
     # gateway could not tell a peer that leaves from one that is lost.
@@ -108,8 +127,10 @@ async def connect(
             await uplink.run()
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(live)
         try:
+            if serve_metrics is not None:
+                client.metrics_address = await nursery.start(serve_metrics)
+            nursery.start_soon(live)
             if connect_timeout > 0:
                 with trio.move_on_after(connect_timeout):
                     await uplink.wait_ready()
@@ -122,6 +143,8 @@ async def connect(
         with trio.CancelScope(shield=True):
             await uplink.leave(0.0 if cancelled else limits.drain)
         life.cancel()
+        if serve_metrics is not None:  # until here, to show the drain
+            nursery.cancel_scope.cancel()
     if failure is not None:
         try:
             raise failure

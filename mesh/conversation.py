@@ -130,7 +130,7 @@ class Conversation:
             due = trio.current_time() + self._heartbeat
             await trio.sleep_until(due)
             now = trio.current_time()
-            lag = now - due
+            lag = self._uplink.loop_lag = now - due
             silent = now - self._last_received
             if link.is_tcp and silent > self._silent_after * self._heartbeat:
                 self.fault = f"the gateway was silent for {silent:.0f} s"

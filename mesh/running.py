@@ -17,6 +17,7 @@ from mesh.groups import single_exception
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Mapping
+    from contextlib import AbstractAsyncContextManager
 
     from mesh.client import Client
     from mesh.transport import Dialer
@@ -45,6 +46,8 @@ def run(
     gateway: str | Dialer | None = None,
     tls: ssl.SSLContext | None = None,
     metadata: Mapping[str, str] = {},
+    metrics: str | None = None,
+    metrics_token: str | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then take no new calls, finish those under way, and return.
 
@@ -56,11 +59,15 @@ def run(
         gateway: As in :func:`~mesh.connect`.
         tls: As in :func:`~mesh.connect`.
         metadata: Text that operators see beside the peer's name.
+        metrics: As in :func:`~mesh.connect`: ``"127.0.0.1:9465"`` serves ``/metrics`` there.
+        metrics_token: As in :func:`~mesh.connect`.
 
     Raises:
         TypeError: There is no service.
         ValueError: The name cannot be one.
-        AddressError: The address is not understood.
+        AddressError: An address is not understood.
+        AddressInUse: Somebody listens at the address for metrics already.
+        UsageError: Metrics could be read from other machines without a token.
 
     Example:
         >>> def users(client):
@@ -74,21 +81,25 @@ def run(
     name = name or services[0].__name__
     dialer = make_dialer(gateway, tls)  # a wrong address is said before anything runs
     with single_exception():
-        trio.run(partial(_run, services, name, gateway=dialer, metadata=metadata))
+        peer = partial(
+            connect,
+            name,
+            gateway=dialer,
+            connect_timeout=0,
+            metadata=metadata,
+            metrics=metrics,
+            metrics_token=metrics_token,
+        )
+        trio.run(_run, services, name, peer)
 
 
 async def _run(
     services: tuple[Callable[[Client], Any], ...],
     name: str,
-    *,
-    gateway: str | Dialer | None,
-    metadata: Mapping[str, str],
+    peer: Callable[[], AbstractAsyncContextManager[Client]],
 ) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with (
-            connect(name, gateway=gateway, connect_timeout=0, metadata=metadata) as client,
-            trio.open_nursery() as nursery,
-        ):
+        async with peer() as client, trio.open_nursery() as nursery:
             nursery.start_soon(serve, client, *services)
             number = await anext(signals)
             for again in (signal.SIGTERM, signal.SIGINT):

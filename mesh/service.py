@@ -64,7 +64,7 @@ class Dispatcher:
         self.handlers: dict[tuple[str, str], Handler] = {}
         self.serving: dict[int, Worker] = {}
         self._idle: list[Worker] = []
-        self._limiter = trio.CapacityLimiter(max_threads)
+        self.limiter = trio.CapacityLimiter(max_threads)
         self._base = contextvars.copy_context()
         # What the program does around `connect` is no part of the calls that it serves.
         self._base.run(context.clear)
@@ -205,7 +205,7 @@ class Dispatcher:
                 arguments = ()
             if handler.in_thread:
                 value = await trio.to_thread.run_sync(
-                    handler.function, *arguments, limiter=self._limiter, abandon_on_cancel=True
+                    handler.function, *arguments, limiter=self.limiter, abandon_on_cancel=True
                 )
             else:
                 value = await handler.function(*arguments)

@@ -53,6 +53,7 @@ class Uplink:
         leaving: Whether this peer closes: it begins no new work, and finishes what is under way.
         reached: Whether something has answered at the gateway's address.
         closed: Whether nothing can be sent any more.
+        loop_lag: How late the event loop last woke the heartbeat, in seconds.
         failure: Why there will never be a connection again, if so.
         feed: What happens here, for those who listen.
         listeners: They, of whom there are mostly none.
@@ -85,6 +86,7 @@ class Uplink:
         self.leaving = False
         self.reached = False
         self.closed = False
+        self.loop_lag = 0.0
         self.failure: MeshError | None = None
         self.feed = PeerFeed()
         self.listeners = self.feed.listeners

@@ -226,8 +226,8 @@ class Gateway:
                     nursery.start_soon(self._pulse)
                     await nursery.start(serve_builtin, self)
                     if self._admin is not None:
-                        from mesh.gateway.admin import admin_app, serve_admin  # noqa: PLC0415 - slow
                         from mesh.gateway.api import api_routes  # noqa: PLC0415 - slow
+                        from mesh.http import admin_app, serve_admin  # noqa: PLC0415 - slow
 
                         app = admin_app(
                             metrics=self._figures.exposition.render,

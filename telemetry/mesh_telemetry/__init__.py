@@ -24,6 +24,7 @@ from mesh_telemetry.metrics import (
     quantile,
 )
 from mesh_telemetry.names import CODE_NAMES, DEPTH_BOUNDS, DURATION_BOUNDS, FAMILIES, OTHER, Family
+from mesh_telemetry.peers import OutcomeSeries, PeerExposition, SideMetrics
 from mesh_telemetry.recorder import Record, Recorder, RecordRow
 
 __all__ = [
@@ -41,11 +42,14 @@ __all__ = [
     "GatewayCounters",
     "MethodSeries",
     "MethodSummary",
+    "OutcomeSeries",
+    "PeerExposition",
     "Record",
     "RecordRow",
     "Recorder",
     "Row",
     "RowSource",
+    "SideMetrics",
     "escape_label",
     "negotiate",
     "quantile",

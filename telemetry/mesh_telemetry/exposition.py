@@ -50,28 +50,25 @@ RowSource: TypeAlias = "Callable[[], Iterable[Row]]"
 
 _log = logging.getLogger(__name__)
 _AWKWARD = re.compile(r'[\\\n"\ud800-\udfff]')
-_LE = [*(repr(bound) for bound in names.DURATION_BOUNDS), "+Inf"]
+LE = [*(repr(bound) for bound in names.DURATION_BOUNDS), "+Inf"]
 _DEPTH_LE = [*(repr(float(bound)) for bound in names.DEPTH_BOUNDS), "+Inf"]
-_OWN = {
-    family.base
-    for family in (
-        names.CALLS,
-        names.CALL_DURATION,
-        names.CALL_DEPTH,
-        names.CALLS_IN_FLIGHT,
-        names.CALLS_ABANDONED,
-        names.CALLS_LATE,
-        names.CALLS_REJECTED,
-        names.CONNECTIONS_OPENED,
-        names.CONNECTIONS_CLOSED,
-        names.CONNECTIONS_REFUSED,
-        names.PROTOCOL_ERRORS,
-        names.SERVICE_GRAPH_REQUESTS,
-        names.SERVICE_GRAPH_FAILED,
-        names.SERVICE_GRAPH_SECONDS,
-        names.TLS_HANDSHAKES_FAILED,
-    )
-}
+_OWN = (
+    names.CALLS,
+    names.CALL_DURATION,
+    names.CALL_DEPTH,
+    names.CALLS_IN_FLIGHT,
+    names.CALLS_ABANDONED,
+    names.CALLS_LATE,
+    names.CALLS_REJECTED,
+    names.CONNECTIONS_OPENED,
+    names.CONNECTIONS_CLOSED,
+    names.CONNECTIONS_REFUSED,
+    names.PROTOCOL_ERRORS,
+    names.SERVICE_GRAPH_REQUESTS,
+    names.SERVICE_GRAPH_FAILED,
+    names.SERVICE_GRAPH_SECONDS,
+    names.TLS_HANDSHAKES_FAILED,
+)
 _CODE_ENDS = [f'{name}"}} ' for name in names.CODE_NAMES]
 
 
@@ -97,12 +94,11 @@ def escape_label(value: str) -> str:
     return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
 
 
-class Exposition:
-    """Renders a gateway's metrics.
+class Renderer:
+    """What all expositions share: a registry, its slow metrics, and the choice of the format.
 
     Args:
-        calls: The call series.
-        counters: The gateway's other counters.
+        own: The families that the subclass renders by itself.
         sources: Callbacks for slow metrics; see :meth:`add`.
 
     Attributes:
@@ -110,17 +106,10 @@ class Exposition:
             registered here are rendered too, each family in one go.
     """
 
-    def __init__(
-        self, calls: CallMetrics, counters: GatewayCounters, sources: Iterable[RowSource] = ()
-    ) -> None:
+    def __init__(self, own: Iterable[names.Family], sources: Iterable[RowSource]) -> None:
         self.registry = CollectorRegistry()
+        self._own = tuple(own)
         self._complained_of: set[str] = set()
-        self._calls = calls
-        self._counters = counters
-        self._call_prefixes: dict[CallSeries, str] = {}
-        self._method_lines: dict[MethodSeries, _MethodLines] = {}
-        self._graph = ServiceGraph(calls)
-        self._edge_lines: dict[tuple[str, str], _HistogramLines] = {}
         for source in sources:
             self.add(source)
 
@@ -147,16 +136,67 @@ class Exposition:
         return content_type, self._slices(openmetrics=content_type == OPENMETRICS)
 
     def _slices(self, *, openmetrics: bool) -> Iterator[str]:
-        yield from self._call_slices(openmetrics=openmetrics)
-        yield from self._method_slices(openmetrics=openmetrics)
-        yield from self._counter_slices(openmetrics=openmetrics)
-        yield from self._graph_slices(openmetrics=openmetrics)
+        yield from self._own_slices(openmetrics=openmetrics)
         yield from self._registry_slices(openmetrics=openmetrics)
         if openmetrics:
             yield "# EOF\n"
 
+    def _own_slices(self, *, openmetrics: bool) -> Iterator[str]:
+        """The metrics that are rendered here, without prometheus_client."""
+        raise NotImplementedError
+
+    def _registry_slices(self, *, openmetrics: bool) -> Iterator[str]:
+        encode, _ = choose_encoder(OPENMETRICS if openmetrics else "")
+        rendered = {family.base for family in self._own}
+        for metric in self.registry.collect():
+            if metric.name in rendered:
+                # Scrapers reject the whole text if a family comes twice.
+                if metric.name not in self._complained_of:
+                    self._complained_of.add(metric.name)
+                    _log.error("metric %s comes from two sources; the first one wins", metric.name)
+                continue
+            rendered.add(metric.name)
+            yield ""  # a pause: whoever collected the metric has taken time already
+            try:
+                if isinstance(metric, _RowFamily):
+                    header = header_of(metric.family, openmetrics=openmetrics)
+                    yield from sliced(header, map(_sample_line, metric.samples))
+                else:
+                    yield encode(_One(metric)).decode().removesuffix("# EOF\n")
+            except Exception:  # noqa: BLE001 - whatever is wrong with one metric, others are shown
+                if metric.name not in self._complained_of:
+                    self._complained_of.add(metric.name)
+                    _log.exception("metric %s cannot be rendered", metric.name)
+
+
+class Exposition(Renderer):
+    """Renders a gateway's metrics.
+
+    Args:
+        calls: The call series.
+        counters: The gateway's other counters.
+        sources: Callbacks for slow metrics; see :meth:`add`.
+    """
+
+    def __init__(
+        self, calls: CallMetrics, counters: GatewayCounters, sources: Iterable[RowSource] = ()
+    ) -> None:
+        super().__init__(_OWN, sources)
+        self._calls = calls
+        self._counters = counters
+        self._call_prefixes: dict[CallSeries, str] = {}
+        self._method_lines: dict[MethodSeries, _MethodLines] = {}
+        self._graph = ServiceGraph(calls)
+        self._edge_lines: dict[tuple[str, str], HistogramLines] = {}
+
+    def _own_slices(self, *, openmetrics: bool) -> Iterator[str]:
+        yield from self._call_slices(openmetrics=openmetrics)
+        yield from self._method_slices(openmetrics=openmetrics)
+        yield from self._counter_slices(openmetrics=openmetrics)
+        yield from self._graph_slices(openmetrics=openmetrics)
+
     def _call_slices(self, *, openmetrics: bool) -> Iterator[str]:
-        lines = [_header(names.CALLS, openmetrics=openmetrics)]
+        lines = [header_of(names.CALLS, openmetrics=openmetrics)]
         for series in self._calls.calls():
             prefix = self._call_prefixes.get(series)
             if prefix is None:
@@ -178,46 +218,46 @@ class Exposition:
                 if len(self._method_lines) % _METHODS_PER_SLICE == 0:
                     yield ""  # a pause: preparing costs more than rendering
             methods.append((series, prepared))
-        blocks = [_header(names.CALL_DURATION, openmetrics=openmetrics)]
+        blocks = [header_of(names.CALL_DURATION, openmetrics=openmetrics)]
         for series, prepared in methods:
             blocks.append(prepared.histogram(series))
             if len(blocks) >= _METHODS_PER_SLICE:
                 yield "".join(blocks)
                 blocks.clear()
         yield "".join(blocks)
-        yield from _sliced(
-            _header(names.CALLS_IN_FLIGHT, openmetrics=openmetrics),
+        yield from sliced(
+            header_of(names.CALLS_IN_FLIGHT, openmetrics=openmetrics),
             (f"{prepared.in_flight} {series.in_flight}\n" for series, prepared in methods),
         )
-        yield from _sliced(
-            _header(names.CALLS_ABANDONED, openmetrics=openmetrics),
+        yield from sliced(
+            header_of(names.CALLS_ABANDONED, openmetrics=openmetrics),
             (f"{prepared.abandoned} {series.abandoned}\n" for series, prepared in methods),
         )
-        yield from _sliced(
-            _header(names.CALLS_LATE, openmetrics=openmetrics),
+        yield from sliced(
+            header_of(names.CALLS_LATE, openmetrics=openmetrics),
             (f"{prepared.late} {series.late}\n" for series, prepared in methods),
         )
 
     def _counter_slices(self, *, openmetrics: bool) -> Iterator[str]:
         counters = self._counters
         rejected = names.CALLS_REJECTED
-        yield from _sliced(
-            _header(rejected, openmetrics=openmetrics),
+        yield from sliced(
+            header_of(rejected, openmetrics=openmetrics),
             (
-                f"{rejected.name}{{{_labels(rejected.labels, key)}}} {count}\n"
+                f"{rejected.name}{{{labels_of(rejected.labels, key)}}} {count}\n"
                 for key, count in tuple(counters.rejected.items())
             ),
         )
         failed = names.TLS_HANDSHAKES_FAILED
-        yield from _sliced(
-            _header(failed, openmetrics=openmetrics),
+        yield from sliced(
+            header_of(failed, openmetrics=openmetrics),
             (
-                f"{failed.name}{{{_labels(failed.labels, (reason,))}}} {count}\n"
+                f"{failed.name}{{{labels_of(failed.labels, (reason,))}}} {count}\n"
                 for reason, count in tuple(counters.tls_handshakes_failed.items())
             ),
         )
         yield "".join(
-            f"{_header(family, openmetrics=openmetrics)}{family.name} {count}\n"
+            f"{header_of(family, openmetrics=openmetrics)}{family.name} {count}\n"
             for family, count in (
                 (names.CONNECTIONS_OPENED, counters.connections_opened),
                 (names.CONNECTIONS_CLOSED, counters.connections_closed),
@@ -230,8 +270,8 @@ class Exposition:
         ends = [min(bound + 1, len(depths)) for bound in names.DEPTH_BOUNDS]
         cumulated = [*(sum(depths[:end]) for end in ends), sum(depths)]
         links = sum(depth * count for depth, count in enumerate(depths))
-        lines = _HistogramLines(names.CALL_DEPTH, (), _DEPTH_LE)
-        yield _header(names.CALL_DEPTH, openmetrics=openmetrics) + lines.render(cumulated, links)
+        lines = HistogramLines(names.CALL_DEPTH, (), _DEPTH_LE)
+        yield header_of(names.CALL_DEPTH, openmetrics=openmetrics) + lines.render(cumulated, links)
 
     def _graph_slices(self, *, openmetrics: bool) -> Iterator[str]:
         yield from self._graph.collect()
@@ -240,19 +280,19 @@ class Exposition:
             (names.SERVICE_GRAPH_REQUESTS, "requests"),
             (names.SERVICE_GRAPH_FAILED, "failed"),
         ):
-            yield from _sliced(
-                _header(family, openmetrics=openmetrics),
+            yield from sliced(
+                header_of(family, openmetrics=openmetrics),
                 (
-                    f"{family.name}{{{_labels(family.labels, edge.ends)}}} "
+                    f"{family.name}{{{labels_of(family.labels, edge.ends)}}} "
                     f"{getattr(edge, attribute)}\n"
                     for edge in edges
                 ),
             )
-        blocks = [_header(names.SERVICE_GRAPH_SECONDS, openmetrics=openmetrics)]
+        blocks = [header_of(names.SERVICE_GRAPH_SECONDS, openmetrics=openmetrics)]
         for number, edge in enumerate(edges, 1):
             lines = self._edge_lines.get(edge.ends)
             if lines is None:
-                lines = _HistogramLines(names.SERVICE_GRAPH_SECONDS, edge.ends, _LE)
+                lines = HistogramLines(names.SERVICE_GRAPH_SECONDS, edge.ends, LE)
                 self._edge_lines[edge.ends] = lines
             blocks.append(lines.render(list(accumulate(edge.buckets)), edge.duration_sum))
             if number % _METHODS_PER_SLICE == 0:
@@ -260,40 +300,17 @@ class Exposition:
                 blocks.clear()
         yield "".join(blocks)
 
-    def _registry_slices(self, *, openmetrics: bool) -> Iterator[str]:
-        encode, _ = choose_encoder(OPENMETRICS if openmetrics else "")
-        rendered = set(_OWN)
-        for metric in self.registry.collect():
-            if metric.name in rendered:
-                # Scrapers reject the whole text if a family comes twice.
-                if metric.name not in self._complained_of:
-                    self._complained_of.add(metric.name)
-                    _log.error("metric %s comes from two sources; the first one wins", metric.name)
-                continue
-            rendered.add(metric.name)
-            yield ""  # a pause: whoever collected the metric has taken time already
-            try:
-                if isinstance(metric, _RowFamily):
-                    header = _header(metric.family, openmetrics=openmetrics)
-                    yield from _sliced(header, map(_sample_line, metric.samples))
-                else:
-                    yield encode(_One(metric)).decode().removesuffix("# EOF\n")
-            except Exception:  # noqa: BLE001 - whatever is wrong with one metric, others are shown
-                if metric.name not in self._complained_of:
-                    self._complained_of.add(metric.name)
-                    _log.exception("metric %s cannot be rendered", metric.name)
+
+_METHODS_PER_SLICE = max(1, SLICE_LINES // (len(LE) + 2))
 
 
-_METHODS_PER_SLICE = max(1, SLICE_LINES // (len(_LE) + 2))
-
-
-class _HistogramLines:
+class HistogramLines:
     """The lines of one histogram: one %-format for all is a fifth faster than a format per line."""
 
     __slots__ = ("_format",)
 
     def __init__(self, family: names.Family, values: Iterable[str], bounds: Iterable[str]) -> None:
-        labels = _labels(family.labels, values).replace("%", "%%")
+        labels = labels_of(family.labels, values).replace("%", "%%")
         name, before, alone = family.name, "", ""
         if labels:
             before, alone = f"{labels},", f"{{{labels}}}"
@@ -311,12 +328,12 @@ class _MethodLines:
     __slots__ = ("_histogram", "abandoned", "in_flight", "late")
 
     def __init__(self, series: MethodSeries) -> None:
-        labels = _labels(names.CALL_DURATION.labels, (series.service, series.method))
+        labels = labels_of(names.CALL_DURATION.labels, (series.service, series.method))
         self.in_flight = f"{names.CALLS_IN_FLIGHT.name}{{{labels}}}"
         self.abandoned = f"{names.CALLS_ABANDONED.name}{{{labels}}}"
         self.late = f"{names.CALLS_LATE.name}{{{labels}}}"
         values = (series.service, series.method)
-        self._histogram = _HistogramLines(names.CALL_DURATION, values, _LE)
+        self._histogram = HistogramLines(names.CALL_DURATION, values, LE)
 
     def histogram(self, series: MethodSeries) -> str:
         return self._histogram.render(list(accumulate(series.buckets)), series.duration_sum)
@@ -374,12 +391,13 @@ class _One(Collector):
         return [self._metric]
 
 
-def _header(family: names.Family, *, openmetrics: bool) -> str:
+def header_of(family: names.Family, *, openmetrics: bool) -> str:
+    """The two lines before a family's samples."""
     name = family.base if openmetrics else family.name
     return f"# HELP {name} {family.help}\n# TYPE {name} {family.type}\n"
 
 
-def _labels(labels: Iterable[str], values: Iterable[str]) -> str:
+def labels_of(labels: Iterable[str], values: Iterable[str]) -> str:
     """What stands between a sample's braces."""
     pairs = zip(labels, values, strict=True)
     return ",".join([f'{label}="{escape_label(value)}"' for label, value in pairs])
@@ -389,13 +407,13 @@ def _call_prefix(series: CallSeries) -> str:
     """A line of ``mesh_calls_total`` up to the code's name."""
     *labels, code = names.CALLS.labels
     values = (series.caller, series.method.service, series.method.method)
-    return f'{names.CALLS.name}{{{_labels(labels, values)},{code}="'
+    return f'{names.CALLS.name}{{{labels_of(labels, values)},{code}="'
 
 
 def _sample_line(sample: Sample) -> str:
     if not sample.labels:
         return f"{sample.name} {_number(sample.value)}\n"
-    labels = _labels(sample.labels, sample.labels.values())
+    labels = labels_of(sample.labels, sample.labels.values())
     return f"{sample.name}{{{labels}}} {_number(sample.value)}\n"
 
 
@@ -406,7 +424,7 @@ def _number(value: float) -> str:
     return "NaN" if isnan(value) else "+Inf" if value > 0 else "-Inf"
 
 
-def _sliced(header: str, lines: Iterable[str]) -> Iterator[str]:
+def sliced(header: str, lines: Iterable[str]) -> Iterator[str]:
     """Join lines under a header, a slice at a time."""
     pending = [header]
     for line in lines:

@@ -238,6 +238,42 @@ SERVICE_GRAPH_SECONDS: Final = Family(
     (CLIENT, SERVER),
     "Duration of calls from one service to another, as Grafana's service graph expects.",
 )
+RPC_CLIENT_DURATION: Final = Family(
+    "rpc_client_call_duration_seconds",
+    "histogram",
+    (RPC_SERVICE, RPC_METHOD, CODE),
+    "Duration of the calls that this peer made, waiting for a connection included.",
+)
+RPC_CLIENT_IN_FLIGHT: Final = Family(
+    "rpc_client_calls_in_flight",
+    "gauge",
+    (RPC_SERVICE, RPC_METHOD),
+    "Calls that this peer has made and that have not ended.",
+)
+RPC_SERVER_DURATION: Final = Family(
+    "rpc_server_call_duration_seconds",
+    "histogram",
+    (RPC_SERVICE, RPC_METHOD, CODE),
+    "Time from a call's arrival at this peer to its answer.",
+)
+RPC_SERVER_IN_FLIGHT: Final = Family(
+    "rpc_server_calls_in_flight",
+    "gauge",
+    (RPC_SERVICE, RPC_METHOD),
+    "Calls that this peer works on.",
+)
+RUNTIME_LOOP_LAG: Final = Family(
+    "mesh_runtime_loop_lag_seconds",
+    "gauge",
+    (),
+    "How late this peer's event loop last woke its heartbeat.",
+)
+RUNTIME_THREADS: Final = Family(
+    "mesh_runtime_threads_in_use", "gauge", (), "Threads that run plain functions as handlers."
+)
+RUNTIME_THREADS_LIMIT: Final = Family(
+    "mesh_runtime_threads_limit", "gauge", (), "Such threads that there may be at once."
+)
 BUILD_INFO: Final = Family(
     "mesh_build_info", "gauge", (VERSION,), "Always 1; the label tells the version that runs."
 )
@@ -273,6 +309,13 @@ FAMILIES: Final[dict[str, Family]] = {
         SERVICE_GRAPH_REQUESTS,
         SERVICE_GRAPH_FAILED,
         SERVICE_GRAPH_SECONDS,
+        RPC_CLIENT_DURATION,
+        RPC_CLIENT_IN_FLIGHT,
+        RPC_SERVER_DURATION,
+        RPC_SERVER_IN_FLIGHT,
+        RUNTIME_LOOP_LAG,
+        RUNTIME_THREADS,
+        RUNTIME_THREADS_LIMIT,
         BUILD_INFO,
     )
 }

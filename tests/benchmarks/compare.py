@@ -101,8 +101,10 @@ def main() -> None:
         ]
     else:
         table = [
-            "| concurrency | system | calls per second | spanmesh to it | p50, us "
-            "| spanmesh to it |",
+            (
+                "| concurrency | system | calls per second | spanmesh to it | p50, us "
+                "| spanmesh to it |"
+            ),
             "| ---: | --- | ---: | ---: | ---: | ---: |",
         ]
     for concurrency in map(int, options.concurrency.split(",")):

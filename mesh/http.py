@@ -1,4 +1,4 @@
-"""The gateway's HTTP door for people and scrapers: metrics, liveness, readiness. It only reads.
+"""An HTTP door for people and scrapers: metrics, liveness, readiness. It only reads.
 
 The application takes plain callables and knows no gateway; the server guards whatever application
 it is given. Two traps shape :func:`serve_admin`. hypercorn sends inside a shielded scope, so that
@@ -95,6 +95,7 @@ async def serve_admin(
     app: ASGIApp,
     *,
     token: str | None = None,
+    purpose: str = "admin",
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve an application over HTTP until cancelled. Start it with ``nursery.start``.
@@ -107,6 +108,7 @@ async def serve_admin(
         app: The application; its ``lifespan`` is not called.
         token: What a client must send as ``Authorization: Bearer``; needed beyond the loopback. The
             probes ``/healthz`` and ``/readyz`` are open, as those who call them hold no secrets.
+        purpose: What errors call the address.
         task_status: Is told the bound ``HOST:PORT`` once requests are accepted.
 
     Raises:
@@ -115,7 +117,7 @@ async def serve_admin(
         UsageError: The address is reachable from other machines, and there is no token.
         OSError: The system refuses the address for another reason.
     """
-    listener = await _bind(address, open_to_all=token is not None)
+    listener = await _bind(address, purpose, open_to_all=token is not None)
     try:
         host, port = listener.getsockname()[:2]
         bound = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -149,40 +151,40 @@ def _config(listener: socket.socket) -> Config:
     config = _Config()
     config.listener = listener
     config.accesslog = None
-    # "Running on ..." is the gateway's to say; what goes wrong in hypercorn must not be lost.
+    # "Running on ..." is the caller's to say; what goes wrong in hypercorn must not be lost.
     config.errorlog = logging.getLogger(f"{__name__}.http")
     config.errorlog.setLevel(logging.WARNING)
     config.include_server_header = False
     return config
 
 
-async def _bind(address: str, *, open_to_all: bool) -> socket.socket:
-    host, port = parse_address(address)
+async def _bind(address: str, purpose: str, *, open_to_all: bool) -> socket.socket:
+    host, port = parse_address(address, purpose)
     try:
         found = await trio.socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except OSError as exc:
-        raise AddressError(f"admin address {address}: {host!r} has no address: {exc}") from exc
+        raise AddressError(f"{purpose} address {address}: {host!r} has no address: {exc}") from exc
     failure: OSError | None = None
     for family, kind, protocol, _, where in found:
         if not open_to_all and not is_loopback(str(where[0])):
             raise UsageError(
-                f"admin address {address} is reachable from other machines: "
-                "set a token for it (--admin-token-file FILE, or Gateway(admin_token=...)), or "
-                "listen on 127.0.0.1"
+                f"{purpose} address {address} is reachable from other machines: set a token for it "
+                "(--admin-token-file FILE, Gateway(admin_token=...), connect(metrics_token=...)), "
+                "or listen on 127.0.0.1"
             )
         try:
             return _listen(socket.socket(family, kind, protocol), where)
         except OSError as exc:
             if exc.errno == errno.EADDRINUSE:
                 raise AddressInUse(
-                    f"admin address {address} is in use: stop the process that listens there, or "
-                    "choose another port (port 0 takes a free one)"
+                    f"{purpose} address {address} is in use: stop the process that listens there, "
+                    "or choose another port (port 0 takes a free one)"
                 ) from exc
             failure = failure or exc
     assert failure is not None  # noqa: S101 - getaddrinfo returns addresses or raises
-    message = f"admin address {address} cannot be used: {failure.strerror or failure}"
+    message = f"{purpose} address {address} cannot be used: {failure.strerror or failure}"
     raise OSError(failure.errno, message) from failure
 
 
@@ -202,7 +204,7 @@ def _listen(listener: socket.socket, where: tuple[Any, ...]) -> socket.socket:
     return listener
 
 
-def parse_address(address: str) -> tuple[str, int]:
+def parse_address(address: str, purpose: str = "admin") -> tuple[str, int]:
     """Read ``HOST:PORT``, an IPv6 host in brackets.
 
     Raises:
@@ -215,7 +217,7 @@ def parse_address(address: str) -> tuple[str, int]:
     well_formed = colon and host and (bracketed or ":" not in host)
     if not well_formed or not (port.isascii() and port.isdigit()) or int(port) > 65535:
         raise AddressError(
-            f"admin address {address!r} is not HOST:PORT, such as 127.0.0.1:9464 or [::1]:9464"
+            f"{purpose} address {address!r} is not HOST:PORT, such as 127.0.0.1:9464 or [::1]:9464"
         )
     return host, int(port)
 
@@ -280,7 +282,7 @@ class _Guard:
             given = [value for name, value in headers if name == b"authorization"]
             if len(given) != 1 or not hmac.compare_digest(given[0], self._authorization):
                 return PlainTextResponse(
-                    "unauthorized: send the admin token as 'Authorization: Bearer TOKEN'\n",
+                    "unauthorized: send the token as 'Authorization: Bearer TOKEN'\n",
                     401,
                     headers={"www-authenticate": "Bearer"},
                 )

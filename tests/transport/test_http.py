@@ -1,4 +1,4 @@
-"""The admin door, asked by a real HTTP client over real sockets."""
+"""The HTTP door, asked by a real HTTP client over real sockets."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from mesh.errors import AddressError, AddressInUse, UsageError
-from mesh.gateway import admin
-from mesh.gateway.admin import admin_app, serve_admin
+from mesh.http import admin_app, serve_admin
 from mesh_telemetry import OPENMETRICS, TEXT, CallMetrics, Exposition, GatewayCounters
 
 if TYPE_CHECKING:
@@ -332,7 +331,7 @@ async def test_a_client_that_does_not_read_cannot_hold_up_a_shutdown_for_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Sending is shielded in hypercorn: without the kernel's timeout this would never end."""
-    monkeypatch.setattr(admin, "_STALLED_AFTER", 300)
+    monkeypatch.setattr("mesh.http._STALLED_AFTER", 300)
     rendered = trio.Event()
 
     def slices() -> Iterator[str]:
