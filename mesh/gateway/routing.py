@@ -14,7 +14,8 @@ import trio
 from mesh import events
 from mesh.errors import Code, Reason, RemoteProtocolError
 from mesh.gateway.balancing import pick
-from mesh.gateway.calls import InFlight
+from mesh.gateway.calls import InFlight, budget
+from mesh.gateway.endings import explain_budget
 from mesh.gateway.forwarding import forward, forward_more, hand_over, outbox_full, overloaded
 from mesh.gateway.waiting import WaitingCalls
 from mesh.timers import Timers
@@ -116,7 +117,7 @@ class Router:
                 self._refuse(caller, header, chain, _loop(chain, limits), method)
                 return
         if deadline <= now:
-            self._refuse(caller, header, chain, _no_time(link), method)
+            self._refuse(caller, header, chain, _no_time(link, parent, now), method)
             return
         if core.draining and parent is None:
             self._refuse(caller, header, chain, _DRAINING, method)
@@ -323,8 +324,10 @@ def _loop(chain: tuple[str, ...], limits: Limits) -> Refusal:
     return Code.FAILED_PRECONDITION, Reason.LOOP_DETECTED, message
 
 
-def _no_time(link: str) -> Refusal:
+def _no_time(link: str, parent: InFlight | None, now: float) -> Refusal:
     message = f"no time was left when {link} was called"
+    if parent is not None:
+        message += f": {explain_budget(parent, budget(parent, now))}"
     return Code.DEADLINE_EXCEEDED, Reason.DEADLINE_EXCEEDED, message
 
 

@@ -252,6 +252,24 @@ async def serving(peer: RawPeer, caller: RawPeer, service: str = "svc") -> Any:
     return header
 
 
+async def test_a_nested_call_refused_for_want_of_time_says_where_the_time_went() -> None:
+    """Hop by hop, as the call inside which it was made knows it."""
+    async with (
+        quick_gateway() as gateway,
+        raw_peer(gateway, "worker") as worker,
+        raw_peer(gateway, "caller") as caller,
+    ):
+        parent = await serving(worker, caller)
+        await worker.call("mesh", "status", parent_id=parent.call_id)
+        await worker.receive(Kind.RESULT)
+        await worker.call("mesh", "status", parent_id=parent.call_id, timeout_us=0)
+        _, _, error, _ = await worker.receive(Kind.ERROR)
+        assert code_of(error) is Code.DEADLINE_EXCEEDED
+        assert "no time was left when mesh.status was called: svc.go was allowed" in error.message
+        assert "mesh.status" in error.message.split("spent: ")[1]
+        assert "(ok)" in error.message
+
+
 async def test_a_parent_that_another_peer_serves_is_refused() -> None:
     """Nobody can call on behalf of work that it was not given."""
     async with (
