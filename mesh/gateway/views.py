@@ -33,6 +33,10 @@ class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
     process_id: str
     """Which process it is, for as long as that lives."""
     address: str
+    """Which of the gateway's addresses it is connected at."""
+    remote: str
+    """Where it connects from: ``127.0.0.1:51234``, or ``pid 4711`` on a Unix socket; empty where
+    that is not known."""
     state: str
     """``healthy``, ``late``, ``unresponsive`` or ``draining``."""
     version: str
@@ -146,6 +150,7 @@ class Views:
             peer=session.name,
             process_id=session.process_id,
             address=session.link.address,
+            remote=session.remote,
             state=session.state,
             version=registration.version,
             methods=sorted(registration.methods),
