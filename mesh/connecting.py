@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from mesh.client import Client
-from mesh.environment import limits_from, metadata_from
+from mesh.environment import limits_from, metadata_from, warn_of_unknown_variables
 from mesh.errors import CallError, Code, Reason, UsageError
 from mesh.process import this_process
 from mesh.transport import Address, TlsDialer, default_address
@@ -94,6 +94,7 @@ async def connect(
         raise ValueError(
             f"peer name {name!r}: it must begin with a letter or _, then letters, digits and _.-"
         )
+    warn_of_unknown_variables()
     metadata = {**metadata_from(), **metadata}
     size = sum(len(key.encode()) + len(value.encode()) for key, value in metadata.items())
     if size > MAX_METADATA:

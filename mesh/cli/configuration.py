@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mesh.cli.settings import SETTINGS, WrongValueError
-from mesh.environment import LIMITS_PREFIX
+from mesh.environment import unknown_variables
 from mesh.errors import MeshError
 from mesh.limits import Limits, disagreements
 from mesh.transport import Address
@@ -54,11 +54,12 @@ class Fault(NamedTuple):
     """What is wrong with a configuration, by key path."""
 
     path: str
+    """Of a variable or an argument that stands for no key, its own name."""
     message: str
     origin: Origin
 
     def __str__(self) -> str:
-        where = f" ({self.origin})" if str(self.origin) else ""
+        where = f" ({self.origin})" if self.origin.name != self.path else ""
         return f"{self.path}: {self.message}{where}" if self.path else f"{self.message}{where}"
 
 
@@ -148,11 +149,8 @@ class Configuration:
         for name, path in known.items():
             if environment.get(name):
                 self._set(path, environment[name], Origin("variable", name))
-        limits = [name for name in known if name.startswith(LIMITS_PREFIX)]
-        for name in environment:
-            if name.startswith(LIMITS_PREFIX) and name not in known:
-                hint = nearest(name, limits)
-                self.faults.append(Fault("", f"unknown limit; {hint}", Origin("variable", name)))
+        for name, hint in unknown_variables(environment).items():
+            self.faults.append(Fault(name, f"unknown variable; {hint}", Origin("variable", name)))
 
     def _read_arguments(self, arguments: Mapping[str, Any], limits: Sequence[str]) -> None:
         for path, value in arguments.items():
