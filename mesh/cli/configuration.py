@@ -160,9 +160,8 @@ class Configuration:
             origin = Origin("argument", f"{LIMIT_ARGUMENT} {text}")
             path = f"limits.{name.strip()}"
             if not is_given:
-                self.faults.append(
-                    Fault("", "must be NAME=VALUE, such as call_timeout=10s", origin)
-                )
+                wanted = "must be NAME=VALUE, such as call_timeout=10s"
+                self.faults.append(Fault(origin.name, wanted, origin))
             elif path not in SETTINGS:
                 names = [known for known in SETTINGS if known.startswith("limits.")]
                 self.faults.append(Fault(path, f"unknown limit; {nearest(path, names)}", origin))
