@@ -11,7 +11,7 @@ import trio
 
 from mesh.client import Client
 from mesh.environment import limits_from, metadata_from, warn_of_unknown_variables
-from mesh.errors import CallError, Code, Reason, UsageError
+from mesh.errors import AddressError, CallError, Code, Reason, UsageError
 from mesh.process import this_process
 from mesh.transport import Address, TlsDialer, default_address
 from mesh.uplink import Uplink
@@ -32,7 +32,7 @@ MAX_METADATA = 4096
 def make_dialer(gateway: str | Dialer | None, tls: ssl.SSLContext | None = None) -> Dialer:
     """The way to a gateway: an address, a `Gateway` of this process, or the default address."""
     if gateway is None:
-        gateway = default_address()
+        gateway = _default_gateway()
     if isinstance(gateway, str):
         gateway = Address.parse(gateway)
     if isinstance(gateway, Address):
@@ -41,6 +41,14 @@ def make_dialer(gateway: str | Dialer | None, tls: ssl.SSLContext | None = None)
         if gateway.scheme == "tcp" and tls is not None:
             raise UsageError(f"an ssl context is given, and {gateway} is without TLS; write tls:")
     return gateway
+
+
+def _default_gateway() -> Address:
+    text = default_address()
+    try:
+        return Address.parse(text)
+    except AddressError as fault:
+        raise AddressError(f"MESH_GATEWAY: {fault}") from None
 
 
 @contextlib.asynccontextmanager
