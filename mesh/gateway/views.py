@@ -15,6 +15,7 @@ import trio
 
 from mesh._version import __version__
 from mesh.gateway.registry import RESERVED
+from mesh.units import tell_seconds
 from mesh_telemetry import CODE_NAMES, quantile
 
 if TYPE_CHECKING:
@@ -158,11 +159,11 @@ class Views:
             in_flight=session.load,
             queued_bytes=session.link.queued,
             queue_limit_bytes=session.link.limit,
-            connected_at=round(session.connected_at + to_unix, 3),
-            connected_s=round(now - session.connected_at, 3),
-            heartbeat_at=round(session.last_heartbeat + to_unix, 3),
-            heartbeat_age_s=round(now - session.last_heartbeat, 3),
-            loop_lag_s=beat.loop_lag_us / 1e6 if beat is not None else None,
+            connected_at=tell_seconds(session.connected_at + to_unix),
+            connected_s=tell_seconds(now - session.connected_at),
+            heartbeat_at=tell_seconds(session.last_heartbeat + to_unix),
+            heartbeat_age_s=tell_seconds(now - session.last_heartbeat),
+            loop_lag_s=tell_seconds(beat.loop_lag_us / 1e6) if beat is not None else None,
             memory_bytes=beat.memory if beat is not None else None,
             cpu_us=beat.cpu_us if beat is not None else None,
         )
@@ -182,8 +183,8 @@ class Views:
                         for number, count in enumerate(series.codes)
                         if count and number
                     },
-                    p50=quantile(series.buckets, 0.50),
-                    p99=quantile(series.buckets, 0.99),
+                    p50=tell_seconds(quantile(series.buckets, 0.50)),
+                    p99=tell_seconds(quantile(series.buckets, 0.99)),
                 )
 
     async def all_edges(self) -> list[EdgeView]:
@@ -211,7 +212,7 @@ class Views:
             version=__version__,
             state="stopped" if not running else "draining" if core.draining else "running",
             draining=core.draining,
-            uptime_s=round(core.clock() - core.started, 3),
+            uptime_s=tell_seconds(core.clock() - core.started),
             peers=len(peers),
             services=sum(name != RESERVED for name in core.registry.services),
             in_flight=len(core.table),
@@ -220,7 +221,7 @@ class Views:
             outbox_bytes=sum(session.link.queued for session in peers),
             memory_bytes=usage.memory,
             cpu_us=usage.cpu_us,
-            loop_lag_s=core.loop_lag,
+            loop_lag_s=tell_seconds(core.loop_lag),
             addresses=addresses,
             admin=admin,
         )
