@@ -1,4 +1,4 @@
-"""Durations and sizes as people write them, ``250ms``, ``16MiB``, and seconds as JSON tells them."""
+"""Durations and sizes as people write them, ``250ms``, ``16MiB``; seconds as JSON tells them."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class Builtin:
         found = self._views.service(name)
         if found is None:
             raise NotFound(
-                self._core.registry.explain_missing(name, "")[1], reason=Reason.SERVICE_NOT_FOUND
+                self._core.registry.explain_missing_service(name), reason=Reason.SERVICE_NOT_FOUND
             )
         return found
 
@@ -132,7 +132,7 @@ class Builtin:
         found = self._core.registry.services.get(service)
         if found is None or not found.instances:
             raise NotFound(
-                self._core.registry.explain_missing(service, "")[1]
+                self._core.registry.explain_missing_service(service)
                 if found is None
                 else f"service {service!r} has no instance now",
                 reason=Reason.SERVICE_NOT_FOUND,

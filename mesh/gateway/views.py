@@ -126,6 +126,10 @@ class Views:
         found = self._core.registry.services.get(name)
         return self._service(found) if found is not None else None
 
+    def explain_missing(self, name: str) -> str:
+        """What to say where there is no service of this name."""
+        return self._core.registry.explain_missing_service(name)
+
     def is_connected(self, name: str) -> bool:
         """Whether a peer of this name, or one that serves this service, is connected."""
         service = self._core.registry.services.get(name)

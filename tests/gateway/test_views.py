@@ -157,9 +157,12 @@ async def test_one_service_over_the_wire_and_over_http() -> None:
         status, body = await ask(gateway, "/api/services/users")
         assert (status, json.loads(body)["name"]) == (200, "users")
         status, body = await ask(gateway, "/api/services/userz")
-        assert (status, json.loads(body)) == (404, {"error": "no service 'userz' is registered"})
-        with pytest.raises(mesh.NotFound, match="did you mean 'users'"):
-            await caller.call("mesh", "service", "userz")
+        told = "no service 'userz' is registered; did you mean 'users'?"
+        assert (status, json.loads(body)) == (404, {"error": told})
+        for method in ("service", "ping"):
+            with pytest.raises(mesh.NotFound) as missing:
+                await caller.call("mesh", method, "userz")
+            assert missing.value.message == told
 
 
 @pytest.mark.parametrize("path", ["/api/services", "/api/edges", "/api/status"])
