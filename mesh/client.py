@@ -14,7 +14,7 @@ from mesh.outgoing import GRACE
 from mesh.payload import check_type, decode_result, encode_params
 from mesh.streams import CAPACITY, EventStream
 from mesh.watching import PeerView
-from mesh.wire.codec import DETACHED, IDEMPOTENT, MSGPACK, is_name
+from mesh.wire.codec import DETACHED, IDEMPOTENT, is_name
 from mesh.wire.codec import encode as encode_frame
 from mesh.wire.frames import Kind
 
@@ -124,7 +124,7 @@ class Client:
         Args:
             service: The service's name.
             method: The method's name.
-            params: Anything that `msgspec` encodes.
+            params: Anything that `msgspec` encodes; where the peer's encoding is ``"raw"``, bytes.
             result: The type to decode the result into; plain data where none is named.
             timeout: Seconds until :class:`~mesh.DeadlineExceeded`; 30 by default, ``math.inf`` for
                 none. An enclosing trio scope or the call being served may end it earlier.
@@ -143,12 +143,13 @@ class Client:
             raise UsageError(f"client {self.name!r} is closed")
         target = _target(service, method)
         try:
-            payload = encode_params(params, target)
+            encoding = uplink.encoding
+            payload = encode_params(params, target, encoding)
         except CallError as failure:
             _locate(failure, parent, target)
             raise
         if result is not Any:
-            check_type(result)
+            check_type(result, encoding)
         now = trio.current_time()
         if timeout is None:
             timeout = uplink.call_timeout
@@ -219,7 +220,7 @@ class Client:
             1,
             service,
             method,
-            MSGPACK,
+            encoding,
             options,
             None,
             activity_id,

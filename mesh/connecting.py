@@ -12,6 +12,7 @@ import trio
 from mesh.client import Client
 from mesh.environment import limits_from, metadata_from, warn_of_unknown_variables
 from mesh.errors import AddressError, CallError, Code, Reason, UsageError
+from mesh.payload import encoding_number
 from mesh.process import this_process
 from mesh.transport import Address, TlsDialer, default_address
 from mesh.uplink import Uplink
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from mesh.limits import Limits
+    from mesh.payload import Encoding
     from mesh.process import Process
     from mesh.transport import Dialer
 
@@ -60,6 +62,7 @@ async def connect(
     connect_timeout: float = 5.0,
     reconnect: bool = True,
     metadata: Mapping[str, str] = {},
+    encoding: Encoding = "msgpack",
     limits: Limits | None = None,
     metrics: str | None = None,
     metrics_token: str | None = None,
@@ -81,6 +84,9 @@ async def connect(
         reconnect: Whether to connect again after a loss, for ever.
         metadata: Text that operators see beside the peer's name; added to, and before, that of
             ``MESH_METADATA``.
+        encoding: How the parameters of this peer's calls travel, and hence their results:
+            ``"msgpack"``, ``"json"``, or ``"raw"``, where both are bytes and nothing else. What the
+            peer serves is encoded as each caller's own setting says.
         limits: Limits of this peer's own; where None, the defaults and what ``MESH_LIMITS_*`` say.
         metrics: ``HOST:PORT`` where the peer serves its own ``/metrics``, ``/healthz`` and
             ``/readyz``, until it has left; port 0 takes a free one, which
@@ -92,7 +98,8 @@ async def connect(
     Raises:
         AddressInUse: Somebody listens at the address for metrics already.
         Unavailable: No gateway answered within ``connect_timeout``; the message tells the last try.
-        ValueError: The name cannot be one, the metadata is too long, or a variable is wrong.
+        ValueError: The name cannot be one, there is no such encoding, the metadata is too long, or
+            a variable is wrong.
         AddressError: An address is not understood.
         CertificateError: A file that the environment names cannot be used.
         UsageError: ``tls`` is given, and the address is a ``tcp:`` one; or metrics could be read
@@ -114,6 +121,7 @@ async def connect(
         "process": process or this_process(),
         "metadata": metadata,
         "reconnect": reconnect,
+        "encoding": encoding_number(encoding),
     }
     client: Client
     if metrics is None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from mesh.client import Client
+    from mesh.payload import Encoding
     from mesh.transport import Dialer
 
 log = logging.getLogger("mesh.service")
@@ -55,6 +56,7 @@ def run(
     gateway: str | Dialer | None = None,
     tls: ssl.SSLContext | None = None,
     metadata: Mapping[str, str] = {},
+    encoding: Encoding = "msgpack",
     metrics: str | None = None,
     metrics_token: str | None = None,
 ) -> None:
@@ -70,12 +72,13 @@ def run(
         gateway: As in :func:`~mesh.connect`.
         tls: As in :func:`~mesh.connect`.
         metadata: Text that operators see beside the peer's name.
+        encoding: As in :func:`~mesh.connect`, for the calls that the services make.
         metrics: As in :func:`~mesh.connect`: ``"127.0.0.1:9465"`` serves ``/metrics`` there.
         metrics_token: As in :func:`~mesh.connect`.
 
     Raises:
         TypeError: There is no service.
-        ValueError: The name cannot be one.
+        ValueError: The name cannot be one, or there is no such encoding.
         SystemExit: An address, a variable or a certificate cannot be used; the status is 2.
         AddressInUse: Somebody listens at the address for metrics already.
         UsageError: Metrics could be read from other machines without a token.
@@ -101,6 +104,7 @@ def run(
             gateway=dialer,
             connect_timeout=0,
             metadata=metadata,
+            encoding=encoding,
             metrics=metrics,
             metrics_token=metrics_token,
         )
