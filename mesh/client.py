@@ -74,12 +74,16 @@ class Client:
     def events(self, capacity: int = CAPACITY) -> EventStream[events.PeerEvent]:
         """What happens from now on, in a bounded stream; see :mod:`mesh.events`.
 
+        Changes of the gateway's registry are among them where ``registry_events=True`` of
+        :func:`connect` has asked for them.
+
         It ends after this peer has closed. A peer that shall hear of its own first connection is
         made with ``connect_timeout=0``.
 
         Args:
             capacity: Events held for a reader that is slow; then the oldest are dropped, and
-                counted in the stream's ``dropped``.
+                counted in the stream's ``dropped``; so are changes of the registry that the gateway
+                did not tell, as this peer read too slowly.
         """
         return EventStream(self._uplink.feed, capacity)
 

@@ -16,7 +16,7 @@ from mesh.payload import encoding_number
 from mesh.process import this_process
 from mesh.transport import Address, TlsDialer, default_address
 from mesh.uplink import Uplink
-from mesh.wire.codec import is_name
+from mesh.wire.codec import EVENTS, is_name
 
 if TYPE_CHECKING:
     import ssl
@@ -63,6 +63,7 @@ async def connect(
     reconnect: bool = True,
     metadata: Mapping[str, str] = {},
     encoding: Encoding = "msgpack",
+    registry_events: bool = False,
     limits: Limits | None = None,
     metrics: str | None = None,
     metrics_token: str | None = None,
@@ -87,6 +88,9 @@ async def connect(
         encoding: How the parameters of this peer's calls travel, and hence their results:
             ``"msgpack"``, ``"json"``, or ``"raw"``, where both are bytes and nothing else. What the
             peer serves is encoded as each caller's own setting says.
+        registry_events: Whether the gateway shall tell who begins and ceases to serve what, for
+            ``client.events()``: all changes from the connection on, as
+            :class:`~mesh.events.ServiceRegistered` and :class:`~mesh.events.ServiceDisconnected`.
         limits: Limits of this peer's own; where None, the defaults and what ``MESH_LIMITS_*`` say.
         metrics: ``HOST:PORT`` where the peer serves its own ``/metrics``, ``/healthz`` and
             ``/readyz``, until it has left; port 0 takes a free one, which
@@ -122,6 +126,7 @@ async def connect(
         "metadata": metadata,
         "reconnect": reconnect,
         "encoding": encoding_number(encoding),
+        "features": [EVENTS] if registry_events else [],
     }
     client: Client
     if metrics is None:

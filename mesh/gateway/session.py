@@ -208,6 +208,8 @@ class Session:
             implementation=f"spanmesh/{_version.__version__}",
         )
         self.link.put(codec.encode_header(welcome))
+        if codec.EVENTS in hello.features:
+            core.events.watchers[self] = limits.max_chunk
         if core.draining:
             self.link.put(codec.encode_header(codec.GoAway("the gateway is shutting down", 0)))
         self.link.flush()
@@ -280,13 +282,12 @@ class Session:
                     self, header.service, header.version, header.methods, header.metadata
                 )
                 self._router.waiting.resume(header.service)
-                if core.listeners:
-                    core.events.registered(self, header)
+                core.events.registered(self, header)
                 log.debug("peer %s serves %s", self.name, header.service)
             case codec.Unregister():
                 served = header.service in self.services
                 core.registry.remove(self, header.service, header.methods)
-                if served and header.service not in self.services and core.listeners:
+                if served and header.service not in self.services:
                     core.events.disconnected(self, [header.service], "unregistered")
             case codec.GoAway():
                 self.draining = True
@@ -409,10 +410,10 @@ class Session:
             core.counters.connections_closed += not self.internal
         else:
             core.counters.connections_refused += 1
-        if core.listeners:
-            core.events.disconnected(self, served, "disconnected")
-            if fault is not None:
-                core.events.fault(self, fault)
+        core.events.watchers.pop(self, None)
+        core.events.disconnected(self, served, "disconnected")
+        if fault is not None and core.listeners:
+            core.events.fault(self, fault)
         if fault is not None:
             core.counters.protocol_errors += 1
             log.warning("closed %s %s: %s", self.name or "a peer", self.where, fault)
