@@ -16,6 +16,7 @@ from mesh.cli.settings import SETTINGS, WrongValueError
 from mesh.environment import unknown_variables
 from mesh.errors import MeshError
 from mesh.limits import Limits, disagreements
+from mesh.systemd import TLS
 from mesh.transport import Address
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Configuration:
         self._read_arguments(arguments, limits)
         self._add_defaults(environment)
         self._check_limits()
-        self._check_reach()
+        self._check_reach(handed_in)
 
     def __getitem__(self, path: str) -> Any:
         return self.values[path].value
@@ -197,12 +198,14 @@ class Configuration:
             blamed = max(paths, key=lambda path: _RANK.index(self.values[path].origin.kind))
             self.faults.append(Fault(blamed, message, self.values[blamed].origin))
 
-    def _check_reach(self) -> None:
+    def _check_reach(self, handed_in: Sequence[str]) -> None:
         """What addresses need besides themselves: certificates, a token, or a word of consent."""
         if self.faults:
             return  # of what cannot be read, nothing more can be said
         listen, schemes = self["listen"], {address.partition(":")[0] for address in self["listen"]}
         cert = self["tls.cert"]
+        if TLS in handed_in:
+            schemes.add("tls")
         if "tls" in schemes and cert is None:
             self._blame("listen", "a tls: address needs a certificate, tls.cert (--tls-cert FILE)")
         for path in ("tls.key", "tls.client_ca"):

@@ -78,7 +78,7 @@ class Gateway:
     def __init__(
         self,
         *,
-        listen: Sequence[str | socket.socket] = (),
+        listen: Sequence[str | socket.socket | Listener] = (),
         tls: CertificateFiles | ssl.SSLContext | None = None,
         allow_plain_tcp: bool = False,
         admin: str | None = None,
@@ -89,12 +89,17 @@ class Gateway:
         self.limits = limits or Limits()
         self._process = process or Process()
         self._listen = [
-            Listener.adopt(one) if isinstance(one, socket.socket) else Address.parse(one)
+            Listener.adopt(one)
+            if isinstance(one, socket.socket)
+            else Address.parse(one)
+            if isinstance(one, str)
+            else one
             for one in listen
         ]
         self._tls = TlsDoor(tls) if tls is not None else None
-        for address in self._listen:
-            if isinstance(address, Address) and address.scheme == "tls" and tls is None:
+        for one in self._listen:
+            address = one if isinstance(one, Address) else one.address
+            if address.scheme == "tls" and tls is None:
                 raise AddressError(
                     f"{address} needs a certificate: mesh gateway --tls-cert FILE --tls-key FILE, "
                     "or Gateway(tls=mesh.CertificateFiles(...))"
