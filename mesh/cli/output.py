@@ -14,7 +14,7 @@ from rich.text import Text
 from mesh_telemetry.logs import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
+    from collections.abc import Container, Mapping, Sequence
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -92,6 +92,23 @@ def print_table(
             for cell, width, name in zip(line, widths, columns, strict=True)
         )
         print("  ".join(padded).rstrip())
+
+
+def shorten(text: str, width: int) -> str:
+    """A text of at most so many characters; both ends stay, as names often differ in the last."""
+    if len(text) <= width:
+        return text
+    head = (width - 1) // 2
+    tail = width - 1 - head
+    return f"{text[:head]}\N{HORIZONTAL ELLIPSIS}{text[len(text) - tail :]}"
+
+
+def share_width(wanted: Mapping[str, int], room: int) -> dict[str, int]:
+    """Widths for columns that must share a room: the widest give way first, to at least one."""
+    widths = dict(wanted)
+    while sum(widths.values()) > room and max(widths.values()) > 1:
+        widths[max(widths, key=lambda name: widths[name])] -= 1
+    return widths
 
 
 def duration(seconds: float | None) -> str:

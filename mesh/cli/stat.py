@@ -9,7 +9,14 @@ import trio
 
 from mesh.cli.commands import example, run
 from mesh.cli.listing import BUILTIN
-from mesh.cli.output import duration, make_console, print_json, print_table
+from mesh.cli.output import (
+    duration,
+    make_console,
+    print_json,
+    print_table,
+    share_width,
+    shorten,
+)
 from mesh.cli.peer import gateway_option, json_option, peer
 from mesh.units import tell_seconds
 from mesh_telemetry import DURATION_BOUNDS, quantile
@@ -17,6 +24,8 @@ from mesh_telemetry.logs import clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from rich.text import Text
 
 FIGURES = ("instances", "in flight", "calls/s", "errors/s", "p50", "p99", "loop lag")
 _UNCALLED = {
@@ -26,7 +35,14 @@ _UNCALLED = {
     "buckets": [0] * (len(DURATION_BOUNDS) + 1),
 }
 """The counts of a method that nobody has called yet."""
-COLUMNS = ("service", "method", *FIGURES)
+NAMES = ("service", "method")
+COLUMNS = (*NAMES, *FIGURES)
+SPARE = ("loop lag", "in flight", "instances", "p50")
+"""Columns that a narrow terminal does without, the first one first."""
+SHORTEST = 15
+"""Characters of a name that are worth a column."""
+AROUND = 3
+"""Lines of a terminal that are no method's: headings, what is left out, and the cursor's."""
 
 
 @click.command(epilog=example("mesh stat", "mesh stat --once --interval 5 --json"))
@@ -106,9 +122,12 @@ def _shower() -> Callable[[dict[str, Any]], None]:
     console = make_console()
 
     def show(figures: dict[str, Any]) -> None:
-        if console.is_terminal:
+        if not console.is_terminal:
+            _print(console, figures)
+            return
+        with console:  # written at once, else it flickers
             console.clear()
-        _print(console, figures)
+            _print(console, figures)
 
     return show
 
@@ -116,23 +135,18 @@ def _shower() -> Callable[[dict[str, Any]], None]:
 def _print(console: Any, figures: dict[str, Any]) -> None:
     from rich.text import Text  # noqa: PLC0415 - slow, and of no use to --json
 
-    gateway = figures["gateway"]
-    total = sum(row["calls_per_second"] for row in figures["methods"])
-    state = gateway["state"]
-    console.print(
-        Text.assemble(
-            ("gateway ", "dim"),
-            clean(gateway["gateway"]),
-            "  ",
-            (state, "green" if state == "running" else "yellow"),
-            f"  {gateway['peers']} peers  {total:,.1f} calls/s  {gateway['in_flight']} in flight  "
-            f"loop lag {duration(gateway['loop_lag_s'])}  "
-            f"{gateway['memory_bytes'] / 2**20:,.0f} MiB  up {duration(gateway['uptime_s'])}",
-        ),
-        soft_wrap=True,
-    )
+    heading = _heading(figures, console.width if console.is_terminal else None)
+    for line in heading:
+        console.print(line, soft_wrap=True)
+    methods = figures["methods"]
+    left_out = 0
+    if console.is_terminal:
+        left_out = max(0, len(methods) - max(console.height - len(heading) - AROUND, 1))
+        busiest = sorted(methods, key=lambda row: -row["calls_per_second"])
+        kept = busiest[: len(methods) - left_out]
+        methods = [row for row in methods if row in kept]
     rows: list[list[str | Text]] = []
-    for row in figures["methods"]:
+    for row in methods:
         healthy, instances = row["healthy"], row["instances"]
         text = str(instances) if healthy == instances else f"{healthy}/{instances}"
         errors = row["errors_per_second"]
@@ -150,6 +164,62 @@ def _print(console: Any, figures: dict[str, Any]) -> None:
             ]
         )
     if rows:
-        print_table(console, COLUMNS, rows, figures=FIGURES)
+        columns, rows = fit(rows, console.width) if console.is_terminal else (COLUMNS, rows)
+        print_table(console, columns, rows, figures=FIGURES)
+        if left_out:
+            note = f"and {left_out} more, called less; a pipe shows all"
+            console.print(Text(note, style="dim"))
     else:
         console.print("No method has been registered; serve one with mesh.run().")
+
+
+def _heading(figures: dict[str, Any], width: int | None) -> list[Text]:
+    """The gateway itself, in as many lines of a terminal as it takes; in one for a pipe."""
+    from rich.text import Text  # noqa: PLC0415 - slow, and of no use to --json
+
+    gateway = figures["gateway"]
+    total = sum(row["calls_per_second"] for row in figures["methods"])
+    state = gateway["state"]
+    parts = [
+        Text.assemble(("gateway ", "dim"), clean(gateway["gateway"])),
+        Text(state, style="green" if state == "running" else "yellow"),
+        Text(f"{gateway['peers']} peers"),
+        Text(f"{total:,.1f} calls/s"),
+        Text(f"{gateway['in_flight']} in flight"),
+        Text(f"loop lag {duration(gateway['loop_lag_s'])}"),
+        Text(f"{gateway['memory_bytes'] / 2**20:,.0f} MiB"),
+        Text(f"up {duration(gateway['uptime_s'])}"),
+    ]
+    lines = [parts[0]]
+    for part in parts[1:]:
+        if width is not None and len(lines[-1]) + 2 + len(part) > width:
+            lines.append(part)
+        else:
+            lines[-1] = Text.assemble(lines[-1], "  ", part)
+    return lines
+
+
+def fit(rows: list[list[str | Text]], width: int) -> tuple[tuple[str, ...], list[list[str | Text]]]:
+    """The columns that a terminal has room for, and the rows with names short enough for them."""
+    wanted = {
+        name: max(len(name), *(len(row[index]) for row in rows))
+        for index, name in enumerate(COLUMNS)
+    }
+    shown = list(COLUMNS)
+
+    def room() -> int:
+        return width - sum(wanted[name] + 2 for name in shown if name not in NAMES) - 2 * len(NAMES)
+
+    for spare in SPARE:
+        if room() < sum(min(wanted[name], SHORTEST) for name in NAMES):
+            shown.remove(spare)
+    widths = share_width({name: wanted[name] for name in NAMES}, room())
+    fitted = [
+        [
+            shorten(str(cell), widths[name]) if name in widths else cell
+            for name, cell in zip(COLUMNS, row, strict=True)
+            if name in shown
+        ]
+        for row in rows
+    ]
+    return tuple(shown), fitted

@@ -6,8 +6,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from rich.console import Console
 
-from mesh.cli.stat import compare
+from mesh.cli.stat import COLUMNS, _print, compare, fit
 
 if TYPE_CHECKING:
     import subprocess
@@ -113,6 +114,60 @@ def test_rates_and_latencies_are_those_of_the_interval_alone() -> None:
     assert (row["calls_per_second"], row["p50"]) == (0, None)
     (row,) = compare({**before, "methods": []}, after)["methods"]  # it has just come
     assert row["calls_per_second"] == 55
+
+
+NAMES = ("users", "a.service.with.a.name.that.is.longer.than.any.terminal.would.like.inventory")
+
+
+def rows_of(*names: str) -> list[list[Any]]:
+    return [[name, "reserve_stock", "1", "0", "31.8", "4.0", "6 ms", "9 ms", "0 ms"]
+            for name in names]  # fmt: skip
+
+
+def test_a_wide_terminal_shows_names_whole() -> None:
+    columns, rows = fit(rows_of(*NAMES), 200)
+    assert columns == COLUMNS
+    assert [row[0] for row in rows] == list(NAMES)
+
+
+@pytest.mark.parametrize("width", [30, 60, 80, 120])
+def test_a_narrow_one_shortens_names_and_wraps_nothing(width: int) -> None:
+    """Columns that tell least go first; both ends of a name stay."""
+    columns, rows = fit(rows_of(*NAMES), width)
+    assert columns[:2] == ("service", "method")
+    assert [len(row) for row in rows] == [len(columns)] * 2
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    if width >= 60:
+        assert sum(map(max, widths, map(len, columns))) + 2 * len(columns) <= width
+        assert rows[0][0] == "users"
+        assert "…" in rows[1][0]
+        assert str(rows[1][0]).endswith("ory")
+    assert ("loop lag" in columns) == (width >= 120)
+    assert ("p50" in columns) == (width >= 80)
+
+
+def test_stat_on_a_terminal_shows_what_fits_its_height(capsys: pytest.CaptureFixture[str]) -> None:
+    """The busiest methods, in their usual order, and how many there are besides."""
+    gateway = {
+        "gateway": "g", "state": "running", "peers": 1, "in_flight": 0, "loop_lag_s": 0.0,
+        "memory_bytes": 2**20, "uptime_s": 5.0,
+    }  # fmt: skip
+    methods = [
+        {"service": "s", "method": f"m{number}", "instances": 1, "healthy": 1, "in_flight": 0,
+         "calls_per_second": float(number % 7), "errors_per_second": 0.0, "p50": None, "p99": None,
+         "loop_lag_s": None}
+        for number in range(10)
+    ]  # fmt: skip
+    console = Console(force_terminal=True, width=60, height=10, color_system=None)
+    _print(console, {"gateway": gateway, "methods": methods})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("gateway g  running  1 peers")
+    assert lines[1].startswith("loop lag 0.00 ms")
+    shown = [line.split()[1] for line in lines[3:-1]]
+    assert shown == ["m2", "m3", "m4", "m5", "m6"]
+    assert lines[-1].strip() == "and 5 more, called less; a pipe shows all"
+    assert len(lines) < console.height
+    assert max(map(len, lines)) <= 60
 
 
 def test_check_of_a_mesh_in_order(shell: Mesh) -> None:
