@@ -87,9 +87,11 @@ class Core:
         link.put(frame)
         self._touched[link] = None
 
-    def send_bulk(self, link: Link, key: int, frame: bytes) -> None:
+    def send_bulk(
+        self, link: Link, key: int, head: bytes, payload: bytes | memoryview = b""
+    ) -> None:
         """Queue one frame of a long message; it lets small frames pass."""
-        link.put_bulk(key, frame)
+        link.put_bulk(key, head, payload)
         self._touched[link] = None
         if link.queued > link.limit // 2:
             self.congested = link
@@ -99,10 +101,10 @@ class Core:
     ) -> None:
         """Queue a message of the gateway's own, or one frame that is passed on with its flags."""
         if flags & (MORE | CONTINUED):
-            self.send_bulk(link, key, codec.encode(kind, header, payload, flags))
+            self.send_bulk(link, key, codec.head(kind, header, len(payload), flags), payload)
         elif len(payload) > self.limits.max_chunk:
-            for frame in codec.chunks(kind, header, payload, self.limits.max_chunk):
-                self.send_bulk(link, key, frame)
+            for head, piece in codec.chunks(kind, header, payload, self.limits.max_chunk):
+                self.send_bulk(link, key, head, piece)
         else:
             self.send(link, codec.encode(kind, header, payload))
 
