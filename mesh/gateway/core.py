@@ -28,6 +28,7 @@ class Core:
         instance: The process-lifetime id of this gateway; ids of calls are unique within it.
         clock: trio's clock without the look-up that ``trio.current_time`` makes for each call.
         usage: What this process used when last measured.
+        observes: Whether calls are counted and recorded.
         loop_lag: How late the last heartbeat was, in seconds: how long the loop was held up.
         congested: A link whose outbox long messages have filled by half since somebody looked.
         events: What happens here, for those who listen.
@@ -50,6 +51,7 @@ class Core:
         "listeners",
         "loop_lag",
         "metrics",
+        "observes",
         "process",
         "recorder",
         "registry",
@@ -60,9 +62,12 @@ class Core:
         "usage",
     )
 
-    def __init__(self, limits: Limits, process: Process, feed: GatewayFeed) -> None:
+    def __init__(
+        self, limits: Limits, process: Process, feed: GatewayFeed, *, observes: bool = True
+    ) -> None:
         self.events = feed
         self.listeners = feed.listeners
+        self.observes = observes
         self.limits = limits
         self.clock = trio.lowlevel.current_clock().current_time
         self.process = process

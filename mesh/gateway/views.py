@@ -90,6 +90,8 @@ class GatewayView(msgspec.Struct, frozen=True, kw_only=True):
     """``running``, ``draining`` or ``stopped``."""
     draining: bool
     uptime_s: float
+    telemetry: bool
+    """Whether calls are counted and recorded."""
     peers: int
     services: int
     in_flight: int
@@ -207,6 +209,7 @@ class Views:
             state="stopped" if not running else "draining" if core.draining else "running",
             draining=core.draining,
             uptime_s=round(core.clock() - core.started, 3),
+            telemetry=core.observes,
             peers=len(peers),
             services=sum(name != RESERVED for name in core.registry.services),
             in_flight=len(core.table),
