@@ -14,7 +14,7 @@ from mesh.outgoing import GRACE
 from mesh.payload import check_type, decode_result, encode_params
 from mesh.streams import CAPACITY, EventStream
 from mesh.watching import PeerView
-from mesh.wire.codec import DETACHED, IDEMPOTENT, MSGPACK, is_name
+from mesh.wire.codec import DETACHED, IDEMPOTENT, is_name
 from mesh.wire.codec import encode as encode_frame
 from mesh.wire.frames import Kind
 
@@ -74,12 +74,16 @@ class Client:
     def events(self, capacity: int = CAPACITY) -> EventStream[events.PeerEvent]:
         """What happens from now on, in a bounded stream; see :mod:`mesh.events`.
 
+        Changes of the gateway's registry are among them where ``registry_events=True`` of
+        :func:`connect` has asked for them.
+
         It ends after this peer has closed. A peer that shall hear of its own first connection is
         made with ``connect_timeout=0``.
 
         Args:
             capacity: Events held for a reader that is slow; then the oldest are dropped, and
-                counted in the stream's ``dropped``.
+                counted in the stream's ``dropped``; so are changes of the registry that the gateway
+                did not tell, as this peer read too slowly.
         """
         return EventStream(self._uplink.feed, capacity)
 
@@ -124,7 +128,7 @@ class Client:
         Args:
             service: The service's name.
             method: The method's name.
-            params: Anything that `msgspec` encodes.
+            params: Anything that `msgspec` encodes; where the peer's encoding is ``"raw"``, bytes.
             result: The type to decode the result into; plain data where none is named.
             timeout: Seconds until :class:`~mesh.DeadlineExceeded`; 30 by default, ``math.inf`` for
                 none. An enclosing trio scope or the call being served may end it earlier.
@@ -143,12 +147,13 @@ class Client:
             raise UsageError(f"client {self.name!r} is closed")
         target = _target(service, method)
         try:
-            payload = encode_params(params, target)
+            encoding = uplink.encoding
+            payload = encode_params(params, target, encoding)
         except CallError as failure:
             _locate(failure, parent, target)
             raise
         if result is not Any:
-            check_type(result)
+            check_type(result, encoding)
         now = trio.current_time()
         if timeout is None:
             timeout = uplink.call_timeout
@@ -219,7 +224,7 @@ class Client:
             1,
             service,
             method,
-            MSGPACK,
+            encoding,
             options,
             None,
             activity_id,

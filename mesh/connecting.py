@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from mesh.client import Client
-from mesh.environment import limits_from, metadata_from
-from mesh.errors import CallError, Code, Reason, UsageError
+from mesh.environment import limits_from, metadata_from, warn_of_unknown_variables
+from mesh.errors import AddressError, CallError, Code, Reason, UsageError
+from mesh.payload import encoding_number
 from mesh.process import this_process
 from mesh.transport import Address, TlsDialer, default_address
 from mesh.uplink import Uplink
-from mesh.wire.codec import is_name
+from mesh.wire.codec import EVENTS, is_name
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Mapping
 
     from mesh.limits import Limits
+    from mesh.payload import Encoding
     from mesh.process import Process
     from mesh.transport import Dialer
 
@@ -32,7 +34,7 @@ MAX_METADATA = 4096
 def make_dialer(gateway: str | Dialer | None, tls: ssl.SSLContext | None = None) -> Dialer:
     """The way to a gateway: an address, a `Gateway` of this process, or the default address."""
     if gateway is None:
-        gateway = default_address()
+        gateway = _default_gateway()
     if isinstance(gateway, str):
         gateway = Address.parse(gateway)
     if isinstance(gateway, Address):
@@ -41,6 +43,14 @@ def make_dialer(gateway: str | Dialer | None, tls: ssl.SSLContext | None = None)
         if gateway.scheme == "tcp" and tls is not None:
             raise UsageError(f"an ssl context is given, and {gateway} is without TLS; write tls:")
     return gateway
+
+
+def _default_gateway() -> Address:
+    text = default_address()
+    try:
+        return Address.parse(text)
+    except AddressError as fault:
+        raise AddressError(f"MESH_GATEWAY: {fault}") from None
 
 
 @contextlib.asynccontextmanager
@@ -52,6 +62,8 @@ async def connect(
     connect_timeout: float = 5.0,
     reconnect: bool = True,
     metadata: Mapping[str, str] = {},
+    encoding: Encoding = "msgpack",
+    registry_events: bool = False,
     limits: Limits | None = None,
     metrics: str | None = None,
     metrics_token: str | None = None,
@@ -73,6 +85,12 @@ async def connect(
         reconnect: Whether to connect again after a loss, for ever.
         metadata: Text that operators see beside the peer's name; added to, and before, that of
             ``MESH_METADATA``.
+        encoding: How the parameters of this peer's calls travel, and hence their results:
+            ``"msgpack"``, ``"json"``, or ``"raw"``, where both are bytes and nothing else. What the
+            peer serves is encoded as each caller's own setting says.
+        registry_events: Whether the gateway shall tell who begins and ceases to serve what, for
+            ``client.events()``: all changes from the connection on, as
+            :class:`~mesh.events.ServiceRegistered` and :class:`~mesh.events.ServiceDisconnected`.
         limits: Limits of this peer's own; where None, the defaults and what ``MESH_LIMITS_*`` say.
         metrics: ``HOST:PORT`` where the peer serves its own ``/metrics``, ``/healthz`` and
             ``/readyz``, until it has left; port 0 takes a free one, which
@@ -84,7 +102,8 @@ async def connect(
     Raises:
         AddressInUse: Somebody listens at the address for metrics already.
         Unavailable: No gateway answered within ``connect_timeout``; the message tells the last try.
-        ValueError: The name cannot be one, the metadata is too long, or a variable is wrong.
+        ValueError: The name cannot be one, there is no such encoding, the metadata is too long, or
+            a variable is wrong.
         AddressError: An address is not understood.
         CertificateError: A file that the environment names cannot be used.
         UsageError: ``tls`` is given, and the address is a ``tcp:`` one; or metrics could be read
@@ -94,6 +113,7 @@ async def connect(
         raise ValueError(
             f"peer name {name!r}: it must begin with a letter or _, then letters, digits and _.-"
         )
+    warn_of_unknown_variables()
     metadata = {**metadata_from(), **metadata}
     size = sum(len(key.encode()) + len(value.encode()) for key, value in metadata.items())
     if size > MAX_METADATA:
@@ -105,6 +125,8 @@ async def connect(
         "process": process or this_process(),
         "metadata": metadata,
         "reconnect": reconnect,
+        "encoding": encoding_number(encoding),
+        "features": [EVENTS] if registry_events else [],
     }
     client: Client
     if metrics is None:

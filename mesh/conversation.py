@@ -46,6 +46,7 @@ class Conversation:
         self._heartbeat = uplink.limits.heartbeat
         self._silent_after = uplink.limits.silent_after
         self._last_received = trio.current_time()
+        self._changes = 0
         self._scope = trio.CancelScope()
 
     async def run(self) -> None:
@@ -84,7 +85,7 @@ class Conversation:
             credentials=None,
             metadata=uplink.metadata,
             limits={"max_message": uplink.limits.max_message},
-            features=[],
+            features=uplink.features,
             implementation=f"spanmesh/{_version.__version__}",
         )
         link.put(codec.encode_header(hello))
@@ -200,8 +201,10 @@ class Conversation:
                     Reason.UNSUPPORTED,
                     f"{Kind(kind).name}: streams are not supported by this peer",
                 )
+            case Kind.EVENT:
+                self._changes = self._uplink.feed.registry_changed(header, payload, self._changes)
             case _:
-                pass  # KEEP and EVENT: nothing here asked for them
+                pass  # KEEP: nothing here asked for it
         return 0
 
     def _assemble_call(self, flags: int, header: Any, payload: bytes) -> int:

@@ -1,13 +1,17 @@
-"""What a peer takes from `MESH_*` variables where its program says nothing.
+"""Which `MESH_*` variables there are, and what a peer takes where its program says nothing.
 
 ``MESH_GATEWAY`` (see :func:`mesh.transport.default_address`), ``MESH_METADATA`` and the limits that
 concern a peer, each as ``MESH_LIMITS_`` and its name; for ``tls:`` addresses those of
-:mod:`mesh.transport.certificates`. An empty variable counts as none.
+:mod:`mesh.transport.certificates`. An empty variable counts as none. One that nobody knows is most
+often a slip of the pen: it stops a gateway, and a peer warns of it.
 """
 
 from __future__ import annotations
 
+import difflib
+import logging
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 from mesh.errors import SettingError
@@ -18,6 +22,71 @@ if TYPE_CHECKING:
 
 LIMITS_PREFIX = "MESH_LIMITS_"
 METADATA = "MESH_METADATA"
+
+GATEWAYS_VARIABLES = (
+    "MESH_CONFIG",
+    "MESH_LISTEN",
+    "MESH_ADMIN",
+    "MESH_ADMIN_TOKEN_FILE",
+    "MESH_LISTEN_TLS_CERT",
+    "MESH_LISTEN_TLS_KEY",
+    "MESH_LISTEN_TLS_CLIENT_CA",
+    "MESH_ALLOW_PLAIN_TCP",
+)
+"""Those of a gateway only."""
+PEERS_VARIABLES = (METADATA, "MESH_TLS_CA", "MESH_TLS_CERT", "MESH_TLS_KEY")
+"""Those of a peer only."""
+LIMITS_VARIABLES = tuple(LIMITS_PREFIX + name.upper() for name in BOUNDS)
+"""A gateway's, and some of them a peer's."""
+VARIABLES = (
+    "MESH_GATEWAY",
+    "MESH_LOG_LEVEL",
+    "MESH_LOG_FORMAT",
+    *GATEWAYS_VARIABLES,
+    *PEERS_VARIABLES,
+    *LIMITS_VARIABLES,
+)
+"""All that there are. Gateways and peers often share an environment, and take no offence at each
+other's."""
+
+_OF_KUBERNETES = re.compile(
+    r"MESH_(\w+_)?(SERVICE_HOST=|SERVICE_PORT(_\w+)?=|PORT=\w+://|PORT_\d+_[A-Z]+(_PROTO|_PORT|_ADDR)?=)"
+)
+"""What every pod is given where a Kubernetes service is called mesh, or mesh-something:
+https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables"""
+
+log = logging.getLogger("mesh.client")
+_warned: set[str] = set()
+
+
+def unknown_variables(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The ``MESH_*`` variables that nobody knows, each with what it may have been meant to be."""
+    return {
+        name: _nearest(name)
+        for name, value in environment.items()
+        if name.startswith("MESH_")
+        and value
+        and name not in VARIABLES
+        and not _OF_KUBERNETES.match(f"{name}={value}")
+    }
+
+
+def _nearest(name: str) -> str:
+    ends = [known.removeprefix("MESH_") for known in VARIABLES]
+    near = difflib.get_close_matches(name.removeprefix("MESH_"), ends, n=1)
+    if near:
+        return f"did you mean MESH_{near[0]}?"
+    is_limit = name.startswith(LIMITS_PREFIX)
+    family = [known for known in VARIABLES if known.startswith(LIMITS_PREFIX) == is_limit]
+    return f"there are {', '.join(family)}"
+
+
+def warn_of_unknown_variables(environment: Mapping[str, str] = os.environ) -> None:
+    """Log each unknown variable, once in a process."""
+    for name, hint in unknown_variables(environment).items():
+        if name not in _warned:
+            _warned.add(name)
+            log.warning("%s: unknown variable; %s", name, hint)
 
 
 def limits_from(environment: Mapping[str, str] = os.environ) -> Limits:

@@ -44,28 +44,6 @@ class GatewayStopped(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServiceRegistered(Event):
-    """A peer serves these methods from now on, perhaps besides others."""
-
-    service: str
-    methods: list[str]
-    version: str
-    peer: str
-    process_id: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServiceDisconnected(Event):
-    """A peer that served a service no longer does."""
-
-    service: str
-    peer: str
-    process_id: str
-    reason: str
-    """``disconnected``, or ``unregistered`` by a peer that stays."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class CallRouted(Event):
     """A call was handed to an instance; again, where that was lost before the call had left."""
 
@@ -166,7 +144,29 @@ class GatewayError(Event):
     message: str
 
 
-# In both.
+# In both; in a peer, the changes of the registry where `connect` asked for them.
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceRegistered(Event):
+    """A peer serves these methods from now on, perhaps besides others."""
+
+    service: str
+    methods: list[str]
+    version: str
+    peer: str
+    process_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceDisconnected(Event):
+    """A peer that served a service no longer does."""
+
+    service: str
+    peer: str
+    process_id: str
+    reason: str
+    """``disconnected``, or ``unregistered`` by a peer that stays."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +201,8 @@ PeerEvent: TypeAlias = (
     | MethodExecuted
     | ResponseReceived
     | GatewayError
+    | ServiceRegistered
+    | ServiceDisconnected
     | ErrorOccurred
 )
 """What a peer tells."""

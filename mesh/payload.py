@@ -8,7 +8,7 @@ of what is at fault.
 from __future__ import annotations
 
 import functools
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 
@@ -17,15 +17,34 @@ from mesh.wire.codec import JSON, MSGPACK, RAW
 
 T = TypeVar("T")
 
+Encoding = Literal["msgpack", "json", "raw"]
+"""How a peer's parameters travel: as MessagePack, as JSON, or as the bytes that they are."""
+
+_NUMBERS: dict[str, int] = dict(zip(get_args(Encoding), (MSGPACK, JSON, RAW), strict=True))
+
 MAX_DEPTH = 200
 """How deep a value is searched for what is at fault."""
 
 _ENCODERS = {MSGPACK: msgspec.msgpack.Encoder().encode, JSON: msgspec.json.Encoder().encode}
+_DECODERS: dict[int, Any] = {MSGPACK: msgspec.msgpack.Decoder, JSON: msgspec.json.Decoder}
 _decode_any = msgspec.msgpack.Decoder().decode
+_decode_any_json = msgspec.json.Decoder().decode
 
 
 class EncodingFault(ValueError):  # noqa: N818 - a fault of the user's value, see errors.py
     """A value that cannot travel; the message names its path."""
+
+
+def encoding_number(name: str) -> int:
+    """The number of an encoding in headers.
+
+    Raises:
+        ValueError: There is none of this name.
+    """
+    try:
+        return _NUMBERS[name]
+    except (KeyError, TypeError):
+        raise ValueError(f"encoding {name!r} is none of {', '.join(_NUMBERS)}") from None
 
 
 def encode(value: Any, encoding: int = MSGPACK) -> bytes:
@@ -37,6 +56,8 @@ def encode(value: Any, encoding: int = MSGPACK) -> bytes:
     if encoding == RAW:
         if isinstance(value, (bytes, bytearray, memoryview)):
             return bytes(value)
+        if value is None:  # a call without parameters, a handler without a result
+            return b""
         raise EncodingFault(f"a raw payload must be bytes, not {type(value).__name__}")
     try:
         encoder = _ENCODERS[encoding]
@@ -63,33 +84,33 @@ def decode(payload: bytes, encoding: int, result: Any = Any) -> Any:
         msgspec.DecodeError: The bytes are malformed.
     """
     if encoding == MSGPACK:
-        return _decode_any(payload) if result is Any else _decoder_of(result)(payload)
+        return _decode_any(payload) if result is Any else _decoder_of(result, MSGPACK)(payload)
     if encoding == JSON:
-        return msgspec.json.decode(payload, type=result)
+        return _decode_any_json(payload) if result is Any else _decoder_of(result, JSON)(payload)
     if encoding == RAW:
-        return payload
+        return payload if result is Any else msgspec.convert(payload, result)
     raise msgspec.DecodeError(f"payload encoding {encoding} is unknown")
 
 
 @functools.lru_cache(1024)
-def _decoder(result: Any) -> Any:
-    return msgspec.msgpack.Decoder(result).decode
+def _decoder(result: Any, encoding: int) -> Any:
+    return _DECODERS[encoding](result).decode
 
 
-def check_type(result: Any) -> None:
+def check_type(result: Any, encoding: int = MSGPACK) -> None:
     """Prepare decoding into a type, before anything is sent for it.
 
     Raises:
         TypeError: `msgspec` cannot decode into it.
     """
-    _decoder_of(result)
+    _decoder_of(result, encoding if encoding in _DECODERS else MSGPACK)
 
 
-def _decoder_of(result: Any) -> Any:
+def _decoder_of(result: Any, encoding: int) -> Any:
     try:
-        return _decoder(result)
+        return _decoder(result, encoding)
     except TypeError:  # not hashable, hence not remembered; or no type at all, which raises again
-        return msgspec.msgpack.Decoder(result).decode
+        return _DECODERS[encoding](result).decode
 
 
 def _locate(value: Any, encode_one: Any, path: str, depth: int = 0) -> str | None:
@@ -122,14 +143,14 @@ def _locate(value: Any, encode_one: Any, path: str, depth: int = 0) -> str | Non
     return None
 
 
-def encode_params(value: Any, target: str) -> bytes:
+def encode_params(value: Any, target: str, encoding: int = MSGPACK) -> bytes:
     """Encode a call's parameters.
 
     Raises:
         InvalidArgument: They cannot travel (`UNENCODABLE`); the call has not been sent.
     """
     try:
-        return encode(value)
+        return encode(value, encoding)
     except EncodingFault as fault:
         raise InvalidArgument(
             f"parameters of {target} cannot be encoded: {fault}",

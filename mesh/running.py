@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import os
 import signal
+import sys
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import trio
 
 from mesh.connecting import connect, make_dialer
+from mesh.errors import AddressError, CertificateError, SettingError
 from mesh.groups import single_exception
 
 if TYPE_CHECKING:
@@ -20,9 +23,16 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from mesh.client import Client
+    from mesh.payload import Encoding
     from mesh.transport import Dialer
 
 log = logging.getLogger("mesh.service")
+
+_WRONG_SETTING = (AddressError, CertificateError, SettingError)
+"""What arguments and variables are refused with, before any of the program's own code runs."""
+
+WRONG_USAGE = 2
+"""The exit status of a program whose settings cannot work, as of the command."""
 
 
 async def serve(client: Client, *services: Callable[[Client], Any]) -> None:
@@ -46,12 +56,15 @@ def run(
     gateway: str | Dialer | None = None,
     tls: ssl.SSLContext | None = None,
     metadata: Mapping[str, str] = {},
+    encoding: Encoding = "msgpack",
     metrics: str | None = None,
     metrics_token: str | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then take no new calls, finish those under way, and return.
 
-    It waits for a gateway that is not up yet, and registers again with one that comes back.
+    It waits for a gateway that is not up yet, and registers again with one that comes back. Where
+    an address, a ``MESH_*`` variable or a certificate that these name cannot be used, the program
+    ends with one line on standard error and exit status 2.
 
     Args:
         services: Functions that take the client and register methods on it.
@@ -59,13 +72,14 @@ def run(
         gateway: As in :func:`~mesh.connect`.
         tls: As in :func:`~mesh.connect`.
         metadata: Text that operators see beside the peer's name.
+        encoding: As in :func:`~mesh.connect`, for the calls that the services make.
         metrics: As in :func:`~mesh.connect`: ``"127.0.0.1:9465"`` serves ``/metrics`` there.
         metrics_token: As in :func:`~mesh.connect`.
 
     Raises:
         TypeError: There is no service.
-        ValueError: The name cannot be one.
-        AddressError: An address is not understood.
+        ValueError: The name cannot be one, or there is no such encoding.
+        SystemExit: An address, a variable or a certificate cannot be used; the status is 2.
         AddressInUse: Somebody listens at the address for metrics already.
         UsageError: Metrics could be read from other machines without a token.
 
@@ -79,7 +93,10 @@ def run(
     if not services:
         raise TypeError("mesh.run needs at least one service: a function that takes the client")
     name = name or services[0].__name__
-    dialer = make_dialer(gateway, tls)  # a wrong address is said before anything runs
+    try:
+        dialer = make_dialer(gateway, tls)  # a wrong address is said before anything runs
+    except _WRONG_SETTING as fault:
+        _refuse(name, fault)
     with single_exception():
         peer = partial(
             connect,
@@ -87,6 +104,7 @@ def run(
             gateway=dialer,
             connect_timeout=0,
             metadata=metadata,
+            encoding=encoding,
             metrics=metrics,
             metrics_token=metrics_token,
         )
@@ -99,13 +117,24 @@ async def _run(
     peer: Callable[[], AbstractAsyncContextManager[Client]],
 ) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with peer() as client, trio.open_nursery() as nursery:
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                client = await stack.enter_async_context(peer())
+            except _WRONG_SETTING as fault:
+                _refuse(name, fault)
+            nursery = await stack.enter_async_context(trio.open_nursery())
             nursery.start_soon(serve, client, *services)
             number = await anext(signals)
             for again in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(again, _end_at_once)
             log.info("%s got %s and drains", name, signal.Signals(number).name)
             nursery.cancel_scope.cancel()
+
+
+def _refuse(name: str, fault: Exception) -> NoReturn:
+    """End the program as the command ends, for whoever set its variables; no bug, no traceback."""
+    sys.stderr.write(f"{name}: {fault}\n")
+    raise SystemExit(WRONG_USAGE) from fault
 
 
 def _end_at_once(number: int, _frame: object) -> None:

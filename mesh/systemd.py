@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mesh.systemd")
 
+TLS = "tls"
+"""The name (``FileDescriptorName=``) of a socket whose peers speak TLS."""
+
 FIRST = 3
 """The first descriptor that is handed in (``SD_LISTEN_FDS_START``)."""
 

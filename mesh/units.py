@@ -1,9 +1,10 @@
-"""Durations and sizes as people write them: ``250ms``, ``5s``, ``16MiB``."""
+"""Durations and sizes as people write them, ``250ms``, ``16MiB``; seconds as JSON tells them."""
 
 from __future__ import annotations
 
 import re
 from decimal import Decimal
+from typing import overload
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -83,3 +84,20 @@ def format_size(size: int) -> str:
         if size and size % _SIZES[unit] == 0:
             return f"{size // _SIZES[unit]}{unit}"
     return f"{size}B"
+
+
+@overload
+def tell_seconds(seconds: float) -> float: ...
+
+
+@overload
+def tell_seconds(seconds: None) -> None: ...
+
+
+@overload
+def tell_seconds(seconds: float | None) -> float | None: ...
+
+
+def tell_seconds(seconds: float | None) -> float | None:
+    """A duration or a clock's reading for JSON: whole microseconds, as what is below is noise."""
+    return None if seconds is None else round(seconds, 6)

@@ -16,11 +16,11 @@ from mesh.service import Dispatcher
 from mesh.transport import IN_PROCESS, HandshakeFailed
 from mesh.watching import PeerFeed
 from mesh.wire import codec
-from mesh.wire.codec import BY_CALLER
+from mesh.wire.codec import BY_CALLER, MSGPACK
 from mesh.wire.frames import PREFIX, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from mesh.limits import Limits
     from mesh.process import Process
@@ -41,6 +41,8 @@ class Uplink:
 
     Attributes:
         gateway: The instance id of the gateway connected to now or last.
+        encoding: How parameters travel, by its number in headers.
+        features: What this peer asks of a gateway beyond the plain protocol.
         max_message: The gateway's bound, in bytes.
         max_chunk: The payload of one frame, in bytes.
         max_header: The header of one frame that the gateway takes, in bytes.
@@ -68,11 +70,15 @@ class Uplink:
         process: Process,
         metadata: Mapping[str, str],
         reconnect: bool,
+        encoding: int = MSGPACK,
+        features: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.limits = limits
         self.process = process
         self.metadata = dict(metadata)
+        self.encoding = encoding
+        self.features = list(features)
         self.gateway = ""
         self.max_message = limits.max_message
         self.max_chunk = limits.max_chunk

@@ -10,6 +10,7 @@ import trio
 from mesh import events
 from mesh.errors import CallError, Code
 from mesh.streams import Feed
+from mesh.wire import codec
 
 if TYPE_CHECKING:
     from mesh.context import Call
@@ -40,6 +41,21 @@ class PeerView(msgspec.Struct, frozen=True, kw_only=True):
     """What waits to be sent."""
 
 
+class _Change(msgspec.Struct):
+    """The payload of an EVENT about the registry; what a later gateway adds is left out."""
+
+    change: str
+    service: str
+    peer: str
+    process_id: str
+    methods: list[str] = []
+    version: str = ""
+    reason: str = ""
+
+
+_read_change = msgspec.msgpack.Decoder(_Change).decode
+
+
 class PeerFeed(Feed[events.PeerEvent]):
     """One peer's events."""
 
@@ -53,6 +69,47 @@ class PeerFeed(Feed[events.PeerEvent]):
                 service=service, method=method, code=code, reason=why, duration=duration
             )
         )
+
+    def registry_changed(self, header: codec.Event, payload: bytes, last: int) -> int:
+        """The gateway tells a change of its registry.
+
+        Args:
+            header: Its header.
+            payload: What has changed.
+            last: The number of the change before this one, on the same connection; 0 for none.
+
+        Returns:
+            The number of this change. Those between the two were not told, and count as dropped.
+        """
+        if header.topic != codec.REGISTRY:
+            return last
+        if last:
+            for stream in self.listeners:
+                stream.dropped += max(0, header.sequence - last - 1)
+        try:
+            told = _read_change(payload)
+        except msgspec.MsgspecError:
+            return header.sequence  # of a later version of the protocol
+        if told.change == "registered":
+            self.publish(
+                events.ServiceRegistered(
+                    service=told.service,
+                    methods=told.methods,
+                    version=told.version,
+                    peer=told.peer,
+                    process_id=told.process_id,
+                )
+            )
+        elif told.change == "disconnected":
+            self.publish(
+                events.ServiceDisconnected(
+                    service=told.service,
+                    peer=told.peer,
+                    process_id=told.process_id,
+                    reason=told.reason,
+                )
+            )
+        return header.sequence
 
     def method_executed(
         self, peer: str, call: Call, failure: BaseException | None, duration: float, *, late: bool

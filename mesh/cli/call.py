@@ -16,6 +16,7 @@ from mesh.cli.output import duration, make_console, outcome, print_json, print_v
 from mesh.cli.peer import check_activity, check_name, gateway_option, json_option, peer
 from mesh.context import activity
 from mesh.errors import CallError, Reason
+from mesh.units import tell_seconds
 from mesh_telemetry.logs import clean
 
 
@@ -121,7 +122,7 @@ async def _call(
         "service": service,
         "method": method,
         "activity_id": activity_id,
-        "duration_s": round(end - start, 6),
+        "duration_s": tell_seconds(end - start),
         "result": result,
         "error": error,
     }

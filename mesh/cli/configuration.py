@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mesh.cli.settings import SETTINGS, WrongValueError
-from mesh.environment import LIMITS_PREFIX
+from mesh.environment import unknown_variables
 from mesh.errors import MeshError
 from mesh.limits import Limits, disagreements
+from mesh.systemd import TLS
 from mesh.transport import Address
 
 if TYPE_CHECKING:
@@ -54,11 +55,12 @@ class Fault(NamedTuple):
     """What is wrong with a configuration, by key path."""
 
     path: str
+    """Of a variable or an argument that stands for no key, its own name."""
     message: str
     origin: Origin
 
     def __str__(self) -> str:
-        where = f" ({self.origin})" if str(self.origin) else ""
+        where = f" ({self.origin})" if self.origin.name != self.path else ""
         return f"{self.path}: {self.message}{where}" if self.path else f"{self.message}{where}"
 
 
@@ -97,7 +99,7 @@ class Configuration:
         self._read_arguments(arguments, limits)
         self._add_defaults(environment)
         self._check_limits()
-        self._check_reach()
+        self._check_reach(handed_in)
 
     def __getitem__(self, path: str) -> Any:
         return self.values[path].value
@@ -148,11 +150,8 @@ class Configuration:
         for name, path in known.items():
             if environment.get(name):
                 self._set(path, environment[name], Origin("variable", name))
-        limits = [name for name in known if name.startswith(LIMITS_PREFIX)]
-        for name in environment:
-            if name.startswith(LIMITS_PREFIX) and name not in known:
-                hint = nearest(name, limits)
-                self.faults.append(Fault("", f"unknown limit; {hint}", Origin("variable", name)))
+        for name, hint in unknown_variables(environment).items():
+            self.faults.append(Fault(name, f"unknown variable; {hint}", Origin("variable", name)))
 
     def _read_arguments(self, arguments: Mapping[str, Any], limits: Sequence[str]) -> None:
         for path, value in arguments.items():
@@ -162,9 +161,8 @@ class Configuration:
             origin = Origin("argument", f"{LIMIT_ARGUMENT} {text}")
             path = f"limits.{name.strip()}"
             if not is_given:
-                self.faults.append(
-                    Fault("", "must be NAME=VALUE, such as call_timeout=10s", origin)
-                )
+                wanted = "must be NAME=VALUE, such as call_timeout=10s"
+                self.faults.append(Fault(origin.name, wanted, origin))
             elif path not in SETTINGS:
                 names = [known for known in SETTINGS if known.startswith("limits.")]
                 self.faults.append(Fault(path, f"unknown limit; {nearest(path, names)}", origin))
@@ -200,12 +198,14 @@ class Configuration:
             blamed = max(paths, key=lambda path: _RANK.index(self.values[path].origin.kind))
             self.faults.append(Fault(blamed, message, self.values[blamed].origin))
 
-    def _check_reach(self) -> None:
+    def _check_reach(self, handed_in: Sequence[str]) -> None:
         """What addresses need besides themselves: certificates, a token, or a word of consent."""
         if self.faults:
             return  # of what cannot be read, nothing more can be said
         listen, schemes = self["listen"], {address.partition(":")[0] for address in self["listen"]}
         cert = self["tls.cert"]
+        if TLS in handed_in:
+            schemes.add("tls")
         if "tls" in schemes and cert is None:
             self._blame("listen", "a tls: address needs a certificate, tls.cert (--tls-cert FILE)")
         for path in ("tls.key", "tls.client_ca"):

@@ -8,8 +8,9 @@ import os
 import resource
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import trio
@@ -25,11 +26,8 @@ from mesh.errors import AddressInUse
 from mesh.gateway import Gateway
 from mesh.logs import configure
 from mesh.process import calm_collector
-from mesh.systemd import Notifier, take_sockets
-from mesh.transport import CertificateFiles
-
-if TYPE_CHECKING:
-    import socket
+from mesh.systemd import TLS, Inherited, Notifier, take_sockets
+from mesh.transport import CertificateFiles, Listener
 
 log = logging.getLogger("mesh.gateway")
 
@@ -134,7 +132,7 @@ def gateway(
     elif check and not as_json:
         click.echo(configuration.summary())
     if not check and not show:
-        _run(configuration, [one.socket for one in inherited], as_json=as_json)
+        _run(configuration, inherited, as_json=as_json)
 
 
 def _print_faults(configuration: Configuration) -> None:
@@ -147,14 +145,15 @@ def _print_faults(configuration: Configuration) -> None:
         raise click.exceptions.Exit(WrongUsage.exit_code)
 
 
-def _run(configuration: Configuration, inherited: list[socket.socket], *, as_json: bool) -> None:
+def _run(configuration: Configuration, inherited: list[Inherited], *, as_json: bool) -> None:
     configure(configuration["log.level"], configuration["log.format"])
     _raise_file_limit()
+    handed_in = [_adopt(one) for one in inherited]
     addresses: list[str] = configuration["listen"]
     admin: str = configuration["admin"]
     certificates = _certificate_files(configuration)
     made = Gateway(
-        listen=[*inherited, *addresses],
+        listen=[*handed_in, *addresses],
         tls=certificates,
         allow_plain_tcp=configuration["allow_plain_tcp"],
         admin=None if admin == "none" else admin,
@@ -178,6 +177,16 @@ def _run(configuration: Configuration, inherited: list[socket.socket], *, as_jso
         notifier.close()
     if stopped_by is not None:
         raise click.exceptions.Exit(128 + stopped_by)
+
+
+def _adopt(one: Inherited) -> Listener:
+    """A socket that was handed in; one named `tls` is met with TLS."""
+    listener = Listener.adopt(one.socket)
+    if one.name == TLS:
+        if listener.address.scheme != "tcp":
+            raise WrongUsage(f"the socket named {TLS} is {listener.address}; TLS is for TCP")
+        listener.address = replace(listener.address, scheme="tls")
+    return listener
 
 
 def _certificate_files(configuration: Configuration) -> CertificateFiles | None:

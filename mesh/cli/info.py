@@ -75,6 +75,7 @@ def _print(found: dict[str, Any]) -> None:
             Text(one["state"], style=STYLES.get(one["state"], "")),
             clean(one["version"]) or "-",
             clean(one["address"]),
+            clean(one["remote"]) or "-",
             str(one["in_flight"]),
             duration(one["loop_lag_s"]),
             duration(one["connected_s"]),
@@ -84,7 +85,7 @@ def _print(found: dict[str, Any]) -> None:
     ]
     print()
     if instances:
-        columns = ("instance", "state", "version", "address", *_OF_INSTANCE, "metadata")
+        columns = ("instance", "state", "version", "address", "from", *_OF_INSTANCE, "metadata")
         print_table(console, columns, instances, figures=_OF_INSTANCE)
     else:
         console.print(Text("no instance is connected", style="red"))

@@ -12,6 +12,7 @@ from mesh.cli.commands import example, run
 from mesh.cli.listing import BUILTIN
 from mesh.cli.output import duration, print_json
 from mesh.cli.peer import check_name, gateway_option, json_option, peer
+from mesh.units import tell_seconds
 from mesh_telemetry.logs import clean
 
 if TYPE_CHECKING:
@@ -98,10 +99,10 @@ def _summaries(trips: Trips) -> list[dict[str, Any]]:
                 "instance": name,
                 "sent": len(seconds),
                 "answered": len(answered),
-                "min_s": round(min(answered), 7) if answered else None,
-                "median_s": round(statistics.median(answered), 7) if answered else None,
-                "max_s": round(max(answered), 7) if answered else None,
-                "round_trips_s": [one and round(one, 7) for one in seconds],
+                "min_s": tell_seconds(min(answered)) if answered else None,
+                "median_s": tell_seconds(statistics.median(answered)) if answered else None,
+                "max_s": tell_seconds(max(answered)) if answered else None,
+                "round_trips_s": [tell_seconds(one) for one in seconds],
             }
         )
     return summaries

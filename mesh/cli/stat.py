@@ -11,6 +11,7 @@ from mesh.cli.commands import example, run
 from mesh.cli.listing import BUILTIN
 from mesh.cli.output import duration, make_console, print_json, print_table
 from mesh.cli.peer import gateway_option, json_option, peer
+from mesh.units import tell_seconds
 from mesh_telemetry import DURATION_BOUNDS, quantile
 from mesh_telemetry.logs import clean
 
@@ -92,13 +93,13 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
                 "in_flight": row["in_flight"],
                 "calls_per_second": round((row["calls"] - old["calls"]) / seconds, 3),
                 "errors_per_second": round((row["failed"] - old["failed"]) / seconds, 3),
-                "p50": quantile(buckets, 0.50),
-                "p99": quantile(buckets, 0.99),
+                "p50": tell_seconds(quantile(buckets, 0.50)),
+                "p99": tell_seconds(quantile(buckets, 0.99)),
                 "loop_lag_s": max(lags, default=None),
             }
         )
     rows.sort(key=lambda row: (row["service"], row["method"]))
-    return {"seconds": round(seconds, 6), "gateway": after["gateway"], "methods": rows}
+    return {"seconds": tell_seconds(seconds), "gateway": after["gateway"], "methods": rows}
 
 
 def _shower() -> Callable[[dict[str, Any]], None]:

@@ -26,7 +26,7 @@ def api_routes(views: Views, status: Callable[[], GatewayView]) -> list[Route]:
         name = request.path_params["name"]
         found = views.service(name)
         if found is None:
-            return _json({"error": f"no service {name[:128]!r} is registered"}, 404)
+            return _json({"error": views.explain_missing(name)}, 404)
         return _json(found)
 
     async def edges(_request: Request) -> Response:

@@ -15,6 +15,7 @@ from mesh.connecting import connect
 from mesh.errors import NotFound, Reason
 from mesh.gateway.checks import check
 from mesh.gateway.registry import RESERVED
+from mesh.units import tell_seconds
 from mesh_telemetry import CODE_NAMES
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Builtin:
         found = self._views.service(name)
         if found is None:
             raise NotFound(
-                self._core.registry.explain_missing(name, "")[1], reason=Reason.SERVICE_NOT_FOUND
+                self._core.registry.explain_missing_service(name), reason=Reason.SERVICE_NOT_FOUND
             )
         return found
 
@@ -105,7 +106,7 @@ class Builtin:
         series = self._core.metrics
         figures = series.snapshot()
         return {
-            "at_s": trio.current_time(),
+            "at_s": tell_seconds(trio.current_time()),
             "gateway": self._gateway.status(),
             "services": self._views.services(),
             "methods": [
@@ -131,7 +132,7 @@ class Builtin:
         found = self._core.registry.services.get(service)
         if found is None or not found.instances:
             raise NotFound(
-                self._core.registry.explain_missing(service, "")[1]
+                self._core.registry.explain_missing_service(service)
                 if found is None
                 else f"service {service!r} has no instance now",
                 reason=Reason.SERVICE_NOT_FOUND,
@@ -155,7 +156,14 @@ class Builtin:
         """Counts and latencies of every method called so far; seconds."""
         rows = self._core.metrics.snapshot()
         return [
-            {"service": service, "method": method, **row._asdict()}
+            {
+                "service": service,
+                "method": method,
+                **row._asdict(),
+                "p50": tell_seconds(row.p50),
+                "p95": tell_seconds(row.p95),
+                "p99": tell_seconds(row.p99),
+            }
             for (service, method), row in sorted(rows.items())
             if service != RESERVED
         ]
@@ -169,6 +177,8 @@ class Builtin:
 def _plain(record: Record) -> dict[str, Any]:
     return {
         **record._asdict(),
+        "started": tell_seconds(record.started),
+        "duration": tell_seconds(record.duration),
         "trace_id": record.trace_id.hex(),
         "code": CODE_NAMES[record.code],
     }

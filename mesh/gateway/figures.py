@@ -67,6 +67,7 @@ class Figures:
         peers = [session for session in core.sessions.values() if not session.internal]
         yield names.CONNECTIONS.name, {}, len(peers)
         yield names.OUTBOX_BYTES.name, {}, sum(session.link.queued for session in peers)
+        yield names.EVENTS_DROPPED.name, {}, core.events.untold
         yield names.GATEWAY_LOOP_LAG.name, {}, core.loop_lag
         yield names.BUILD_INFO.name, {"version": __version__}, 1
 

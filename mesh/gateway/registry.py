@@ -194,15 +194,17 @@ class Registry:
         service = self.services.get(service_name)
         return service is not None and not service.instances
 
+    def explain_missing_service(self, name: str) -> str:
+        """What to say of a service that is not there, with the nearest known name."""
+        known = [one for one in self.services if one != RESERVED]
+        hint = _nearest(name, known) or (f"; registered are {_some(known)}" if known else "")
+        return f"no service {name[:128]!r} is registered{hint}"
+
     def explain_missing(self, service_name: str, method_name: str) -> tuple[bool, str]:
         """Whether the service itself is missing, and a message with the nearest known names."""
         service = self.services.get(service_name)
         if service is None:
-            known = [name for name in self.services if name != RESERVED]
-            hint = _nearest(service_name, known) or (
-                f"; registered are {_some(known)}" if known else ""
-            )
-            return True, f"no service {service_name[:128]!r} is registered{hint}"
+            return True, self.explain_missing_service(service_name)
         hint = _nearest(method_name, service.methods)
         return False, (
             f"service {service_name!r} has no method {method_name[:128]!r}"

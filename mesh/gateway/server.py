@@ -25,7 +25,15 @@ from mesh.groups import single_exception
 from mesh.limits import Limits
 from mesh.process import Process
 from mesh.streams import CAPACITY, EventStream
-from mesh.transport import IN_PROCESS, Address, Link, Listener, SocketLink, refuse_open
+from mesh.transport import (
+    IN_PROCESS,
+    Address,
+    Link,
+    Listener,
+    SocketLink,
+    refuse_open,
+    remote_of,
+)
 from mesh.wire import codec
 
 if TYPE_CHECKING:
@@ -72,7 +80,7 @@ class Gateway:
     def __init__(
         self,
         *,
-        listen: Sequence[str | socket.socket] = (),
+        listen: Sequence[str | socket.socket | Listener] = (),
         tls: CertificateFiles | ssl.SSLContext | None = None,
         allow_plain_tcp: bool = False,
         admin: str | None = None,
@@ -84,12 +92,17 @@ class Gateway:
         self.limits = limits or Limits()
         self._process = process or Process()
         self._listen = [
-            Listener.adopt(one) if isinstance(one, socket.socket) else Address.parse(one)
+            Listener.adopt(one)
+            if isinstance(one, socket.socket)
+            else Address.parse(one)
+            if isinstance(one, str)
+            else one
             for one in listen
         ]
         self._tls = TlsDoor(tls) if tls is not None else None
-        for address in self._listen:
-            if isinstance(address, Address) and address.scheme == "tls" and tls is None:
+        for one in self._listen:
+            address = one if isinstance(one, Address) else one.address
+            if address.scheme == "tls" and tls is None:
                 raise AddressError(
                     f"{address} needs a certificate: mesh gateway --tls-cert FILE --tls-key FILE, "
                     "or Gateway(tls=mesh.CertificateFiles(...))"
@@ -275,7 +288,8 @@ class Gateway:
     def _dial(self, limit: int, *, internal: bool) -> Link:
         ours, theirs = socket.socketpair()
         try:
-            self.attach(SocketLink(ours, self.limits.max_outbox, IN_PROCESS), internal=internal)
+            link = SocketLink(ours, self.limits.max_outbox, IN_PROCESS)
+            self.attach(link, internal=internal, remote=remote_of(ours))
         except ConnectionRefusedError:
             ours.close()
             theirs.close()
@@ -283,7 +297,12 @@ class Gateway:
         return SocketLink(theirs, limit, IN_PROCESS)
 
     def attach(
-        self, link: Link, *, internal: bool = False, accepted_at: float | None = None
+        self,
+        link: Link,
+        *,
+        internal: bool = False,
+        accepted_at: float | None = None,
+        remote: str = "",
     ) -> None:
         """Serve a peer at the other end of a link.
 
@@ -291,6 +310,7 @@ class Gateway:
             link: The link, past what its transport has to agree on.
             internal: Whether the peer is a part of this gateway.
             accepted_at: When the connection began, on trio's clock; now where None.
+            remote: Where the peer connects from, for people.
 
         Raises:
             ConnectionRefusedError: The gateway does not run.
@@ -299,7 +319,13 @@ class Gateway:
             raise ConnectionRefusedError("this Gateway does not run; use `async with gateway`")
         self._last_session += 1
         session = Session(
-            self._core, self._router, self._endings, link, self._last_session, internal=internal
+            self._core,
+            self._router,
+            self._endings,
+            link,
+            self._last_session,
+            internal=internal,
+            remote=remote,
         )
         if accepted_at is not None:
             session.connected_at = accepted_at
@@ -334,14 +360,14 @@ class Gateway:
 
     async def _admit(self, door: TlsDoor, sock: socket.socket, listener: Listener) -> None:
         """Let a peer in by TLS. Until then it counts as a connection, but disturbs nobody."""
-        accepted_at = trio.current_time()
+        accepted_at, remote = trio.current_time(), remote_of(sock)
         self._open += 1
         try:
             link = await door.admit(sock, str(listener.address), self.core)
         finally:
             self._open -= 1
         if link is not None:
-            self.attach(link, accepted_at=accepted_at)
+            self.attach(link, accepted_at=accepted_at, remote=remote)
 
     async def _accept(self, nursery: trio.Nursery, listener: Listener) -> None:
         core, failing = self.core, False
@@ -369,7 +395,7 @@ class Gateway:
                 link.flush()
                 await link.aclose()
                 continue
-            self.attach(link)
+            self.attach(link, remote=remote_of(sock))
 
     @property
     def core(self) -> Core:

@@ -9,7 +9,7 @@ import trio
 
 from mesh import _version
 from mesh.errors import AddressError, Code, Reason, RemoteProtocolError
-from mesh.transport import TLS_RECORD, Address, Traffic
+from mesh.transport import IN_PROCESS, TLS_RECORD, Address, Traffic
 from mesh.wire import codec
 from mesh.wire.codec import PING, PONG, PROTOCOL_VERSION
 from mesh.wire.connection import Connection, Role
@@ -46,7 +46,8 @@ class Session:
     """One connected peer.
 
     Attributes:
-        name: What the peer calls itself.
+        name: What the peer calls itself; empty until it has said so.
+        remote: Where it connects from, for people; empty where that is not known.
         process_id: The peer's process-lifetime id.
         calls: Calls that it made and that are in flight, by its own ids.
         serving: Calls that it serves, by the gateway's ids.
@@ -60,12 +61,21 @@ class Session:
     """
 
     def __init__(
-        self, core: Core, router: Router, endings: Endings, link: Link, id_: int, *, internal: bool
+        self,
+        core: Core,
+        router: Router,
+        endings: Endings,
+        link: Link,
+        id_: int,
+        *,
+        internal: bool,
+        remote: str = "",
     ) -> None:
         self.id = id_
         self.link = link
         self.internal = internal
-        self.name = "?"
+        self.name = ""
+        self.remote = remote
         self.process_id = ""
         self.metadata: dict[str, str] = {}
         self.calls: dict[int, InFlight] = {}
@@ -102,6 +112,13 @@ class Session:
         return DRAINING if self.draining else HEALTH_NAMES[self.health]
 
     @property
+    def where(self) -> str:
+        """Where it is connected, and where from, for people."""
+        address = self.link.address
+        at = address if address == IN_PROCESS else f"at {address}"
+        return f"{at} from {self.remote}" if self.remote else at
+
+    @property
     def is_open(self) -> bool:
         """Whether the handshake is done."""
         return bool(self.process_id)
@@ -126,7 +143,9 @@ class Session:
                 fault = str(error)
             except Exception as error:
                 # A bug of this gateway: it must not disturb the other connections.
-                log.exception("internal error while serving %s", self.name)
+                log.exception(
+                    "internal error while serving %s %s", self.name or "a peer", self.where
+                )
                 fault = f"internal error of the gateway: {type(error).__name__}"
             finally:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + 0.5):
@@ -144,7 +163,9 @@ class Session:
                 return None
             self._traffic.bytes_in += len(data)
             if data[0] == TLS_RECORD and not self.is_open:
-                raise RemoteProtocolError("it speaks TLS to an address without; it must write tcp:")
+                raise RemoteProtocolError(
+                    "it speaks TLS to an address without; it must write tcp:HOST:PORT"
+                )
             for kind, _, header, _ in connection.receive(data):
                 self._traffic.frames_in[kind] += 1
                 if not self.is_open:
@@ -187,11 +208,13 @@ class Session:
             implementation=f"spanmesh/{_version.__version__}",
         )
         self.link.put(codec.encode_header(welcome))
+        if codec.EVENTS in hello.features:
+            core.events.watchers[self] = limits.max_chunk
         if core.draining:
             self.link.put(codec.encode_header(codec.GoAway("the gateway is shutting down", 0)))
         self.link.flush()
         if not self.internal:
-            log.info("peer %s (%s) connected at %s", self.name, self.process_id, self.link.address)
+            log.info("peer %s (%s) connected %s", self.name, self.process_id, self.where)
 
     async def _read(self, data: bytes) -> None:
         core, link = self._core, self.link
@@ -259,13 +282,12 @@ class Session:
                     self, header.service, header.version, header.methods, header.metadata
                 )
                 self._router.waiting.resume(header.service)
-                if core.listeners:
-                    core.events.registered(self, header)
+                core.events.registered(self, header)
                 log.debug("peer %s serves %s", self.name, header.service)
             case codec.Unregister():
                 served = header.service in self.services
                 core.registry.remove(self, header.service, header.methods)
-                if served and header.service not in self.services and core.listeners:
+                if served and header.service not in self.services:
                     core.events.disconnected(self, [header.service], "unregistered")
             case codec.GoAway():
                 self.draining = True
@@ -388,13 +410,13 @@ class Session:
             core.counters.connections_closed += not self.internal
         else:
             core.counters.connections_refused += 1
-        if core.listeners:
-            core.events.disconnected(self, served, "disconnected")
-            if fault is not None:
-                core.events.fault(self, fault)
+        core.events.watchers.pop(self, None)
+        core.events.disconnected(self, served, "disconnected")
+        if fault is not None and core.listeners:
+            core.events.fault(self, fault)
         if fault is not None:
             core.counters.protocol_errors += 1
-            log.warning("closed %s (%s): %s", self.name, self.link.address, fault)
+            log.warning("closed %s %s: %s", self.name or "a peer", self.where, fault)
             self.link.put(codec.encode_header(codec.GoAway(fault[:1000], 0)))
             self.link.flush()
             await self.link.wait_below(0)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import trio
 
 from mesh import events
 from mesh.streams import Feed
+from mesh.wire import codec
+from mesh.wire.frames import Kind
 from mesh_telemetry import CODE_NAMES
 
 if TYPE_CHECKING:
@@ -18,16 +21,26 @@ if TYPE_CHECKING:
 
     from mesh.gateway.calls import InFlight
     from mesh.gateway.session import Session
-    from mesh.wire import codec
 
 log = logging.getLogger("mesh.gateway")
 
+FULL = 0.25
+"""The part of an outbox from which on its peer is told of no more changes: calls come first."""
+
 
 class GatewayFeed(Feed[events.GatewayEvent]):
-    """One gateway's events. While somebody listens, the lines of its log are among them."""
+    """One gateway's events. While somebody listens, the lines of its log are among them.
+
+    Attributes:
+        watchers: Peers that asked for the registry's changes, each with what fits one frame for it.
+        untold: Changes that such a peer was not told, as it reads too slowly, or they are too long.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.watchers: dict[Session, int] = {}
+        self.untold = 0
+        self._changes = 0
         self._handler: _LogLines | None = None
 
     def changed(self) -> None:
@@ -71,15 +84,16 @@ class GatewayFeed(Feed[events.GatewayEvent]):
 
     def registered(self, session: Session, header: codec.Register) -> None:
         """A peer serves something."""
-        self.publish(
-            events.ServiceRegistered(
-                service=header.service,
-                methods=list(header.methods),
-                version=header.version,
-                peer=session.name,
-                process_id=session.process_id,
-            )
-        )
+        told: dict[str, Any] = {
+            "service": header.service,
+            "methods": list(header.methods),
+            "version": header.version,
+            "peer": session.name,
+            "process_id": session.process_id,
+        }
+        if self.listeners:
+            self.publish(events.ServiceRegistered(**told))
+        self._tell_watchers({"change": "registered", **told})
 
     def fault(self, session: Session, message: str) -> None:
         """A connection was closed for a fault."""
@@ -88,14 +102,29 @@ class GatewayFeed(Feed[events.GatewayEvent]):
     def disconnected(self, session: Session, services: Iterable[str], reason: str) -> None:
         """A peer no longer serves these."""
         for service in services:
-            self.publish(
-                events.ServiceDisconnected(
-                    service=service,
-                    peer=session.name,
-                    process_id=session.process_id,
-                    reason=reason,
-                )
-            )
+            told: dict[str, Any] = {
+                "service": service,
+                "peer": session.name,
+                "process_id": session.process_id,
+                "reason": reason,
+            }
+            if self.listeners:
+                self.publish(events.ServiceDisconnected(**told))
+            self._tell_watchers({"change": "disconnected", **told})
+
+    def _tell_watchers(self, change: dict[str, Any]) -> None:
+        self._changes += 1
+        if not self.watchers:
+            return
+        payload = msgspec.msgpack.encode(change)
+        frame = codec.encode(Kind.EVENT, (codec.REGISTRY, self._changes), payload)
+        for session, longest in self.watchers.items():
+            link = session.link
+            if len(payload) > longest or link.queued > FULL * link.limit:
+                self.untold += 1
+            else:
+                link.put(frame)
+                link.flush()
 
 
 class _LogLines(logging.Handler):

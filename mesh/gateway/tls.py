@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from mesh.errors import CertificateError, UsageError
-from mesh.transport import TLS_RECORD, CertificateFiles, HandshakeFailed, Tls, TlsLink
+from mesh.transport import TLS_RECORD, CertificateFiles, HandshakeFailed, Tls, TlsLink, remote_of
 from mesh.transport.faults import explain_to_gateway
 from mesh.transport.links import RECEIVE
 from mesh.wire import codec
@@ -60,7 +60,8 @@ class TlsDoor:
 
     async def admit(self, sock: socket.socket, address: str, core: Core) -> Link | None:
         """Shake hands, within the handshake limit; None, logged and counted, where that fails."""
-        where, limit = _name(sock), core.limits.handshake
+        remote, limit = remote_of(sock), core.limits.handshake
+        where = f"{address} from {remote}" if remote else address
         try:
             with trio.fail_after(limit):
                 return await self._shake_hands(sock, address, core.limits.max_outbox)
@@ -72,7 +73,7 @@ class TlsDoor:
         core.counters.fail_tls_handshake(failed.reason)
         # Whoever only looks whether the port is open comes often, and is no trouble.
         level = logging.DEBUG if failed.reason == "disconnected" else logging.WARNING
-        log.log(level, "closed %s at %s: %s", where, address, failed)
+        log.log(level, "closed a peer at %s: %s", where, failed)
         return None
 
     async def _shake_hands(self, sock: socket.socket, address: str, limit: int) -> Link:
@@ -119,12 +120,3 @@ async def _answer_in_plain(sock: socket.socket) -> None:
         goaway = codec.GoAway("this port takes TLS only; write its address as tls:HOST:PORT", 0)
         sock.send(codec.encode_header(goaway))
     await trio.lowlevel.checkpoint()
-
-
-def _name(sock: socket.socket) -> str:
-    """The other end, for people."""
-    try:
-        host, port = sock.getpeername()[:2]
-    except OSError:
-        return "a peer"
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

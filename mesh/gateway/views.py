@@ -15,6 +15,7 @@ import trio
 
 from mesh._version import __version__
 from mesh.gateway.registry import RESERVED
+from mesh.units import tell_seconds
 from mesh_telemetry import CODE_NAMES, quantile
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
     process_id: str
     """Which process it is, for as long as that lives."""
     address: str
+    """Which of the gateway's addresses it is connected at."""
+    remote: str
+    """Where it connects from: ``127.0.0.1:51234``, or ``pid 4711`` on a Unix socket; empty where
+    that is not known."""
     state: str
     """``healthy``, ``late``, ``unresponsive`` or ``draining``."""
     version: str
@@ -123,6 +128,10 @@ class Views:
         found = self._core.registry.services.get(name)
         return self._service(found) if found is not None else None
 
+    def explain_missing(self, name: str) -> str:
+        """What to say where there is no service of this name."""
+        return self._core.registry.explain_missing_service(name)
+
     def is_connected(self, name: str) -> bool:
         """Whether a peer of this name, or one that serves this service, is connected."""
         service = self._core.registry.services.get(name)
@@ -148,6 +157,7 @@ class Views:
             peer=session.name,
             process_id=session.process_id,
             address=session.link.address,
+            remote=session.remote,
             state=session.state,
             version=registration.version,
             methods=sorted(registration.methods),
@@ -155,11 +165,11 @@ class Views:
             in_flight=session.load,
             queued_bytes=session.link.queued,
             queue_limit_bytes=session.link.limit,
-            connected_at=round(session.connected_at + to_unix, 3),
-            connected_s=round(now - session.connected_at, 3),
-            heartbeat_at=round(session.last_heartbeat + to_unix, 3),
-            heartbeat_age_s=round(now - session.last_heartbeat, 3),
-            loop_lag_s=beat.loop_lag_us / 1e6 if beat is not None else None,
+            connected_at=tell_seconds(session.connected_at + to_unix),
+            connected_s=tell_seconds(now - session.connected_at),
+            heartbeat_at=tell_seconds(session.last_heartbeat + to_unix),
+            heartbeat_age_s=tell_seconds(now - session.last_heartbeat),
+            loop_lag_s=tell_seconds(beat.loop_lag_us / 1e6) if beat is not None else None,
             memory_bytes=beat.memory if beat is not None else None,
             cpu_us=beat.cpu_us if beat is not None else None,
         )
@@ -179,8 +189,8 @@ class Views:
                         for number, count in enumerate(series.codes)
                         if count and number
                     },
-                    p50=quantile(series.buckets, 0.50),
-                    p99=quantile(series.buckets, 0.99),
+                    p50=tell_seconds(quantile(series.buckets, 0.50)),
+                    p99=tell_seconds(quantile(series.buckets, 0.99)),
                 )
 
     async def all_edges(self) -> list[EdgeView]:
@@ -208,7 +218,7 @@ class Views:
             version=__version__,
             state="stopped" if not running else "draining" if core.draining else "running",
             draining=core.draining,
-            uptime_s=round(core.clock() - core.started, 3),
+            uptime_s=tell_seconds(core.clock() - core.started),
             telemetry=core.observes,
             peers=len(peers),
             services=sum(name != RESERVED for name in core.registry.services),
@@ -218,7 +228,7 @@ class Views:
             outbox_bytes=sum(session.link.queued for session in peers),
             memory_bytes=usage.memory,
             cpu_us=usage.cpu_us,
-            loop_lag_s=core.loop_lag,
+            loop_lag_s=tell_seconds(core.loop_lag),
             addresses=addresses,
             admin=admin,
         )

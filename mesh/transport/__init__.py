@@ -10,6 +10,7 @@ from mesh.transport.addresses import (
 from mesh.transport.certificates import CertificateFiles
 from mesh.transport.faults import HandshakeFailed
 from mesh.transport.links import IN_PROCESS, Dialer, Link, SocketLink, StreamLink
+from mesh.transport.remote import remote_of
 from mesh.transport.tls import TLS_RECORD, Tls, TlsDialer, TlsLink
 from mesh.transport.traffic import Traffic
 
@@ -31,4 +32,5 @@ __all__ = [
     "default_address",
     "is_loopback",
     "refuse_open",
+    "remote_of",
 ]

@@ -27,6 +27,10 @@ PROTOCOL_VERSION = 1
 # Payload encodings, by their number in headers.
 MSGPACK, JSON, RAW = 0, 1, 2
 
+# What an EVENT is about, and the feature of a HELLO that asks for such.
+REGISTRY = "registry"
+EVENTS = "events"
+
 # Options of a CALL.
 DETACHED, IDEMPOTENT, UNVERIFIED = 1, 2, 4
 

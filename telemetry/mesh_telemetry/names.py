@@ -236,6 +236,12 @@ FRAMES: Final = Family(
 BYTES: Final = Family(
     "mesh_bytes_total", "counter", (DIRECTION,), "Bytes by direction: in or out of the gateway."
 )
+EVENTS_DROPPED: Final = Family(
+    "mesh_events_dropped_total",
+    "counter",
+    (),
+    "Changes of the registry that peers which asked for them were not told: they read too slowly.",
+)
 TRACES: Final = Family(
     "mesh_traces_total", "counter", (DECISION,), "Traces by what the tail sampler decided."
 )
@@ -331,6 +337,7 @@ FAMILIES: Final[dict[str, Family]] = {
         OUTBOX_BYTES,
         FRAMES,
         BYTES,
+        EVENTS_DROPPED,
         TRACES,
         SPANS_DROPPED,
         GATEWAY_LOOP_LAG,

@@ -5,7 +5,8 @@
 
 Gateway, services, idle peers and scraper are processes of their own on a Unix socket, fresh for
 every run; the caller is this one. Each figure is the median of the rounds with its smallest and
-largest value. Nothing here is a test: being slow fails nothing.
+largest value. Nothing here is a test: being slow fails nothing. ``--tiny`` measures nothing, and
+shows that every part works.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,18 +39,43 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 MIB = 1024 * 1024
-CALLS, CONCURRENCY = 20_000, 64
-SERVICES, IDLE, METHODS, CALLERS = (10, 5_000), (10, 2_000), 500, 12
-SETTLE = 1.0
-"""Seconds that processes are left alone before their memory is read."""
-WINDOW = 3.0
-"""Seconds over which throughput is measured beside a scraper."""
-HEARTBEATS = 5.0
-"""Seconds between two heartbeats, by default: as long the gateway is watched without calls."""
-PRESSURE = 4.0
-"""Seconds of flood, or of calls to a consumer that does not read."""
-
 Row = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything there is."""
+
+    calls: int = 20_000
+    concurrency: int = 64
+    services: tuple[int, int] = (10, 5_000)
+    """Few and many, like the next."""
+    idle: tuple[int, int] = (10, 2_000)
+    methods: int = 500
+    callers: int = 12
+    scrapes: int = 20
+    payload: int = MIB
+    payload_calls: int = 200
+    floods: tuple[int, ...] = (16, 16 * 1024)
+    """Bytes of one call, a flood for each."""
+    pressers: int = 256
+    """Tasks that call a consumer which does not read."""
+    settle: float = 1.0
+    """Seconds that processes are left alone before their memory is read."""
+    window: float = 3.0
+    """Seconds over which throughput is measured beside a scraper."""
+    heartbeats: float = 5.0
+    """Seconds between two heartbeats, by default: as long the gateway is watched without calls."""
+    pressure: float = 4.0
+    """Seconds of flood, or of calls to a consumer that does not read."""
+
+
+TINY = Sizes(
+    calls=40, concurrency=4, services=(2, 3), idle=(2, 3), methods=4, callers=2, scrapes=1,
+    payload=100_000, payload_calls=2, floods=(16,), pressers=4,
+    settle=0.01, window=0.05, heartbeats=0.05, pressure=0.05,
+)  # fmt: skip
+"""Enough to see that every part works, and for no figure."""
 
 
 class Child:
@@ -105,20 +132,22 @@ def gateway(*, watch: bool = False) -> Iterator[tuple[Child, str, contextlib.Exi
         yield Child(stack, "gateway", address, int(watch)), address, stack
 
 
-async def spread(client: mesh.Client, services: int, calls: int, method: str = "m0") -> None:
+async def spread(
+    client: mesh.Client, concurrency: int, services: int, calls: int, method: str = "m0"
+) -> None:
     """Calls over all services in turn."""
     names = [f"s{number}" for number in range(services)]
 
     async def one(first: int) -> None:
-        for index in range(first, calls, CONCURRENCY):
+        for index in range(first, calls, concurrency):
             await client.call(names[index % services], method, {"userId": "123"})
 
     async with trio.open_nursery() as nursery:
-        for first in range(CONCURRENCY):
+        for first in range(concurrency):
             nursery.start_soon(one, first)
 
 
-def cpu_per_call(services: int, idle: int) -> tuple[float, float, float]:
+def cpu_per_call(sizes: Sizes, services: int, idle: int) -> tuple[float, float, float]:
     """What a gateway costs with so many services and idle connections.
 
     Returns:
@@ -127,41 +156,44 @@ def cpu_per_call(services: int, idle: int) -> tuple[float, float, float]:
     """
     with gateway() as (hub, address, stack):
         Child(stack, "services", address, services, 1)
-        time.sleep(SETTLE)
+        time.sleep(sizes.settle)
         before = resident(hub.pid)
         if idle:
             Child(stack, "idle", address, idle)
-            time.sleep(SETTLE)
+            time.sleep(sizes.settle)
         memory = resident(hub.pid) - before
 
         async def load() -> float:
             async with mesh.connect("bench", gateway=address) as client:
-                await spread(client, services, max(services, 1000))
+                await spread(client, sizes.concurrency, services, max(services, sizes.calls // 20))
                 used = hub.ask()["cpu"]
-                await spread(client, services, CALLS)
+                await spread(client, sizes.concurrency, services, sizes.calls)
                 return hub.ask()["cpu"] - used
 
         used: float = trio.run(load)
         if not idle:
-            return used / CALLS * 1e6, 0.0, 0.0
+            return used / sizes.calls * 1e6, 0.0, 0.0
         resting = hub.ask()["cpu"]
-        time.sleep(HEARTBEATS)
-        resting = (hub.ask()["cpu"] - resting) / HEARTBEATS * 100
-        return used / CALLS * 1e6, memory / idle, resting
+        time.sleep(sizes.heartbeats)
+        resting = (hub.ask()["cpu"] - resting) / sizes.heartbeats * 100
+        return used / sizes.calls * 1e6, memory / idle, resting
 
 
-def services_part(rounds: int) -> list[Row]:
+def services_part(rounds: int, sizes: Sizes) -> list[Row]:
     """Growth with registered services. The calls are spread over all of them."""
-    measured = [[cpu_per_call(count, 0) for count in SERVICES] for _ in range(rounds)]
-    return _growth("services registered and called", SERVICES, measured)
+    measured = [[cpu_per_call(sizes, count, 0) for count in sizes.services] for _ in range(rounds)]
+    return _growth("services registered and called", sizes.services, measured)
 
 
-def connections_part(rounds: int) -> list[Row]:
+def connections_part(rounds: int, sizes: Sizes) -> list[Row]:
     """Growth with idle connections, and what they cost by themselves."""
-    measured = [[cpu_per_call(SERVICES[0], count) for count in IDLE] for _ in range(rounds)]
-    many = f"{IDLE[1]:,} idle connections"
+    measured = [
+        [cpu_per_call(sizes, sizes.services[0], count) for count in sizes.idle]
+        for _ in range(rounds)
+    ]
+    many = f"{sizes.idle[1]:,} idle connections"
     return [
-        *_growth("idle connections", IDLE, measured),
+        *_growth("idle connections", sizes.idle, measured),
         (
             f"memory per connection in the gateway, KB, {many}",
             median([one[1][1] / 1000 for one in measured], 1),
@@ -185,26 +217,27 @@ def _growth(
     ]
 
 
-def scrape_part(rounds: int) -> list[Row]:
+def scrape_part(rounds: int, sizes: Sizes) -> list[Row]:
     """A scrape with 500 methods, each called by 12 callers: 6,000 call series."""
-    per_service = METHODS // SERVICES[0]
+    per_service = sizes.methods // sizes.services[0]
     still: list[float] = []
     stops: list[float] = []
     took: list[float] = []
     used: list[float] = []
     lines = 0
     with gateway(watch=True) as (hub, address, stack):
-        Child(stack, "services", address, SERVICES[0], per_service)
+        few = sizes.services[0]
+        Child(stack, "services", address, few, per_service)
 
         async def fill() -> None:
-            for number in range(CALLERS):
+            for number in range(sizes.callers):
                 async with mesh.connect(f"caller{number}", gateway=address) as client:
                     for method in range(per_service):
-                        await spread(client, SERVICES[0], SERVICES[0], f"m{method}")
+                        await spread(client, sizes.concurrency, few, few, f"m{method}")
 
         trio.run(fill)
         host = hub.detail.removeprefix("http://").rstrip("/")
-        for _ in range(20):
+        for _ in range(sizes.scrapes):
             hub.ask()
             time.sleep(0.1)
             before = hub.ask()
@@ -223,7 +256,7 @@ def scrape_part(rounds: int) -> list[Row]:
             ("longest stop of the gateway's loop during one, ms", median(stops)),
             ("longest stop in 100 ms without one, ms", median(still)),
         ]
-        measured = [_beside_scrapes(address, host, number) for number in range(rounds)]
+        measured = [_beside_scrapes(sizes, address, host, number) for number in range(rounds)]
     for pause, what in PAUSES.items():
         often = max(one[pause][1] for one in measured)
         losses = [(1 - one[pause][0] / one[None][0]) * 100 for one in measured]
@@ -236,7 +269,7 @@ PAUSES = {1.0: "a scrape each second", 0.0: "one scrape after the other, its cli
 
 
 def _beside_scrapes(
-    address: str, host: str, number: int
+    sizes: Sizes, address: str, host: str, number: int
 ) -> dict[float | None, tuple[float, float]]:
     """Calls and scrapes per second, by the pause between two scrapes; None for no scrapes."""
     pauses = [None, *PAUSES]
@@ -245,12 +278,12 @@ def _beside_scrapes(
         pause = pauses[(number + index) % len(pauses)]  # whatever warms up or drifts helps none
         with contextlib.ExitStack() as stack:
             scraper = Child(stack, "scraper", host, pause) if pause is not None else None
-            calls = trio.run(throughput, address)
-            measured[pause] = calls, int(scraper.finish()) / WINDOW if scraper else 0.0
+            calls = trio.run(throughput, sizes, address)
+            measured[pause] = calls, int(scraper.finish()) / sizes.window if scraper else 0.0
     return measured
 
 
-async def throughput(address: str) -> float:
+async def throughput(sizes: Sizes, address: str) -> float:
     """Calls per second over a window."""
     done = 0
     async with mesh.connect("bench", gateway=address) as client:
@@ -261,28 +294,30 @@ async def throughput(address: str) -> float:
                 await client.call("s0", "m0", {"userId": "123"})
                 done += 1
 
-        with trio.move_on_after(WINDOW):
+        with trio.move_on_after(sizes.window):
             async with trio.open_nursery() as nursery:
-                for _ in range(CONCURRENCY):
+                for _ in range(sizes.concurrency):
                     nursery.start_soon(one)
-    return done / WINDOW
+    return done / sizes.window
 
 
-def payload_part(rounds: int) -> list[Row]:
+def payload_part(rounds: int, sizes: Sizes) -> list[Row]:
     """1 MiB echoed, against grpc.aio where that is installed."""
     rows: list[Row] = []
-    absent = peers.missing("grpc")
+    absent, size = peers.missing("grpc"), sizes.payload / MIB
     for concurrency in (1, 8):
         ours, theirs = [], []
         for _ in range(rounds):
-            figures = own.measure(concurrency, 200, b"x" * MIB, lambda _: None)
+            figures = own.measure(
+                concurrency, sizes.payload_calls, b"x" * sizes.payload, lambda _: None
+            )
             if figures["errors"]:
                 raise SystemExit(f"calls failed: {figures['errors']}")
-            ours.append(float(figures["calls_per_second"]))
+            ours.append(float(figures["calls_per_second"]) * size)
             if not absent:
-                other = peers.measure("grpc", concurrency, 200, MIB)
-                theirs.append(float(other["calls_per_second"]))
-        what = f"1 MiB echoed, concurrency {concurrency}, MiB/s each way"
+                other = peers.measure("grpc", concurrency, sizes.payload_calls, sizes.payload)
+                theirs.append(float(other["calls_per_second"]) * size)
+        what = f"{size:.3g} MiB echoed, concurrency {concurrency}, MiB/s each way"
         rows.append((f"{what}: spanmesh", median(ours, 0)))
         if theirs:
             rows.append((f"{what}: grpc.aio, no hub between", median(theirs, 0)))
@@ -317,13 +352,13 @@ def _memory_rows(what: str, rows: Sequence[tuple[int, int, int]]) -> list[Row]:
     ]
 
 
-def unread_part(rounds: int) -> list[Row]:
+def unread_part(rounds: int, sizes: Sizes) -> list[Row]:
     """A service that is stopped, and so reads nothing, called with 1 MiB by 256 tasks."""
 
     def run() -> tuple[int, int, int]:
         with gateway() as (hub, address, stack):
             service = Child(stack, "services", address, 1, 1)
-            time.sleep(SETTLE)
+            time.sleep(sizes.settle)
             before = resident(hub.pid)
 
             async def press() -> None:
@@ -332,11 +367,11 @@ def unread_part(rounds: int) -> list[Row]:
                     async def one() -> None:
                         while True:
                             with contextlib.suppress(mesh.CallError):
-                                await client.call("s0", "m0", b"x" * MIB, timeout=2)
+                                await client.call("s0", "m0", b"x" * sizes.payload, timeout=2)
 
-                    with trio.move_on_after(PRESSURE):
+                    with trio.move_on_after(sizes.pressure):
                         async with trio.open_nursery() as nursery:
-                            for _ in range(256):
+                            for _ in range(sizes.pressers):
                                 nursery.start_soon(one)
 
             os.kill(service.pid, signal.SIGSTOP)
@@ -344,40 +379,42 @@ def unread_part(rounds: int) -> list[Row]:
                 most = trio.run(highest, hub.pid, press)
             finally:
                 os.kill(service.pid, signal.SIGCONT)
-            time.sleep(SETTLE)
+            time.sleep(sizes.settle)
             return before, most, resident(hub.pid)
 
     return _memory_rows("a consumer that does not read", [run() for _ in range(rounds)])
 
 
-def flood_part(rounds: int) -> list[Row]:
+def flood_part(rounds: int, sizes: Sizes) -> list[Row]:
     """A caller that writes calls as fast as they are taken and reads no answer."""
     rows: list[Row] = []
-    for size in (16, 16 * 1024):
+    for size in sizes.floods:
         taken: list[float] = []
 
         def run(size: int = size, taken: list[float] = taken) -> tuple[int, int, int]:
             with gateway() as (hub, address, stack):
                 Child(stack, "services", address, 1, 1)
-                time.sleep(SETTLE)
+                time.sleep(sizes.settle)
                 before = resident(hub.pid)
 
                 async def press() -> None:
                     taken.append(
-                        await _flood(address.removeprefix("unix:"), msgpack.packb(b"x" * size))
+                        await _flood(
+                            sizes, address.removeprefix("unix:"), msgpack.packb(b"x" * size)
+                        )
                     )
 
                 most = trio.run(highest, hub.pid, press)
-                time.sleep(SETTLE)
+                time.sleep(sizes.settle)
                 return before, most, resident(hub.pid)
 
         what = f"a caller that floods with {size:,} B and reads nothing"
         rows += _memory_rows(what, [run() for _ in range(rounds)])
-        rows.append((f"calls taken from it in {PRESSURE:g} s", median(taken, 0)))
+        rows.append((f"calls taken from it in {sizes.pressure:g} s", median(taken, 0)))
     return rows
 
 
-async def _flood(path: str, payload: bytes) -> float:
+async def _flood(sizes: Sizes, path: str, payload: bytes) -> float:
     """Write calls for a while; returns how many were taken."""
     stream = await trio.open_unix_socket(path)
     async with stream:
@@ -386,7 +423,7 @@ async def _flood(path: str, payload: bytes) -> float:
         )
         await stream.receive_some()
         sent = 0
-        with trio.move_on_after(PRESSURE):
+        with trio.move_on_after(sizes.pressure):
             while True:
                 frames = [
                     codec.encode_header(
@@ -418,10 +455,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", default=",".join(PARTS), metavar="PART,...")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tiny", action="store_true", help="try the parts out, measuring nothing")
     options = parser.parse_args()
+    sizes = TINY if options.tiny else Sizes()
     print("| what | figure |\n| --- | ---: |", flush=True)
     for name in options.only.split(","):
-        for what, figure in PARTS[name](options.rounds):
+        for what, figure in PARTS[name](options.rounds, sizes):
             print(f"| {what} | {figure} |", flush=True)
 
 

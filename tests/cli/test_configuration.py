@@ -12,8 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 from mesh.cli import main
-from mesh.cli.configuration import Configuration, find_lines
+from mesh.cli.configuration import FILE_VARIABLE, Configuration, find_lines
 from mesh.cli.settings import SETTINGS, WrongValueError, switch
+from mesh.environment import PEERS_VARIABLES, VARIABLES
 from mesh.limits import Limits
 
 if TYPE_CHECKING:
@@ -166,11 +167,13 @@ def test_a_fault_of_the_file_is_told_by_path_and_line(
         (["max_depth=0"], {},
          "limits.max_depth: must be 1 or more, not 0 (argument --limit max_depth=0)"),
         (["depth=1"], {}, "limits.depth: unknown limit; did you mean limits.max_depth?"),
-        (["max_depth"], {},
-         "must be NAME=VALUE, such as call_timeout=10s (argument --limit max_depth)"),
+        (["max_depth"], {}, "--limit max_depth: must be NAME=VALUE, such as call_timeout=10s"),
         ([], {"MESH_LIMITS_DRAIN": "x"}, "limits.drain: must be a duration"),
         ([], {"MESH_LIMITS_DRIAN": "1s"},
-         "unknown limit; did you mean MESH_LIMITS_DRAIN? (variable MESH_LIMITS_DRIAN)"),
+         "MESH_LIMITS_DRIAN: unknown variable; did you mean MESH_LIMITS_DRAIN?"),
+        ([], {"MESH_TLS_CERTT": "x"},
+         "MESH_TLS_CERTT: unknown variable; did you mean MESH_TLS_CERT?"),
+        ([], {"MESH_LISTEM": "x"}, "MESH_LISTEM: unknown variable; did you mean MESH_LISTEN?"),
         ([], {"MESH_GATEWAY": "x"}, "listen: must hold addresses: address 'x' is not understood"),
         ([], {"MESH_CONFIG": "/no/such"}, "cannot be read: No such file or directory (/no/such)"),
     ],
@@ -180,6 +183,18 @@ def test_a_fault_elsewhere_is_told_by_its_source(
 ) -> None:
     [found] = Configuration({}, limits, None, {**NOWHERE, **environment}).faults
     assert str(found).startswith(fault)
+
+
+def test_one_list_holds_every_variable() -> None:
+    """Those of a gateway derive from its settings; a peer looks at the same list."""
+    gateways = {setting.variable for setting in SETTINGS.values()} | {FILE_VARIABLE, "MESH_GATEWAY"}
+    assert gateways | set(PEERS_VARIABLES) == set(VARIABLES)
+    assert len(VARIABLES) == len(set(VARIABLES))
+
+
+def test_a_peers_variables_are_no_fault_of_a_gateway() -> None:
+    environment = {**NOWHERE, **dict.fromkeys(PEERS_VARIABLES, "x")}
+    assert Configuration({}, [], None, environment).faults == []
 
 
 def test_of_two_limits_that_disagree_the_one_set_last_is_blamed(tmp_path: Path) -> None:

@@ -107,6 +107,7 @@ def test_rates_and_latencies_are_those_of_the_interval_alone() -> None:
     assert (row["calls_per_second"], row["errors_per_second"]) == (5, 0.5)
     assert (row["instances"], row["healthy"], row["in_flight"]) == (2, 1, 3)
     assert 0 < row["p50"] < row["p99"] <= 0.0001
+    assert row["p50"] == round(row["p50"], 6)
     assert row["loop_lag_s"] == 0.25
     (row,) = compare(after, {**after, "at_s": 13.0})["methods"]
     assert (row["calls_per_second"], row["p50"]) == (0, None)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 import mesh
-from mesh.environment import limits_from, metadata_from
+from mesh.environment import limits_from, metadata_from, unknown_variables
 
 
 def test_limits_are_the_defaults_and_what_variables_name() -> None:
@@ -54,3 +56,42 @@ async def test_a_wrong_variable_is_told_at_once(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ValueError, match="MESH_LIMITS_HEARTBEAT must be a duration"):
         async with mesh.connect("users", gateway="unix:/none"):
             pytest.fail("it connected")
+
+
+def test_what_nobody_knows_is_found_with_what_was_meant() -> None:
+    assert unknown_variables({"MESH_TLS_CERTT": "x", "MESH_LOG_LEVLE": "x", "HOME": "/"}) == {
+        "MESH_TLS_CERTT": "did you mean MESH_TLS_CERT?",
+        "MESH_LOG_LEVLE": "did you mean MESH_LOG_LEVEL?",
+    }
+    assert unknown_variables({"MESH_LISTENN": "", "MESH_GATEWAY": "x", "MESH_ADMIN": "none"}) == {}
+    [hint] = unknown_variables({"MESH_QQ": "x"}).values()
+    assert hint.startswith("there are MESH_GATEWAY, MESH_LOG_LEVEL, ")
+    assert "MESH_LIMITS" not in hint
+
+
+def test_what_kubernetes_adds_for_a_service_named_mesh_is_no_slip() -> None:
+    added = {
+        "MESH_SERVICE_HOST": "10.0.0.11",
+        "MESH_SERVICE_PORT": "7443",
+        "MESH_SERVICE_PORT_PEERS": "7443",
+        "MESH_PORT": "tcp://10.0.0.11:7443",
+        "MESH_GATEWAY_PORT_7443_TCP": "tcp://10.0.0.11:7443",
+        "MESH_GATEWAY_PORT_7443_TCP_ADDR": "10.0.0.11",
+    }
+    assert unknown_variables(added) == {}
+    assert list(unknown_variables({"MESH_ADMIN_PORT": "9464"})) == ["MESH_ADMIN_PORT"]
+
+
+async def test_a_peer_warns_of_an_unknown_variable_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It goes on: the program around it may have its own reasons."""
+    monkeypatch.setenv("MESH_TLS_CAA", "ca.pem")
+    monkeypatch.setenv("MESH_LISTEN", "unix:/a")  # a gateway's, and none of its business
+    caplog.set_level(logging.WARNING, "mesh.client")
+    async with mesh.Gateway() as gateway:
+        for _ in range(2):
+            async with mesh.connect("users", gateway=gateway) as client:
+                assert client.is_connected
+    told = [record.getMessage() for record in caplog.records if "variable" in record.getMessage()]
+    assert told == ["MESH_TLS_CAA: unknown variable; did you mean MESH_TLS_CA?"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -20,6 +21,7 @@ import pytest
 
 import mesh
 from mesh.systemd import Notifier, take_sockets
+from tests.certificates import Authority
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,9 +115,10 @@ def listen(path: Path | None = None) -> socket.socket:
     return sock
 
 
-def ask(address: str) -> subprocess.CompletedProcess[str]:
+def ask(address: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "mesh.cli", "ping", "--count", "1", "--gateway", address],
+        env={**os.environ, **variables},
         capture_output=True,
         text=True,
         timeout=60,
@@ -233,6 +236,43 @@ def test_sockets_that_are_handed_in_are_served_and_left_in_place(tmp_path: Path)
             assert ask(addresses[0]).returncode == 0
 
 
+def test_a_socket_named_tls_is_met_with_tls(tmp_path: Path) -> None:
+    """Beside one without, and with the gateway's certificate."""
+    authority = Authority(tmp_path / "authority")
+    files = authority.issue("127.0.0.1")
+    options = ("--tls-cert", str(files.cert), "--tls-key", str(files.key), "--json")
+    with (
+        listen(tmp_path / "plain.sock") as unix,
+        listen() as tcp,
+        gateway(tmp_path, *options, sockets=(unix, tcp), LISTEN_FDNAMES="peers:tls") as process,
+    ):
+        assert process.stdout is not None
+        addresses = [f"unix:{tmp_path}/plain.sock", f"tls:127.0.0.1:{tcp.getsockname()[1]}"]
+        assert f'["{addresses[0]}","{addresses[1]}"]' in process.stdout.readline()
+        for address in addresses:
+            assert ask(address, MESH_TLS_CA=str(authority.file)).returncode == 0, address
+        plain = ask(addresses[1].replace("tls:", "tcp:"))
+        assert "this port takes TLS only" in plain.stderr
+
+
+@pytest.mark.parametrize(
+    ("certificate", "fault"),
+    [(False, "a tls: address needs a certificate"), (True, "is unix:")],
+)
+def test_a_socket_named_tls_that_cannot_be_is_refused(
+    tmp_path: Path, *, certificate: bool, fault: str
+) -> None:
+    files = Authority(tmp_path / "authority").issue("127.0.0.1")
+    options = ("--tls-cert", str(files.cert), "--tls-key", str(files.key)) if certificate else ()
+    with (
+        listen(tmp_path / "a.sock") as unix,
+        gateway(tmp_path, *options, sockets=(unix,), LISTEN_FDNAMES="tls") as process,
+    ):
+        _, told = process.communicate(timeout=30)
+        assert process.returncode == 2
+        assert fault in told
+
+
 def test_listen_adds_to_what_is_handed_in(tmp_path: Path) -> None:
     other = f"unix:{tmp_path}/other.sock"
     with (
@@ -316,6 +356,20 @@ def make_units(tmp_path: Path) -> list[str]:
 def test_the_units_are_sound(units: list[str]) -> None:
     assert len(units) == 2
     result = analyze("verify", "--man=no", *units)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_so_are_their_examples(units: list[str]) -> None:
+    """What comments say to uncomment, and the socket unit that they tell of."""
+    by_suffix = {Path(unit).suffix: Path(unit) for unit in units}
+    service, sock = by_suffix[".service"], by_suffix[".socket"]
+    service.write_text(re.sub(r"(?m)^#(?=[A-Z]\w+=)", "", service.read_text()))
+    assert "\nLoadCredential=gateway.key" in service.read_text()
+    example = re.findall(r"(?m)^#   (.*)$", sock.read_text())
+    other = sock.with_name("mesh-gateway-tls.socket")
+    other.write_text("\n".join(example) + "\n")
+    assert "FileDescriptorName=tls" in example
+    result = analyze("verify", "--man=no", *units, str(other))
     assert (result.returncode, result.stderr) == (0, "")
 
 

@@ -223,7 +223,7 @@ async def test_a_peer_that_breaks_the_protocol_and_does_not_read_is_closed_all_t
         await clog.incoming.send(b"\xff" * 100)
         await trio.sleep(2)
         assert clog.closed.is_set()
-        assert "closed clogged (clog): " in caplog.text
+        assert "closed clogged at clog: " in caplog.text
         assert "clogged" not in {s.name for s in gateway.core.sessions.values()}
         assert await bystander.call("mesh", "status")
     assert logging.ERROR not in {record.levelno for record in caplog.records}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,10 @@ async def test_it_listens_everywhere_at_once(tmp_path: Path) -> None:
             assert where_from["a"] == gateway.addresses[0]
             assert where_from["b"] == gateway.addresses[1]
             assert where_from["c"] == "in process"
+            remotes = {row["name"]: row["instances"][0]["remote"] for row in rows}
+            assert remotes["a"] == remotes["c"] == f"pid {os.getpid()}"
+            assert re.fullmatch(r"127\.0\.0\.1:\d+", remotes["b"])
+            assert remotes["b"] != gateway.addresses[1].removeprefix("tcp:")
     assert os.listdir(tmp_path) == []  # noqa: PTH208 - pathlib blocks no less
 
 

@@ -165,7 +165,7 @@ async def test_a_peer_that_does_not_trust_the_gateway_is_logged_and_counted(
         assert "mesh gateway" not in text
         assert f"certificate of {address} is for" in await log.wait_for("ERROR x: ")
         line = await log.wait_for("refuses this gateway's certificate")
-        assert line.startswith("WARNING closed 127.0.0.1:")
+        assert line.startswith(f"WARNING closed a peer at {gateway.addresses[0]} from 127.0.0.1:")
         assert "bad certificate" in line
         other = Authority(tmp_path / "other").trusting()
         assert "authority that is not trusted here" in await refusal(log, address, other)
@@ -226,7 +226,8 @@ async def test_a_peer_without_tls_is_told_what_to_write(authority: Authority, lo
     async with mesh.Gateway(listen=[LOOPBACK], tls=authority.issue("127.0.0.1")) as gateway:
         plain = gateway.addresses[0].replace("tls:", "tcp:")
         assert "this port takes TLS only; write its address" in await refusal(log, plain, None)
-        assert (await log.wait_for("speaks no TLS")).startswith("WARNING closed 127.0.0.1:")
+        line = await log.wait_for("speaks no TLS")
+        assert line.startswith(f"WARNING closed a peer at {gateway.addresses[0]} from 127.0.0.1:")
         assert set(failed(gateway)) == {"plain_text"}
         await still_serves(gateway, authority.trusting())
 
@@ -238,7 +239,9 @@ async def test_tls_to_an_address_without_is_refused_by_name_on_both_sides(
         address = gateway.addresses[0].replace("tcp:", "tls:")
         told = await refusal(log, address, authority.trusting())
         assert "speaks no TLS; if it is a plain address" in told
-        await log.wait_for("it speaks TLS to an address without")
+        line = await log.wait_for("it speaks TLS to an address without")
+        assert line.startswith(f"WARNING closed a peer at {gateway.addresses[0]} from 127.0.0.1:")
+        assert line.endswith("it must write tcp:HOST:PORT")
         assert gateway.core.counters.protocol_errors
 
 
@@ -293,7 +296,7 @@ async def test_rubbish_is_refused(authority: Authority, log: Log, rubbish: bytes
             await stream.send_all(rubbish)
             while await stream.receive_some():
                 pass
-        await log.wait_for("WARNING closed 127.0.0.1:")
+        await log.wait_for("WARNING closed a peer at tls:127.0.0.1:")
         await still_serves(gateway, authority.trusting())
 
 

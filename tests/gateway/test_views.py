@@ -107,6 +107,34 @@ async def test_the_three_ways_to_ask_tell_the_same() -> None:
             assert timeless(over_http) == over_wire == here
 
 
+def finer_than_microseconds(value: Any) -> list[Any]:
+    """The figures of a view that tell noise."""
+    if isinstance(value, dict):
+        return [found for one in value.values() for found in finer_than_microseconds(one)]
+    if isinstance(value, list):
+        return [found for one in value for found in finer_than_microseconds(one)]
+    return [value] if isinstance(value, float) and value != round(value, 6) else []
+
+
+async def test_seconds_are_told_in_whole_microseconds() -> None:
+    """Everywhere: over the wire, over HTTP and in Python."""
+    async with shop() as (gateway, caller):
+        with mesh.activity("one"):
+            for params in range(20):
+                await caller.call("users", "get", params)
+        gateway.core.loop_lag = 1 / 3
+        asked: dict[str, Any] = {"service": "users", "records": "one", "ping": "users"}
+        for method in ("services", "service", "edges", "status", "ping", "stats", "records",
+                       "sample"):  # fmt: skip
+            told = await caller.call("mesh", method, asked.get(method))
+            assert told, method
+            assert finer_than_microseconds(told) == [], method
+        for path in ("services", "services/users", "edges", "status"):
+            _, body = await ask(gateway, f"/api/{path}")
+            assert finer_than_microseconds(json.loads(body)) == [], path
+        assert gateway.status().loop_lag_s == 0.333333
+
+
 async def test_edges_tell_calls_errors_and_latencies() -> None:
     async with shop() as (gateway, caller):
         for params in (1, 2, 3, -1):
@@ -129,9 +157,12 @@ async def test_one_service_over_the_wire_and_over_http() -> None:
         status, body = await ask(gateway, "/api/services/users")
         assert (status, json.loads(body)["name"]) == (200, "users")
         status, body = await ask(gateway, "/api/services/userz")
-        assert (status, json.loads(body)) == (404, {"error": "no service 'userz' is registered"})
-        with pytest.raises(mesh.NotFound, match="did you mean 'users'"):
-            await caller.call("mesh", "service", "userz")
+        told = "no service 'userz' is registered; did you mean 'users'?"
+        assert (status, json.loads(body)) == (404, {"error": told})
+        for method in ("service", "ping"):
+            with pytest.raises(mesh.NotFound) as missing:
+                await caller.call("mesh", method, "userz")
+            assert missing.value.message == told
 
 
 @pytest.mark.parametrize("path", ["/api/services", "/api/edges", "/api/status"])

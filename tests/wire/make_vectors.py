@@ -359,7 +359,20 @@ def frames() -> list[dict[str, Any]]:
         {"trace_id": TRACE, "count": 2},
         b"\x92\x80\x80",
     )
-    add("event", "Reserved: a change.", "EVENT", {"topic": "registry", "sequence": 3}, b"\x80")
+    change = {
+        "change": "disconnected",
+        "service": "users",
+        "peer": "users",
+        "process_id": "7d",
+        "reason": "unregistered",
+    }
+    add(
+        "event",
+        "A change of the registry.",
+        "EVENT",
+        {"topic": "registry", "sequence": 3},
+        pack(change),
+    )
     add("item", "Reserved for streams.", "ITEM", {"call_id": 1}, b"\x01")
     add("end", "Reserved for streams.", "END", {"call_id": 1})
     add("credit", "Reserved for streams.", "CREDIT", {"call_id": 1})

@@ -28,6 +28,7 @@ from mesh.cli.demo.screen import Screen
 from mesh.cli.output import duration, make_console, print_json, to_json
 from mesh.cli.peer import json_option, peer
 from mesh.environment import forget_settings
+from mesh.units import tell_seconds
 
 SERVICES = {
     "users": "who the customers are",
@@ -209,6 +210,6 @@ class Demo:
                 "methods": methods,
                 "gateway": address,
                 "metrics": metrics,
-                "duration_s": round(time.monotonic() - self._started, 3),
+                "duration_s": tell_seconds(time.monotonic() - self._started),
             }
         )

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mesh.units import tell_seconds
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -76,7 +78,7 @@ class Played(msgspec.Struct, frozen=True):
             "expected": self.order.expect,
             "outcome": self.outcome,
             "message": self.message,
-            "duration_s": round(self.duration, 6),
+            "duration_s": tell_seconds(self.duration),
         }
 
 

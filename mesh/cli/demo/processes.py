@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from mesh.cli.failures import Failure
+from mesh.units import tell_seconds
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -135,7 +136,7 @@ class Processes:
         await trio.sleep(RESTART_AFTER)
         again = await self.start(child.name)
         away = trio.current_time() - died
-        self._happened(child.name, "back", {"pid": again.process.pid, "away_s": away})
+        self._happened(child.name, "back", {"pid": again.process.pid, "away_s": tell_seconds(away)})
 
     def _failure(self, child: Child, what: str) -> Failure:
         log = (self._directory / f"{child.name}.log").read_text(errors="replace")

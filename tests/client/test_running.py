@@ -1,0 +1,88 @@
+"""`mesh.run` as a program: how it ends where its settings cannot work."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+import mesh
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+UNDERSTOOD = "write unix:PATH (unix:/run/mesh.sock), tcp:HOST:PORT"
+
+
+def users(client: mesh.Client) -> None:
+    pytest.fail(f"{client.name} was registered")
+
+
+@pytest.mark.parametrize(
+    ("variables", "line"),
+    [
+        ({"MESH_GATEWAY": "nowhere"}, "users: MESH_GATEWAY: address 'nowhere' is not understood; "),
+        ({"MESH_METADATA": "zone"}, "users: MESH_METADATA must be NAME=VALUE, with commas between"),
+        ({"MESH_LIMITS_DRAIN": "x"}, "users: MESH_LIMITS_DRAIN must be a duration: "),
+        (
+            {"MESH_GATEWAY": "tls:127.0.0.1:1", "MESH_TLS_CA": "/no/such.pem"},
+            "users: /no/such.pem cannot be read: No such file or directory",
+        ),
+    ],
+)
+def test_a_wrong_variable_ends_the_program_with_one_line(
+    variables: dict[str, str],
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, text in variables.items():
+        monkeypatch.setenv(name, text)
+    with pytest.raises(SystemExit) as ended:
+        mesh.run(users)
+    told = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert told.startswith(line)
+    assert told.count("\n") == 1
+
+
+def test_so_does_a_wrong_argument(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        mesh.run(users, gateway="tcp:nowhere")
+    assert UNDERSTOOD in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        mesh.run(users, gateway="unix:/nowhere", metrics="nowhere")
+    assert capsys.readouterr().err.startswith("users: ")
+
+
+@pytest.mark.parametrize("error", [mesh.AddressError, mesh.SettingError, mesh.CertificateError])
+def test_the_programs_own_errors_are_its_own(
+    error: type[Exception], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where they are of the same kinds: then there is a bug to look for."""
+
+    def broken(_: mesh.Client) -> None:
+        raise error("of the service's own")
+
+    with pytest.raises(error, match="own"):
+        mesh.run(broken, gateway="unix:/nowhere")
+    assert capsys.readouterr().err == ""
+
+
+def test_as_a_process_it_has_status_2_and_no_traceback(tmp_path: Path) -> None:
+    script = tmp_path / "users.py"
+    script.write_text("import mesh\n\ndef users(client): ...\n\nmesh.run(users)\n")
+    ended = subprocess.run(
+        [sys.executable, str(script)],
+        env={**os.environ, "MESH_GATEWAY": "x"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("users: MESH_GATEWAY: address 'x' is not understood; write ")
+    assert ended.stderr.count("\n") == 1
