@@ -140,11 +140,12 @@ class Uplink:
         if link is None:
             return 0
         frames = 0
-        for frame in codec.chunks(kind, header, payload, self.max_chunk):
+        for head, piece in codec.chunks(kind, header, payload, self.max_chunk):
             if frames == 0 and kind == Kind.CALL:
-                link.put(frame)  # in line with all other calls, as their ids must arrive rising
+                # In line with all other calls, as their ids must arrive rising.
+                link.put(head + piece)
             else:
-                link.put_bulk(key, frame)
+                link.put_bulk(key, head, piece)
             frames += 1
         link.flush()
         return frames

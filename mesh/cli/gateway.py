@@ -158,6 +158,7 @@ def _run(configuration: Configuration, inherited: list[Inherited], *, as_json: b
         allow_plain_tcp=configuration["allow_plain_tcp"],
         admin=None if admin == "none" else admin,
         admin_token=_read_token(configuration["admin_token_file"]),
+        telemetry=configuration["telemetry"],
         limits=configuration.limits,
     )
     notifier = Notifier()

@@ -88,7 +88,8 @@ def choice(known: tuple[str, ...]) -> Callable[[Any], str]:
 
 def switch(value: Any) -> bool:
     """A conversion to true or false."""
-    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    words = {"true": True, "yes": True, "on": True, "1": True}
+    words |= {"false": False, "no": False, "off": False, "0": False}
     found = words.get(value.strip().lower()) if isinstance(value, str) else value
     if not isinstance(found, bool):
         raise WrongValueError(f"must be true or false, not {value!r}")
@@ -215,6 +216,13 @@ SETTINGS: dict[str, Setting] = {
             switch,
             "Let tcp: addresses be reachable from other machines, unencrypted and unchecked.",
             flag=True,
+        ),
+        Setting(
+            "telemetry",
+            lambda: True,
+            switch,
+            "Whether calls are counted and recorded. [default: on]",
+            "[on|off]",
         ),
         Setting(
             "log.level",

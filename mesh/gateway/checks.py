@@ -71,6 +71,13 @@ def _gateway(core: Core) -> Iterator[Finding]:
         yield Finding(
             "warning", subject, "it drains, and takes no new calls", "Start another gateway."
         )
+    if not core.observes:
+        yield Finding(
+            "warning",
+            subject,
+            "its telemetry is off: it neither counts nor records calls",
+            "Start it with `--telemetry on`.",
+        )
     if core.loop_lag > LAG:
         yield Finding(
             "warning",

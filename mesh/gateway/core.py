@@ -28,6 +28,7 @@ class Core:
         instance: The process-lifetime id of this gateway; ids of calls are unique within it.
         clock: trio's clock without the look-up that ``trio.current_time`` makes for each call.
         usage: What this process used when last measured.
+        observes: Whether calls are counted and recorded.
         loop_lag: How late the last heartbeat was, in seconds: how long the loop was held up.
         congested: A link whose outbox long messages have filled by half since somebody looked.
         events: What happens here, for those who listen.
@@ -50,6 +51,7 @@ class Core:
         "listeners",
         "loop_lag",
         "metrics",
+        "observes",
         "process",
         "recorder",
         "registry",
@@ -60,9 +62,12 @@ class Core:
         "usage",
     )
 
-    def __init__(self, limits: Limits, process: Process, feed: GatewayFeed) -> None:
+    def __init__(
+        self, limits: Limits, process: Process, feed: GatewayFeed, *, observes: bool = True
+    ) -> None:
         self.events = feed
         self.listeners = feed.listeners
+        self.observes = observes
         self.limits = limits
         self.clock = trio.lowlevel.current_clock().current_time
         self.process = process
@@ -87,9 +92,11 @@ class Core:
         link.put(frame)
         self._touched[link] = None
 
-    def send_bulk(self, link: Link, key: int, frame: bytes) -> None:
+    def send_bulk(
+        self, link: Link, key: int, head: bytes, payload: bytes | memoryview = b""
+    ) -> None:
         """Queue one frame of a long message; it lets small frames pass."""
-        link.put_bulk(key, frame)
+        link.put_bulk(key, head, payload)
         self._touched[link] = None
         if link.queued > link.limit // 2:
             self.congested = link
@@ -99,10 +106,10 @@ class Core:
     ) -> None:
         """Queue a message of the gateway's own, or one frame that is passed on with its flags."""
         if flags & (MORE | CONTINUED):
-            self.send_bulk(link, key, codec.encode(kind, header, payload, flags))
+            self.send_bulk(link, key, codec.head(kind, header, len(payload), flags), payload)
         elif len(payload) > self.limits.max_chunk:
-            for frame in codec.chunks(kind, header, payload, self.limits.max_chunk):
-                self.send_bulk(link, key, frame)
+            for head, piece in codec.chunks(kind, header, payload, self.limits.max_chunk):
+                self.send_bulk(link, key, head, piece)
         else:
             self.send(link, codec.encode(kind, header, payload))
 

@@ -342,11 +342,19 @@ class Endings:
             return
         if entry.request is not None:
             core.held.leave(entry)
+        if core.observes:
+            self._observe(entry, code, reason, duration)
+        if core.listeners:
+            core.events.response_routed(entry, code, reason, duration)
+        if entry.children:
+            self._end_children(entry, now)
+
+    def _observe(self, entry: InFlight, code: int, reason: str, duration: float) -> None:
+        """Count and record an ended call."""
+        core = self._core
         depth = len(entry.chain)
         core.counters.depths[depth] += 1
         entry.series.ended(code, duration)
-        if core.listeners:
-            core.events.response_routed(entry, code, reason, duration)
         callee = entry.callee
         parent = entry.parent
         core.recorder.append(
@@ -369,8 +377,6 @@ class Endings:
                 False,
             )
         )
-        if entry.children:
-            self._end_children(entry, now)
 
     def _end_children(self, entry: InFlight, now: float) -> None:
         for child in list((entry.children or {}).values()):

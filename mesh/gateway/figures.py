@@ -11,7 +11,7 @@ import trio
 from mesh._version import __version__
 from mesh.gateway.session import DRAINING, HEALTH_NAMES
 from mesh.wire.frames import Kind
-from mesh_telemetry import Exposition, names
+from mesh_telemetry import CallMetrics, Exposition, names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,8 @@ class Figures:
     def __init__(self, core: Core) -> None:
         self._core = core
         self.exposition = Exposition(
-            core.metrics,
+            # Zeros for calls that nobody counts would be a lie: their families are left out.
+            core.metrics if core.observes else CallMetrics(),
             core.counters,
             [self._instances, self._peers, self._gateway, self._traffic],
         )

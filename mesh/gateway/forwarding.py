@@ -56,18 +56,19 @@ def forward(
         entry.caller.name,
         None,
     )
-    frame = codec.encode(Kind.CALL, fields, payload, flags)
     if flags:
         entry.forwarded = 1
-        core.send_bulk(callee.link, call_id, frame)
+        head = codec.head(Kind.CALL, fields, len(payload), flags)
+        core.send_bulk(callee.link, call_id, head, payload)
     else:
-        core.send(callee.link, frame)
+        core.send(callee.link, codec.encode(Kind.CALL, fields, payload))
 
 
 def forward_more(core: Core, entry: InFlight, callee: Session, flags: int, payload: bytes) -> None:
     """Queue a further frame of a long call."""
     entry.forwarded += 1
-    core.send_bulk(callee.link, entry.id, codec.encode(Kind.CALL, (entry.id,), payload, flags))
+    head = codec.head(Kind.CALL, (entry.id,), len(payload), flags)
+    core.send_bulk(callee.link, entry.id, head, payload)
 
 
 def overloaded(method: Method, limit: int) -> tuple[Code, Reason, str]:

@@ -165,7 +165,8 @@ class Router:
         if flags:
             entry.received = len(payload)
         table.enter(entry)
-        series.method.in_flight += 1
+        if core.observes:
+            series.method.in_flight += 1
         self.deadlines.add(deadline, new_id)
         if callee is None:
             self.waiting.enter(entry, header, flags, payload)
@@ -243,8 +244,6 @@ class Router:
         core = self._core
         code, reason, message = refusal
         service, name = (method.service, method.method) if method is not None else (OTHER, OTHER)
-        core.metrics.series(caller.name, service, name).codes[code.number] += 1
-        core.counters.reject(core.metrics.caller(caller.name), service, str(reason))
         activity_id = header.activity_id or header.trace_id.hex()
         parent = core.table.by_id.get(header.parent_id) if header.parent_id else None
         if parent is not None:
@@ -264,26 +263,29 @@ class Router:
                     activity_id=activity_id,
                 )
             )
-        core.recorder.append(
-            (
-                call_id,
-                header.parent_id,
-                parent.entry_id if parent is not None else call_id,
-                header.trace_id,
-                activity_id,
-                caller.name,
-                header.service[:128],
-                header.method[:128],
-                "",
-                len(chain),
-                header.attempt,
-                trio.current_time(),
-                0.0,
-                code.number,
-                str(reason),
-                True,
+        if core.observes:
+            core.metrics.series(caller.name, service, name).codes[code.number] += 1
+            core.counters.reject(core.metrics.caller(caller.name), service, str(reason))
+            core.recorder.append(
+                (
+                    call_id,
+                    header.parent_id,
+                    parent.entry_id if parent is not None else call_id,
+                    header.trace_id,
+                    activity_id,
+                    caller.name,
+                    header.service[:128],
+                    header.method[:128],
+                    "",
+                    len(chain),
+                    header.attempt,
+                    trio.current_time(),
+                    0.0,
+                    code.number,
+                    str(reason),
+                    True,
+                )
             )
-        )
         self._endings.send_error(
             caller, header.call_id, code, reason, message, chain=chain, activity_id=activity_id
         )

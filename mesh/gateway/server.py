@@ -63,6 +63,8 @@ class Gateway:
         admin: ``HOST:PORT`` of the HTTP server with ``/metrics``, ``/healthz``, ``/readyz`` and
             ``/api``; None for none.
         admin_token: What clients of that server must show; needed beyond the loopback.
+        telemetry: Whether calls are counted and recorded; without, only connections, heartbeats
+            and the load of each instance are known.
         limits: The limits of this gateway and its peers.
         process: Identity and randomness; for simulators.
 
@@ -83,6 +85,7 @@ class Gateway:
         allow_plain_tcp: bool = False,
         admin: str | None = None,
         admin_token: str | None = None,
+        telemetry: bool = True,
         limits: Limits | None = None,
         process: Process | None = None,
     ) -> None:
@@ -106,6 +109,7 @@ class Gateway:
                 )
         self._allow_plain_tcp = allow_plain_tcp
         self._admin, self._admin_token = admin, admin_token
+        self._telemetry = telemetry
         self._core: Core | None = None
         self._feed = GatewayFeed()
         self._nursery: trio.Nursery | None = None
@@ -224,7 +228,7 @@ class Gateway:
         """
         if self._core is not None:
             raise UsageError("a Gateway runs once; make a new one")
-        core = self._core = Core(self.limits, self._process, self._feed)
+        core = self._core = Core(self.limits, self._process, self._feed, observes=self._telemetry)
         endings = Endings(core)
         self._endings, self._router = endings, Router(core, endings)
         self._figures = Figures(core)

@@ -95,6 +95,8 @@ class GatewayView(msgspec.Struct, frozen=True, kw_only=True):
     """``running``, ``draining`` or ``stopped``."""
     draining: bool
     uptime_s: float
+    telemetry: bool
+    """Whether calls are counted and recorded."""
     peers: int
     services: int
     in_flight: int
@@ -217,6 +219,7 @@ class Views:
             state="stopped" if not running else "draining" if core.draining else "running",
             draining=core.draining,
             uptime_s=tell_seconds(core.clock() - core.started),
+            telemetry=core.observes,
             peers=len(peers),
             services=sum(name != RESERVED for name in core.registry.services),
             in_flight=len(core.table),

@@ -96,9 +96,9 @@ class WaitingCalls:
     def _resume_one(self, entry: InFlight, method: Method) -> None:
         core = self._core
         callee = pick(method.instances, core.limits.max_in_flight)
-        entry.series.method.in_flight -= 1
+        entry.series.method.in_flight -= core.observes
         entry.series = method.series(entry.caller.name)
-        entry.series.method.in_flight += 1
+        entry.series.method.in_flight += core.observes
         if callee is None:
             self._fail(entry, *overloaded(method, core.limits.max_in_flight))
         else:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 GATHER = 256 * 1024
 """How many bytes of long messages one gathering takes, at least one frame."""
 
+PIECES = 256
+"""How many frames of long messages one gathering takes at most: systems send 1,024 pieces at once,
+and each frame is two."""
+
 FRAME_OVERHEAD = 200
 """Bytes that keeping one frame costs beside its own, so that tiny pieces are counted too."""
 
@@ -38,7 +42,7 @@ class Outbox:
         self.traffic: Traffic | None = None
         self._small: list[bytes] = []
         self._bulk: deque[list[Any]] = deque()
-        """[key, frame] in line; a frame that was discarded is empty."""
+        """[key, head, payload] in line; of a frame that was discarded, both are empty."""
         self._messages: dict[int, deque[list[Any]]] = {}
         """The same by key, so that discarding does not look at the others."""
         self._dead = 0
@@ -58,19 +62,25 @@ class Outbox:
         self._small.append(frame)
         self.queued += len(frame)
 
-    def put_bulk(self, key: int, frame: bytes) -> None:
-        """Queue one frame of a long message; ``key`` names the message for :meth:`discard`."""
-        cell = [key, frame]
+    def put_bulk(self, key: int, head: bytes, payload: bytes | memoryview = b"") -> None:
+        """Queue one frame of a long message.
+
+        Args:
+            key: Names the message for :meth:`discard`.
+            head: The frame up to its payload.
+            payload: The rest of it, which is not copied.
+        """
+        cell = [key, head, payload]
         self._bulk.append(cell)
         self._messages.setdefault(key, deque()).append(cell)
-        self.queued += len(frame)
+        self.queued += len(head) + len(payload)
 
     def discard(self, key: int) -> int:
         """Drop the frames of a long message that have not left; returns how many those were."""
         cells = self._messages.pop(key, ())
         for cell in cells:
-            self.queued -= len(cell[1])
-            cell[1] = b""
+            self.queued -= len(cell[1]) + len(cell[2])
+            cell[1] = cell[2] = b""
         self._dead += len(cells)
         if self._dead > 1024 and self._dead * 2 > len(self._bulk):
             self._bulk = deque(cell for cell in self._bulk if cell[1])
@@ -79,30 +89,37 @@ class Outbox:
 
     def gather(self) -> bytes:
         """Take what should be sent next, as one piece; empty when nothing waits."""
+        if self._bulk:
+            return b"".join(self.pieces())
         small = self._small
-        if not self._bulk:
-            data = small[0] if len(small) == 1 else b"".join(small)
-            if self.traffic is not None:
-                self.traffic.sent(small, len(data))
-            small.clear()
-            return data
-        pieces, room = small[:], GATHER
+        data = small[0] if len(small) == 1 else b"".join(small)
+        if self.traffic is not None:
+            self.traffic.sent(small, len(data))
         small.clear()
-        while self._bulk and room > 0:
-            key, frame = self._bulk.popleft()
-            if not frame:
+        return data
+
+    def pieces(self) -> list[bytes | memoryview]:
+        """Take what should be sent next: all small frames, then some of long messages."""
+        heads, small = self._small[:], b"".join(self._small)
+        self._small.clear()
+        taken: list[bytes | memoryview] = [small] if small else []
+        room, left = GATHER, PIECES
+        while self._bulk and room > 0 and left > 0:
+            key, head, payload = self._bulk.popleft()
+            if not head:
                 self._dead -= 1
                 continue
             cells = self._messages[key]
             cells.popleft()
             if not cells:
                 del self._messages[key]
-            pieces.append(frame)
-            room -= len(frame)
-        data = b"".join(pieces)
+            left -= 1
+            heads.append(head)
+            taken += (head, payload) if payload else (head,)
+            room -= len(head) + len(payload)
         if self.traffic is not None:
-            self.traffic.sent(pieces, len(data))
-        return data
+            self.traffic.sent(heads, len(small) + GATHER - room)
+        return taken
 
     def take_unsent(self) -> list[bytes]:
         """Empty the lane of small frames and return them: no byte of these has left."""

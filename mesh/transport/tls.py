@@ -108,7 +108,7 @@ class TlsLink(SocketLink):
 
     def flush(self) -> None:
         """See :meth:`~mesh.transport.links.Link.flush`."""
-        if self._rest is not None or self.broken is not None or not self.queued:
+        if self._rest or self.broken is not None or not self.queued:
             return
         try:
             self._seal()
@@ -124,21 +124,19 @@ class TlsLink(SocketLink):
         data = self.gather()
         self._sealed = len(data)
         self._tls.session.write(data)
-        self._rest = memoryview(self._tls.outgoing.read())
+        self._rest = [self._tls.outgoing.read()]
 
     def _send(self) -> None:
         """Send as much of that as the socket takes; what left whole is no longer queued."""
-        rest = self._rest
-        if rest is None:
-            return
+        (rest,) = self._rest
         try:
             sent = self._socket.send(rest)
         except BlockingIOError:
             return
         if sent < len(rest):
-            self._rest = rest[sent:]
+            self._rest = [memoryview(rest)[sent:]]
             return
-        self._rest = None
+        self._rest = []
         self.queued -= self._sealed
         self._sent()
 
@@ -149,7 +147,7 @@ class TlsLink(SocketLink):
             self._wake = trio.Event()
             while self.queued and self.broken is None:
                 try:
-                    if self._rest is None:
+                    if not self._rest:
                         self._seal()
                     await trio.lowlevel.wait_writable(self._socket)
                     self._send()

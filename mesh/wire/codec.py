@@ -43,6 +43,8 @@ BY_DEADLINE, BY_CALLER, BY_DISCONNECT = 1, 2, 3
 # Flags of a HEARTBEAT.
 BEAT, PING, PONG = 0, 1, 2
 
+_LENGTH = struct.Struct(">I")
+
 NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_.\-]{0,127}\Z"
 ACTIVITY_PATTERN = r"^[\x20-\x7e]{1,128}\Z"
 
@@ -280,6 +282,22 @@ def encode(
     return b"".join((prefix, packed, payload))
 
 
+def head(kind: int, header: tuple[Any, ...], size: int, flags: int) -> bytes:
+    """What precedes the payload of a frame, for payloads that are sent without being copied.
+
+    Args:
+        kind: The frame's kind.
+        header: Its fields, in the order of the kind's class.
+        size: Bytes of the payload, of one chunk at most.
+        flags: ``MORE`` and ``CONTINUED``.
+
+    Raises:
+        LocalProtocolError: The header is too long for any frame.
+    """
+    bare = encode(kind, header, b"", flags)
+    return _LENGTH.pack(len(bare) - _LENGTH.size + size) + bare[_LENGTH.size :]
+
+
 def encode_header(header: Header, payload: bytes = b"") -> bytes:
     """One whole frame from a header object: for frames that are rare, as it reads best."""
     return encode(_KINDS[type(header)], msgspec.structs.astuple(header), payload)
@@ -308,16 +326,20 @@ _KINDS = {cls: int(kind) for kind, cls in HEADERS.items() if cls is not Referenc
 
 
 def chunks(
-    kind: int, header: tuple[Any, ...], payload: bytes | memoryview, max_chunk: int
-) -> Iterator[bytes]:
-    """The frames of a message whose payload is longer than ``max_chunk`` bytes."""
+    kind: int, header: tuple[Any, ...], payload: bytes, max_chunk: int
+) -> Iterator[tuple[bytes, memoryview]]:
+    """The frames of a message whose payload is longer than ``max_chunk`` bytes.
+
+    Each is its head and the piece of the payload that follows it, which is not copied.
+    """
     view = memoryview(payload)
     last = len(view) - max_chunk
-    yield encode(kind, header, view[:max_chunk], MORE)
+    yield head(kind, header, max_chunk, MORE), view[:max_chunk]
     reference = (header[0],)
     for start in range(max_chunk, len(view), max_chunk):
         flags = CONTINUED | (MORE if start < last else 0)
-        yield encode(kind, reference, view[start : start + max_chunk], flags)
+        piece = view[start : start + max_chunk]
+        yield head(kind, reference, len(piece), flags), piece
 
 
 def decode(kind: int, flags: int, packed: bytes) -> Any:

@@ -69,7 +69,7 @@ class Splitter:
         self._max_header = max_header
         self.accept(max_payload)
         self._pending = bytearray()
-        self._need = 0
+        self._need = 0  # bytes of the frame that has begun, once its prefix is known
         self.fault: RemoteProtocolError | None = None
 
     @property
@@ -86,19 +86,20 @@ class Splitter:
         """Take no more frames, because of a fault that only a frame's reader could see."""
         self.fault = fault
         self._pending.clear()
+        self._need = 0
 
     def feed(self, data: bytes) -> list[RawFrame]:
         """Take what arrived and return every frame that is now whole."""
         frames: list[RawFrame] = []
         if self.fault is not None:
             return frames
-        if self._pending:
-            self._pending += data
-            if len(self._pending) < self._need:
-                return frames
-            data = bytes(self._pending)
+        at = 0
+        if self._need:
+            at = self._complete(data, frames)
+        elif self._pending:  # a few bytes of a prefix
+            data = bytes(self._pending) + data
             self._pending.clear()
-        at, end = 0, len(data)
+        end = len(data)
         unpack = PREFIX.unpack_from
         max_length, max_header, max_payload = self._max_length, self._max_header, self._max_payload
         while end - at >= 8:
@@ -121,9 +122,26 @@ class Splitter:
             frames.append((kind, flags, data[at + 8 : body], data[body:stop]))
             at = stop
         if at < end:
-            self._need = 8
             self._pending += memoryview(data)[at:]
         return frames
+
+    def _complete(self, data: bytes, frames: list[RawFrame]) -> int:
+        """Add what is its own to the frame that began earlier; returns where the next one begins.
+
+        Only this frame is copied together: each read of a long message ends within a frame, and
+        copying all that each read brought would cost more than everything else.
+        """
+        pending = self._pending
+        at = self._need - len(pending)
+        pending += memoryview(data)[:at]
+        if at <= len(data):
+            _, kind, flags, header_size = PREFIX.unpack_from(pending)
+            body = PREFIX.size + header_size
+            with memoryview(pending) as view:
+                frames.append((kind, flags, bytes(view[PREFIX.size : body]), bytes(view[body:])))
+            pending.clear()
+            self._need = 0
+        return at
 
     def _explain(self, length: int, header_size: int) -> RemoteProtocolError:
         if length > self._max_length:

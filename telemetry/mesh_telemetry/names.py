@@ -75,6 +75,34 @@ VERSION: Final = "version"
 CLIENT: Final = "client"
 SERVER: Final = "server"
 
+# Attributes of spans: OpenTelemetry's conventions for RPC
+# (https://opentelemetry.io/docs/specs/semconv/rpc/rpc-spans/), then our own.
+RPC_SYSTEM_NAME: Final = "rpc.system.name"
+RPC_METHOD_NAME: Final = "rpc.method"
+RPC_METHOD_ORIGINAL: Final = "rpc.method_original"
+RPC_STATUS_CODE: Final = "rpc.status_code"
+ERROR_TYPE: Final = "error.type"
+SERVER_ADDRESS: Final = "server.address"
+NETWORK_PEER_ADDRESS: Final = "network.peer.address"
+SERVICE_NAME: Final = "service.name"
+SERVICE_INSTANCE_ID: Final = "service.instance.id"
+
+RPC_SYSTEM: Final = "mesh"
+"""The value of ``rpc.system.name``."""
+
+ACTIVITY_ID: Final = "mesh.activity.id"
+CALL_CHAIN: Final = "mesh.call.chain"
+CALL_DEPTH_LINKS: Final = "mesh.call.depth"
+CALL_DEADLINE_MS: Final = "mesh.call.deadline_ms"
+"""Left at the span's start, in milliseconds."""
+CALL_ATTEMPT: Final = "mesh.call.attempt"
+CALL_OUTCOME: Final = "mesh.call.outcome"
+"""``ok``, ``error``, ``cancelled`` or ``deadline_exceeded``."""
+CALL_CALLER: Final = "mesh.caller"
+INSTANCE_ID: Final = "mesh.instance.id"
+KEEP_REASON: Final = "mesh.keep.reason"
+"""On the root span of the gateway: why the trace was kept."""
+
 MetricType = Literal["counter", "gauge", "histogram"]
 
 

@@ -91,7 +91,7 @@ def test_a_running_mesh_is_loaded_and_failures_are_counted(served: Mesh) -> None
         (["--gateway", "unix:/x"], "--gateway needs --service and --method"),
         (["--service", "users"], "need --gateway, the mesh to load"),
         (["--gateway", "unix:/x", "--service", "a", "--method", "b", "--depth", "2"],
-         "--services and --depth are for a mesh of its own"),
+         "--services, --depth and --telemetry are for a mesh of its own"),
         (["--gateway", "unix:/x", "--service", "a", "--method", "b", "--params", "{"],
          "--params is no JSON"),
         (["--compare", "/no/such/file"], "--compare"),

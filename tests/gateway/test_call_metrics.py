@@ -227,3 +227,33 @@ async def test_the_exposition_shows_the_same(autojump_clock: MockClock) -> None:
         in_flight = [line for line in lines if line.startswith("mesh_calls_in_flight")]
         assert in_flight
         assert all(float(line.rsplit(" ", 1)[1]) == 0 for line in in_flight)
+
+
+async def test_without_telemetry_calls_work_and_nothing_about_them_is_claimed() -> None:
+    """No zeros are shown for what nobody counts, and `check` says so."""
+    async with (
+        mesh.Gateway(telemetry=False) as gateway,
+        mesh.connect("peer", gateway=gateway) as peer,
+    ):
+
+        @peer.method()
+        async def get() -> str:
+            return "got"
+
+        await settled(peer)
+        assert await peer.call("peer", "get") == "got"
+        with pytest.raises(mesh.NotFound):
+            await peer.call("nobody", "get")
+        core = gateway.core
+        assert len(core.recorder) == 0
+        assert core.metrics.ended() == 0
+        assert core.counters.rejected == {}
+        assert [series.in_flight for series in core.metrics.methods()] == [0] * len(
+            core.metrics.methods()
+        )
+        text = "".join(gateway._figures.exposition.render("text/plain")[1])
+        assert "mesh_calls_total{" not in text
+        assert 'mesh_service_instances{rpc_service="peer",state="healthy"} 1' in text
+        assert gateway.status().telemetry is False
+        found = await peer.call("mesh", "check")
+        assert any("telemetry is off" in finding["what"] for finding in found)

@@ -271,7 +271,7 @@ async def test_large_results_for_one_caller_arrive_though_they_exceed_its_outbox
                 _, _, call, _ = await server.receive(Kind.CALL)
                 fields = (call.call_id, codec.MSGPACK, 0, 0, None, None)
                 for frame in codec.chunks(Kind.RESULT, fields, bytes(size), 64 * 1024):
-                    await server.send_bytes(frame)
+                    await server.send_bytes(b"".join(frame))
 
         for _ in range(count):
             await caller.call("svc", "big")

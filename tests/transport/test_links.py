@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mesh.transport import Link, SocketLink, StreamLink
 
@@ -25,8 +28,8 @@ async def linked(kind: str) -> AsyncIterator[tuple[Link, Link]]:
     links: tuple[Link, Link]
     if kind == "socket":
         ours, theirs = socket.socketpair()
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         links = SocketLink(ours, LIMIT, "a"), SocketLink(theirs, LIMIT, "b")
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     else:
         one, other = trio.testing.lockstep_stream_pair()
         links = StreamLink(one, LIMIT, "a"), StreamLink(other, LIMIT, "b")
@@ -219,3 +222,39 @@ async def test_only_tcp_is_marked_as_a_network() -> None:
     with socket.socket(socket.AF_INET) as tcp, socket.socket(socket.AF_UNIX) as unix:
         assert SocketLink(tcp, LIMIT, "t").is_tcp
         assert not SocketLink(unix, LIMIT, "u").is_tcp
+
+
+@BOTH
+async def test_more_tiny_frames_than_a_system_sends_at_once_arrive(kind: str) -> None:
+    """Systems send 1,024 pieces in one call; a message of bytes one by one has more."""
+    async with linked(kind) as (sender, receiver), trio.open_nursery() as nursery:
+        nursery.start_soon(sender.write_loop)
+        sent = b""
+        for number in range(5000):
+            sender.put_bulk(1, b"h%d" % number, b"p")
+            sent += b"h%dp" % number
+        sender.flush()
+        assert await receive_exactly(receiver, len(sent)) == sent
+        await sender.wait_below(0)
+        nursery.cancel_scope.cancel()
+
+
+@BOTH
+@settings(max_examples=20)
+@given(st.lists(st.tuples(st.integers(1, 70_000), st.integers(0, 70_000)), max_size=40))
+async def test_whatever_is_cut_by_the_system_arrives_in_order(
+    kind: str, sizes: list[tuple[int, int]]
+) -> None:
+    """Heads and payloads of all sizes, of which the socket takes some part at a time."""
+    source = random.Random(len(sizes))
+    frames = [(source.randbytes(head), source.randbytes(payload)) for head, payload in sizes]
+    sent = b"".join(map(b"".join, frames))
+    async with linked(kind) as (sender, receiver), trio.open_nursery() as nursery:
+        nursery.start_soon(sender.write_loop)
+        for head, payload in frames:
+            sender.put_bulk(1, head, memoryview(payload))
+        sender.flush()
+        assert await receive_exactly(receiver, len(sent)) == sent
+        await sender.wait_below(0)
+        assert sender.queued == 0
+        nursery.cancel_scope.cancel()

@@ -346,7 +346,9 @@ def test_chunks_hold_the_message(size: int, chunk: int) -> None:
     if size <= chunk:
         size += chunk
     payload = bytes(index % 251 for index in range(size))
-    frames = list(codec.chunks(Kind.RESULT, (9, 2, 0, 0, None, None), payload, chunk))
+    frames = list(
+        map(b"".join, codec.chunks(Kind.RESULT, (9, 2, 0, 0, None, None), payload, chunk))
+    )
     raws = [split(frame) for frame in frames]
     assert b"".join(raw[3] for raw in raws) == payload
     assert all(len(raw[3]) == chunk for raw in raws[:-1])

@@ -281,7 +281,11 @@ def test_long_messages_are_put_together_again(sizes: list[int], seed: int, read_
     source = random.Random(seed)
     payloads = {call_id: source.randbytes(size) for call_id, size in enumerate(sizes, 1)}
     lanes = [
-        list(codec.chunks(Kind.RESULT, (call_id, 2, 0, 1, None, None), payload, 65_536))
+        list(
+            map(
+                b"".join, codec.chunks(Kind.RESULT, (call_id, 2, 0, 1, None, None), payload, 65_536)
+            )
+        )
         for call_id, payload in payloads.items()
     ]
     stream = bytearray()

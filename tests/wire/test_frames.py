@@ -156,10 +156,12 @@ def test_a_new_limit_rules_from_the_next_frame_on(size: int) -> None:
 class CountedPrefix:
     """Stands for `PREFIX` and counts how often a prefix is read."""
 
+    size = PREFIX.size
+
     def __init__(self) -> None:
         self.reads = 0
 
-    def unpack_from(self, data: bytes, at: int) -> tuple[Any, ...]:
+    def unpack_from(self, data: bytes, at: int = 0) -> tuple[Any, ...]:
         """Read a prefix, and count it."""
         self.reads += 1
         return PREFIX.unpack_from(data, at)
@@ -172,7 +174,7 @@ def test_a_long_frame_in_small_pieces_costs_no_more_than_its_length(
     """What has come is neither joined nor looked at again with each further piece."""
     joined: list[int] = []
 
-    def counted(data: bytearray) -> bytes:
+    def counted(data: bytearray | memoryview) -> bytes:
         joined.append(len(data))
         return bytes(data)
 
@@ -187,7 +189,7 @@ def test_a_long_frame_in_small_pieces_costs_no_more_than_its_length(
     ]
     assert [len(frame[3]) for frame in found] == [size, size]
     assert prefix.reads <= 6
-    assert sum(joined) <= len(data) + 4 * step + 16
+    assert sum(joined) <= len(data) + 4 * step + 80
 
 
 def test_overhead_is_what_length_counts_besides_header_and_payload() -> None:

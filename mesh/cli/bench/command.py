@@ -107,6 +107,13 @@ def _parameters(text: str | None, payload: int) -> Any:
     help="Nested calls: each method calls the next, the last one echoes.",
 )
 @click.option(
+    "--telemetry",
+    default="on",
+    show_default=True,
+    type=click.Choice(["on", "off"]),
+    help="Whether the mesh counts and records calls; what that costs is the difference.",
+)
+@click.option(
     "--compare",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
@@ -125,6 +132,7 @@ def bench(
     callers: int,
     services: int,
     depth: int,
+    telemetry: str,
     compare: Path | None,
     gateway: str | None,
     service: str | None,
@@ -135,14 +143,17 @@ def bench(
     """Measure throughput, latency and processor time per call.
 
     Without --gateway it starts a gateway and an echo service of its own, fresh for every run:
-    caller, gateway and service are three processes on a Unix socket, with everything switched on.
+    caller, gateway and service are three processes on a Unix socket, with everything switched on
+    but what you switch off.
     """
     if gateway is not None and not (service and method):
         raise WrongUsage("--gateway needs --service and --method: what should be called?")
     if gateway is None and (service or method or params):
         raise WrongUsage("--service, --method and --params need --gateway, the mesh to load")
-    if gateway is not None and (services > 1 or depth > 1):
-        raise WrongUsage("--services and --depth are for a mesh of its own, without --gateway")
+    if gateway is not None and (services > 1 or depth > 1 or telemetry == "off"):
+        raise WrongUsage(
+            "--services, --depth and --telemetry are for a mesh of its own, without --gateway"
+        )
     earlier = _read_earlier(compare) if compare is not None else {}
     parameters = _parameters(params, payload)
     console = make_console(stderr=True)
@@ -162,6 +173,7 @@ def bench(
                     callers=callers,
                     services=services,
                     depth=depth,
+                    telemetry=telemetry == "on",
                 )
             load = target.Load([str(service)], str(method), parameters, number, n, callers)
             return run(target.measure, gateway, load, on_progress)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def _process(role: str, address: str, *more: int) -> Iterator[None]:
+def _process(role: str, address: str, *more: object) -> Iterator[None]:
     child = subprocess.Popen(  # noqa: S603 - our own module, with this interpreter
         [sys.executable, "-m", "mesh.cli.bench.roles", role, address, *map(str, more)],
         stdin=subprocess.PIPE,
@@ -55,6 +55,7 @@ def measure(
     callers: int = 1,
     services: int = 1,
     depth: int = 1,
+    telemetry: bool = True,
 ) -> dict[str, Any]:
     """Figures of one run, with the same keys as other hubs' benchmarks print.
 
@@ -66,13 +67,15 @@ def measure(
         callers: Connections that the tasks share.
         services: Services that are called in turn, all of one process.
         depth: Methods in a chain of nested calls; figures are per call of the first.
+        telemetry: Whether calls are counted and recorded.
     """
     forget_settings()
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     with tempfile.TemporaryDirectory(prefix="mesh-bench-") as folder:
         address = f"unix:{Path(folder) / 'gateway.sock'}"
         mine = time.process_time()
-        with _process("gateway", address), _process("service", address, services, depth):
+        on = "on" if telemetry else "off"
+        with _process("gateway", address, on), _process("service", address, services, depth):
             names = service_names(services)
             load = Load(names, METHOD, params, concurrency, calls, callers)
             figures: dict[str, Any] = trio.run(target.measure, address, load, on_progress, CPU)
@@ -80,5 +83,6 @@ def measure(
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     others = after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
     figures["depth"] = depth
+    figures["telemetry"] = telemetry
     figures["cpu_us_per_call_with_start_up"] = round((mine + others) / figures["calls"] * 1e6, 1)
     return figures

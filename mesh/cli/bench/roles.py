@@ -1,10 +1,11 @@
 """The processes that `mesh bench` starts for itself: a gateway, and a service that echoes.
 
-    python -m mesh.cli.bench.roles gateway unix:/tmp/x/gateway.sock
+    python -m mesh.cli.bench.roles gateway unix:/tmp/x/gateway.sock on
     python -m mesh.cli.bench.roles service unix:/tmp/x/gateway.sock 1 1
 
-The service's two numbers: how many services it is, and how deep a call of each goes. Each process
-prints one line once it can be used, and ends with its standard input.
+The gateway's last word is whether it has telemetry. The service's two numbers: how many services
+it is, and how deep a call of each goes. Each process prints one line once it can be used, and ends
+with its standard input.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ async def _until_orphaned() -> None:
         pass
 
 
-async def gateway(address: str) -> None:
+async def gateway(address: str, telemetry: str) -> None:
     """A gateway with the defaults of a normal user, its admin server included."""
     calm_collector()  # as `mesh gateway` does
-    async with Gateway(listen=[address], admin="127.0.0.1:0"):
+    async with Gateway(listen=[address], admin="127.0.0.1:0", telemetry=telemetry == "on"):
         print("ready", flush=True)
         await _until_orphaned()
 
