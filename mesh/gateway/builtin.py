@@ -13,6 +13,7 @@ import trio
 
 from mesh.connecting import connect
 from mesh.errors import NotFound, Reason
+from mesh.gateway import life
 from mesh.gateway.checks import check
 from mesh.gateway.registry import RESERVED
 from mesh.units import tell_seconds
@@ -143,7 +144,7 @@ class Builtin:
             self._token += 1
             seconds = None
             with trio.move_on_after(self._core.limits.heartbeat):
-                seconds = await session.ping(self._token)
+                seconds = await life.ping(self._core, session, self._token)
             row = msgspec.to_builtins(self._views.instance(session, registration))
             results.append({**row, "round_trip_us": seconds and round(seconds * 1e6, 1)})
 

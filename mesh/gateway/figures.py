@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from mesh._version import __version__
-from mesh.gateway.session import DRAINING, HEALTH_NAMES
+from mesh.gateway.life import DRAINING, HEALTH_NAMES
 from mesh.wire.frames import Kind
 from mesh_telemetry import CallMetrics, Exposition, names
 

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Self
 import trio
 
 from mesh import events
-from mesh.errors import AddressError, UsageError
+from mesh.errors import UsageError
 from mesh.gateway.builtin import serve_builtin
 from mesh.gateway.core import Core
 from mesh.gateway.endings import Endings
+from mesh.gateway.entrance import Entrance
 from mesh.gateway.figures import Figures
+from mesh.gateway.life import pulse
 from mesh.gateway.routing import Router
 from mesh.gateway.session import Session
 from mesh.gateway.telling import GatewayFeed
-from mesh.gateway.tls import TlsDoor
 from mesh.gateway.views import Views
 from mesh.groups import single_exception
 from mesh.limits import Limits
@@ -27,11 +28,9 @@ from mesh.process import Process
 from mesh.streams import CAPACITY, EventStream
 from mesh.transport import (
     IN_PROCESS,
-    Address,
     Link,
     Listener,
     SocketLink,
-    refuse_open,
     remote_of,
 )
 from mesh.wire import codec
@@ -44,9 +43,6 @@ if TYPE_CHECKING:
     from mesh.transport import CertificateFiles
 
 log = logging.getLogger("mesh.gateway")
-
-SLICE = 50
-"""Sessions that one step of the pulse looks after before other tasks may run."""
 
 
 class Gateway:
@@ -91,39 +87,21 @@ class Gateway:
     ) -> None:
         self.limits = limits or Limits()
         self._process = process or Process()
-        self._listen = [
-            Listener.adopt(one)
-            if isinstance(one, socket.socket)
-            else Address.parse(one)
-            if isinstance(one, str)
-            else one
-            for one in listen
-        ]
-        self._tls = TlsDoor(tls) if tls is not None else None
-        for one in self._listen:
-            address = one if isinstance(one, Address) else one.address
-            if address.scheme == "tls" and tls is None:
-                raise AddressError(
-                    f"{address} needs a certificate: mesh gateway --tls-cert FILE --tls-key FILE, "
-                    "or Gateway(tls=mesh.CertificateFiles(...))"
-                )
-        self._allow_plain_tcp = allow_plain_tcp
+        self._entrance = Entrance(listen, tls, allow_plain_tcp=allow_plain_tcp)
         self._admin, self._admin_token = admin, admin_token
         self._telemetry = telemetry
         self._core: Core | None = None
         self._feed = GatewayFeed()
         self._nursery: trio.Nursery | None = None
-        self._listeners: list[Listener] = []
         self._stack = contextlib.AsyncExitStack()
         self._drain_wanted = trio.Event()
         self._last_session = 0
-        self._open = 0
         self.admin_address: str | None = None
 
     @property
     def addresses(self) -> list[str]:
         """Where it listens, with the ports that were taken for port 0."""
-        return [str(listener.address) for listener in self._listeners]
+        return self._entrance.addresses
 
     @property
     def summary(self) -> str:
@@ -233,14 +211,13 @@ class Gateway:
         self._endings, self._router = endings, Router(core, endings)
         self._figures = Figures(core)
         try:
-            for one in self._listen:
-                self._listeners.append(await self._bind(one))
+            await self._entrance.open()
             with single_exception():
                 async with trio.open_nursery() as nursery:
                     self._nursery = nursery
                     nursery.start_soon(self._router.deadlines.run)
                     nursery.start_soon(self._router.waiting.timers.run)
-                    nursery.start_soon(self._pulse)
+                    nursery.start_soon(pulse, core)
                     await nursery.start(serve_builtin, self)
                     if self._admin is not None:
                         from mesh.gateway.api import api_routes  # noqa: PLC0415 - slow
@@ -254,8 +231,9 @@ class Gateway:
                         self.admin_address = await nursery.start(
                             partial(serve_admin, self._admin, app, token=self._admin_token)
                         )
-                    for listener in self._listeners:
-                        nursery.start_soon(self._accept, nursery, listener)
+                    accept = self._entrance.accept
+                    for listener in self._entrance.listeners:
+                        nursery.start_soon(accept, nursery, listener, core, self.attach)
                     self._feed.publish(
                         events.GatewayStarted(gateway=self.instance, addresses=self.addresses)
                     )
@@ -264,18 +242,10 @@ class Gateway:
                     await self._drain(core)
                     nursery.cancel_scope.cancel()
         finally:
-            for listener in self._listeners:
-                listener.close()
+            self._entrance.close()
             self._nursery = None
             self._feed.publish(events.GatewayStopped(gateway=self.instance))
             self._feed.close()
-
-    async def _bind(self, one: Address | Listener) -> Listener:
-        if isinstance(one, Address):
-            return await Listener.bind(one, allow_plain_tcp=self._allow_plain_tcp)
-        if not self._allow_plain_tcp:
-            refuse_open(one.address, one.address.host)
-        return one
 
     async def dial(self, limit: int) -> Link:
         """Open a connection within this process.
@@ -332,11 +302,11 @@ class Gateway:
         self._nursery.start_soon(self._run, session)
 
     async def _run(self, session: Session) -> None:
-        self._open += 1
+        self._entrance.inside += 1
         try:
             await session.run()
         finally:
-            self._open -= 1
+            self._entrance.inside -= 1
 
     def drain(self) -> None:
         """Take no new calls, let those in flight end, then stop. Returns at once."""
@@ -354,48 +324,9 @@ class Gateway:
         Raises:
             UsageError: This gateway was given no files.
         """
-        if self._tls is None:
+        if self._entrance.tls is None:
             raise UsageError("this gateway has no certificates; give it tls=mesh.CertificateFiles")
-        return self._tls.reload()
-
-    async def _admit(self, door: TlsDoor, sock: socket.socket, listener: Listener) -> None:
-        """Let a peer in by TLS. Until then it counts as a connection, but disturbs nobody."""
-        accepted_at, remote = trio.current_time(), remote_of(sock)
-        self._open += 1
-        try:
-            link = await door.admit(sock, str(listener.address), self.core)
-        finally:
-            self._open -= 1
-        if link is not None:
-            self.attach(link, accepted_at=accepted_at, remote=remote)
-
-    async def _accept(self, nursery: trio.Nursery, listener: Listener) -> None:
-        core, failing = self.core, False
-        door = self._tls if listener.address.scheme == "tls" else None
-        while True:
-            try:
-                sock = await listener.accept()
-            except trio.ClosedResourceError:
-                return
-            except OSError as fault:
-                if not failing:  # once, not ten times a second
-                    log.error("cannot accept connections at %s: %s", listener.address, fault)  # noqa: TRY400
-                failing = True
-                await trio.sleep(0.1)  # out of files: others must end first
-                continue
-            failing = False
-            if door is not None and self._open < self.limits.max_connections:
-                nursery.start_soon(self._admit, door, sock, listener)
-                continue
-            link = SocketLink(sock, self.limits.max_outbox, str(listener.address))
-            if self._open >= self.limits.max_connections:
-                core.counters.connections_refused += 1
-                reason = f"{self._open:,} connections are the limit max_connections"
-                link.put(codec.encode_header(codec.GoAway(reason, 0)))
-                link.flush()
-                await link.aclose()
-                continue
-            self.attach(link, remote=remote_of(sock))
+        return self._entrance.tls.reload()
 
     @property
     def core(self) -> Core:
@@ -408,26 +339,9 @@ class Gateway:
             raise UsageError("this Gateway has not been started")
         return self._core
 
-    async def _pulse(self) -> None:
-        """Heartbeats to all peers, judgement of theirs, forgetting of what is gone."""
-        core, interval, sequence = self.core, self.limits.heartbeat, 0
-        while True:
-            due = trio.current_time() + interval
-            await trio.sleep_until(due)
-            core.loop_lag = trio.current_time() - due
-            core.usage = core.process.usage()
-            sequence += 1
-            core.registry.sweep(trio.current_time())
-            for index, session in enumerate(list(core.sessions.values())):
-                if session.id in core.sessions:
-                    session.beat(sequence, core.loop_lag)
-                if index % SLICE == SLICE - 1:
-                    await trio.lowlevel.checkpoint()
-
     async def _drain(self, core: Core) -> None:
         core.draining = True
-        for listener in self._listeners:
-            listener.close()
+        self._entrance.close()
         limit = self.limits.drain
         peers = sum(not session.internal for session in core.sessions.values())
         log.info("draining: %d calls in flight, %d peers", len(core.table), peers)

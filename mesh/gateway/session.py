@@ -1,4 +1,4 @@
-"""One connection of a gateway: handshake, frames in, life signs, the end."""
+"""One connection of a gateway: handshake, frames in, the end."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import trio
 
 from mesh import _version
 from mesh.errors import AddressError, Code, Reason, RemoteProtocolError
+from mesh.gateway.life import DRAINING, HEALTH_NAMES, HEALTHY, heard
 from mesh.transport import IN_PROCESS, TLS_RECORD, Address, Traffic
 from mesh.wire import codec
-from mesh.wire.codec import PING, PONG, PROTOCOL_VERSION
+from mesh.wire.codec import PROTOCOL_VERSION
 from mesh.wire.connection import Connection, Role
 from mesh.wire.frames import CONTINUED, PREFIX, Kind
 
@@ -32,10 +33,6 @@ still works."""
 
 PAUSE = 0.02
 """The longest pause in seconds that one read of a peer is followed by for the sake of another."""
-
-HEALTHY, LATE, UNRESPONSIVE = 0, 1, 2
-HEALTH_NAMES = ("healthy", "late", "unresponsive")
-DRAINING = "draining"
 
 
 _OWN_TRAFFIC = Traffic()
@@ -188,25 +185,7 @@ class Session:
         core.sessions[self.id] = self
         if not self.internal:
             core.counters.connections_opened += 1
-        welcome = codec.Welcome(
-            protocol_version=PROTOCOL_VERSION,
-            gateway=core.instance,
-            session_id=self.id,
-            metadata={},
-            limits={
-                "call_timeout_us": int(limits.call_timeout * 1e6),
-                "drain_us": int(limits.drain * 1e6),
-                "heartbeat_us": int(limits.heartbeat * 1e6),
-                "max_chunk": limits.max_chunk,
-                "max_header": limits.max_header,
-                "max_in_flight": limits.max_in_flight,
-                "max_message": limits.max_message,
-                "service_wait_us": int(limits.service_wait * 1e6),
-                "silent_after": limits.silent_after,
-            },
-            features=["tracebacks"] if self.tracebacks else [],
-            implementation=f"spanmesh/{_version.__version__}",
-        )
+        welcome = _make_welcome(core, self.id, tracebacks=self.tracebacks)
         self.link.put(codec.encode_header(welcome))
         if codec.EVENTS in hello.features:
             core.events.watchers[self] = limits.max_chunk
@@ -274,7 +253,7 @@ class Session:
             case codec.Cancel():
                 self._endings.cancelled(self, header)
             case codec.Heartbeat():
-                self._heard(header)
+                heard(core, self, header)
             case codec.Register():
                 if self.draining:
                     return
@@ -309,75 +288,6 @@ class Session:
                     )
             case _:
                 pass  # SPANS: nothing was asked to be kept
-
-    # Life signs.
-
-    def _heard(self, heartbeat: codec.Heartbeat) -> None:
-        now = trio.current_time()
-        if heartbeat.flag == PONG:
-            waiting = self.pings.pop(heartbeat.sequence, None)
-            if waiting is not None:
-                started, event, result = waiting
-                result.append(now - started)
-                event.set()
-            return
-        self.last_heartbeat = now
-        self.health = HEALTHY
-        self.heartbeat = heartbeat
-        if heartbeat.flag == PING:
-            self._core.send(self.link, self._beat(PONG, heartbeat.sequence))
-
-    def _beat(self, flag: int, sequence: int, loop_lag: float = 0.0) -> bytes:
-        core = self._core
-        usage = core.usage
-        lag = max(0, int(loop_lag * 1e6))
-        return codec.encode_header(
-            codec.Heartbeat(
-                sequence, flag, lag, len(core.table), self.link.queued, usage.memory, usage.cpu_us
-            )
-        )
-
-    def beat(self, sequence: int, loop_lag: float) -> None:
-        """Send a heartbeat, and judge the peer by its own."""
-        limits = self._core.limits
-        now = trio.current_time()
-        missed = (now - self.last_heartbeat) / limits.heartbeat - 1
-        before = self.health
-        self.health = (
-            UNRESPONSIVE
-            if missed >= limits.unresponsive_after
-            else LATE
-            if missed >= limits.late_after
-            else HEALTHY
-        )
-        if self.health != before:
-            log.warning(
-                "peer %s (%s) is %s: no heartbeat for %.1f s",
-                self.name,
-                self.process_id,
-                HEALTH_NAMES[self.health],
-                now - self.last_heartbeat,
-            )
-        silent = now - self.last_received
-        if self.link.is_tcp and silent > limits.silent_after * limits.heartbeat:
-            self.expel(f"silent for {silent:.0f} s")
-            return
-        if not self.link.full:
-            self.link.put(self._beat(codec.BEAT, sequence, loop_lag))
-            self.link.flush()
-
-    async def ping(self, token: int) -> float:
-        """The round trip to the peer's event loop, in seconds."""
-        result: list[float] = []
-        event = trio.Event()
-        self.pings[token] = (trio.current_time(), event, result)
-        try:
-            self.link.put(self._beat(PING, token))
-            self.link.flush()
-            await event.wait()
-        finally:
-            self.pings.pop(token, None)
-        return result[0]
 
     # The end.
 
@@ -427,6 +337,30 @@ class Session:
                 self.process_id,
                 f": {self._expelled}" if self._expelled else "",
             )
+
+
+def _make_welcome(core: Core, session_id: int, *, tracebacks: bool) -> codec.Welcome:
+    """The answer to a HELLO: whose gateway this is, and what rules the connection."""
+    limits = core.limits
+    return codec.Welcome(
+        protocol_version=PROTOCOL_VERSION,
+        gateway=core.instance,
+        session_id=session_id,
+        metadata={},
+        limits={
+            "call_timeout_us": int(limits.call_timeout * 1e6),
+            "drain_us": int(limits.drain * 1e6),
+            "heartbeat_us": int(limits.heartbeat * 1e6),
+            "max_chunk": limits.max_chunk,
+            "max_header": limits.max_header,
+            "max_in_flight": limits.max_in_flight,
+            "max_message": limits.max_message,
+            "service_wait_us": int(limits.service_wait * 1e6),
+            "silent_after": limits.silent_after,
+        },
+        features=["tracebacks"] if tracebacks else [],
+        implementation=f"spanmesh/{_version.__version__}",
+    )
 
 
 def _is_loopback(address: str) -> bool:

@@ -14,7 +14,7 @@ import trio.testing
 
 import mesh
 from mesh.errors import Reason
-from mesh.gateway.session import HEALTHY, LATE, UNRESPONSIVE
+from mesh.gateway.life import HEALTHY, LATE, UNRESPONSIVE
 from mesh.transport import StreamLink
 from mesh.wire import Kind, codec
 from tests.gateway.raw_peer import (

@@ -14,9 +14,10 @@ from mesh.errors import RemoteProtocolError
 from mesh.gateway.balancing import pick
 from mesh.gateway.core import Core
 from mesh.gateway.endings import Endings
+from mesh.gateway.life import HEALTHY, LATE, UNRESPONSIVE
 from mesh.gateway.registry import Registry
 from mesh.gateway.routing import Router
-from mesh.gateway.session import HEALTHY, LATE, UNRESPONSIVE, Session
+from mesh.gateway.session import Session
 from mesh.gateway.telling import GatewayFeed
 from mesh.process import Process
 from mesh.transport import StreamLink

@@ -262,7 +262,7 @@ async def test_a_handshake_that_hangs_costs_only_its_own_connection(
         await log.wait_for("no TLS handshake within 0.5 s")
         assert await stream.receive_some() == b""
         assert failed(gateway) == {"timeout": 1}
-        assert gateway._open == 1  # the gateway's own service
+        assert gateway._entrance.inside == 1  # the gateway's own service
 
 
 async def test_the_handshake_limit_covers_tls_and_hello_together(
