@@ -6,15 +6,7 @@ nothing of frames, sockets or trio, and imports nothing of ``mesh``.
 
 from __future__ import annotations
 
-from mesh_telemetry.exposition import (
-    OPENMETRICS,
-    TEXT,
-    Exposition,
-    Row,
-    RowSource,
-    escape_label,
-    negotiate,
-)
+from mesh_telemetry.exposition import Exposition
 from mesh_telemetry.metrics import (
     CallMetrics,
     CallSeries,
@@ -26,6 +18,7 @@ from mesh_telemetry.metrics import (
 from mesh_telemetry.names import CODE_NAMES, DEPTH_BOUNDS, DURATION_BOUNDS, FAMILIES, OTHER, Family
 from mesh_telemetry.peers import OutcomeSeries, PeerExposition, SideMetrics
 from mesh_telemetry.recorder import Record, Recorder, RecordRow
+from mesh_telemetry.rendering import OPENMETRICS, TEXT, Row, RowSource, escape_label, negotiate
 
 __all__ = [
     "CODE_NAMES",

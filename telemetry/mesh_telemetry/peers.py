@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
 
 from mesh_telemetry import names
-from mesh_telemetry.exposition import LE, HistogramLines, Renderer, header_of, labels_of, sliced
 from mesh_telemetry.metrics import MethodSeries
+from mesh_telemetry.rendering import LE, HistogramLines, Renderer, header_of, labels_of, sliced
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from mesh_telemetry.exposition import RowSource
+    from mesh_telemetry.rendering import RowSource
 
 MAX_METHODS = 1000
 """Distinct pairs of service and method on each side; what exceeds it is counted as ``_OTHER``."""

@@ -30,7 +30,7 @@ from mesh_telemetry import (
     names,
     negotiate,
 )
-from mesh_telemetry.exposition import SLICE_LINES
+from mesh_telemetry.rendering import SLICE_LINES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
