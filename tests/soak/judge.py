@@ -113,10 +113,15 @@ class Judge:
         self._disturbed[-1] = self._disturbed[-1]._replace(until=now)
         self._disturbed = [span for span in self._disturbed if span.until > now - KEPT]
 
-    def held(self, life: str, since: float, until: float) -> None:
-        """A process was stopped by a signal, and went on."""
+    def hold(self, life: str, now: float) -> None:
+        """A process is stopped by a signal."""
         stopped = self.lives[life].stopped
-        stopped[:] = [*(span for span in stopped if span.until > until - KEPT), Span(since, until)]
+        stopped[:] = [*(span for span in stopped if span.until > now - KEPT), Span(now, inf)]
+
+    def release(self, life: str, now: float) -> None:
+        """It goes on, and has caught up."""
+        stopped = self.lives[life].stopped
+        stopped[-1] = stopped[-1]._replace(until=now)
 
     def died(self, life: str, *, killed: bool) -> None:
         """A process is dead, and its journal has been read to its end."""

@@ -133,13 +133,14 @@ class Mayhem:
         child = self._fleet.now[name]
         held = time.monotonic()
         self._judge.disturb(held)
+        self._judge.hold(child.life, held)
         child.process.send_signal(signal.SIGSTOP)
         try:
             await trio.sleep(seconds)
         finally:
             child.process.send_signal(signal.SIGCONT)
         await trio.sleep(SETTLE)
-        self._judge.held(child.life, held, time.monotonic())
+        self._judge.release(child.life, time.monotonic())
         self._judge.calm(time.monotonic())
 
     async def _drain(self, name: str) -> None:

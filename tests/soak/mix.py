@@ -77,7 +77,7 @@ KINDS: dict[str, Kind] = {
     "expires": Kind(3, timeout=_SHORT, pause=1.5, ends=_EXPIRES),
     "expires-nested": Kind(2, (*_NESTED, "work.echo"), _SHORT, pause=1.5, ends=_EXPIRES),
     "scope": Kind(2, timeout=_SHORT, pause=1.5, ends=_EXPIRES, by_scope=True),
-    "cancelled": Kind(3, pause=1.5, ends=frozenset({"cancelled"}), give_up=0.1),
+    "cancelled": Kind(3, pause=1.5, ends=frozenset({"cancelled", "ok"}), give_up=0.1),
     "cancelled-nested": Kind(
         2, (*_NESTED, "work.thread"), pause=0.2, give_up=0.05,
         ends=frozenset({"cancelled", "ok", Reason.PARENT_ENDED}),

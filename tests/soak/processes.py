@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,6 +30,7 @@ START_WITHIN = 60.0
 """Seconds in which a process has to be ready, on a machine that is busy with other things."""
 END_WITHIN = 30.0
 """Seconds in which a process ends that was asked to: its drain, and room."""
+LEAST_SAMPLES = 12
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -68,13 +70,25 @@ class Child:
             return
         self.samples.append(Sample(time.monotonic(), memory, files))
 
-    def growth(self) -> tuple[Sample, Sample] | None:
-        """Medians of the second and of the last quarter of its life; None where that was short."""
-        if len(self.samples) < 16:
+    def growth(self, floods: list[float]) -> tuple[Sample, Sample] | None:
+        """Medians of what it held early and late in its life, once it was warm.
+
+        A process that a flood passed through keeps much of what it needed for that; so its life
+        is looked at from its first flood on, and from its second quarter on.
+
+        Args:
+            floods: When each flood had ended.
+
+        Returns:
+            Medians of the first and the last third of that; None where it was short.
+        """
+        first = next((at for at in floods if at > self.started), self.started)
+        warm = max(first + 1.0, self.samples[len(self.samples) // 4].at) if self.samples else 0.0
+        samples = [sample for sample in self.samples if sample.at >= warm]
+        if len(samples) < LEAST_SAMPLES:
             return None
-        quarter = len(self.samples) // 4
-        first, last = self.samples[quarter : 2 * quarter], self.samples[-quarter:]
-        return _median(first), _median(last)
+        third = len(samples) // 3
+        return _median(samples[:third]), _median(samples[-third:])
 
 
 def _median(samples: list[Sample]) -> Sample:
@@ -91,6 +105,12 @@ class Fleet:
         certificate: The gateway's, for the peers that come over TLS.
         rate: Entry calls per second of each caller.
         seed: What the callers draw their calls from.
+
+    Attributes:
+        now: The life of each process that runs.
+        past: The lives that are over.
+        floods: When each flood had ended.
+        admin: The gateway's admin address.
     """
 
     def __init__(
@@ -106,6 +126,7 @@ class Fleet:
         self.judge = judge
         self.now: dict[str, Child] = {}
         self.past: list[Child] = []
+        self.floods: list[float] = []
         self.admin = ""
         self.tls_port = 0
         self._nursery = nursery
@@ -190,6 +211,15 @@ class Fleet:
         for child in children:
             await child.process.wait()
 
+    def check_nothing_left(self) -> None:
+        """No process of this run may be left, whoever started it."""
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdecimal() and int(folder.name) != os.getpid():
+                with suppress(OSError):
+                    command = (folder / "cmdline").read_bytes()
+                    if os.fsencode(self.folder) in command:
+                        self.judge.complain(f"process {folder.name} is left over: {command!r}")
+
     def read(self) -> None:
         """Hand the judge what has been written to the journals."""
         for life, reader in list(self._readers.items()):
@@ -227,6 +257,8 @@ class Fleet:
         if self.now.get(child.name) is child:
             del self.now[child.name]
         child.over.set()
+        if not child.is_expected:
+            await self.start(child.name)
 
     # How each is started.
 

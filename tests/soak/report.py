@@ -50,6 +50,11 @@ def table(seconds: float, seed: int, fleet: Fleet, mayhem: Mayhem, watch: Watch)
         ("latest end of a call after its deadline", f"{tally.lateness:.3f} s"),
         ("longest lag of a caller's own loop", f"{tally.lag:.3f} s"),
         ("scrapes of /metrics, longest", f"{watch.scrapes:,}, {watch.longest_scrape:.3f} s"),
+        (
+            "calls that the last gateway counted, and callers are sure of",
+            f"{watch.counted[0]:,}, {watch.counted[1]:,}",
+        ),
+        ("most memory of any gateway", f"{_most(fleet) / MIB:.1f} MiB"),
         *_processes([*fleet.past, *fleet.now.values()]),
         ("violations", f"{judge.wrong:,}"),
     ]
@@ -61,6 +66,12 @@ def _recovery(recoveries: list[float]) -> str:
     if not recoveries:
         return "none"
     return f"{statistics.median(recoveries):.2f} s, {max(recoveries):.2f} s"
+
+
+def _most(fleet: Fleet) -> int:
+    """The most memory that a gateway had, in bytes."""
+    children = [child for child in (*fleet.past, *fleet.now.values()) if child.name == GATEWAY]
+    return max((one.memory for child in children for one in child.samples), default=0)
 
 
 def _processes(children: list[Child]) -> list[tuple[str, str]]:

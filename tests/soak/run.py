@@ -83,19 +83,24 @@ async def soak(
             nursery.start_soon(watch.sample)
             nursery.start_soon(watch.scrape, SCRAPE_EVERY)
             nursery.start_soon(_progress, fleet, mayhem, say)
-            await _disturb(mayhem, trio.current_time() + seconds)
+            whole = await _disturb(mayhem, trio.current_time() + seconds)
             lasted = time.monotonic() - began
-            await _finish(fleet, watch)
+            if whole:
+                await _finish(fleet, watch)
+            else:
+                say("interrupted: whether everything comes to rest is not looked at")
         finally:
             with trio.CancelScope(shield=True):
                 await fleet.kill_all()
+        fleet.check_nothing_left()
         nursery.cancel_scope.cancel()
     table = report.table(lasted, seed, fleet, mayhem, watch)
     return Outcome(judge.violations, judge.wrong, table, mayhem.done, judge.tally.calls)
 
 
-async def _disturb(mayhem: Mayhem, until: float) -> None:
-    """Mayhem until it has had its time, or until somebody presses Ctrl-C."""
+async def _disturb(mayhem: Mayhem, until: float) -> bool:
+    """Mayhem until it has had its time; false if somebody pressed Ctrl-C before."""
+    whole = False
     async with trio.open_nursery() as nursery:
 
         @nursery.start_soon
@@ -105,7 +110,9 @@ async def _disturb(mayhem: Mayhem, until: float) -> None:
                 nursery.cancel_scope.cancel()
 
         await mayhem.run(until)
+        whole = True
         nursery.cancel_scope.cancel()
+    return whole
 
 
 async def _finish(fleet: Fleet, watch: Watch) -> None:

@@ -57,7 +57,7 @@ class Watch:
     Attributes:
         scrapes: How many of `/metrics` were answered.
         longest_scrape: The seconds of the slowest.
-        moved: Bytes through all gateways, as their last scrapes told.
+        counted: Calls that the last gateway counted; and those that callers are certain of.
     """
 
     def __init__(self, fleet: Fleet, judge: Judge) -> None:
@@ -65,6 +65,7 @@ class Watch:
         self.longest_scrape = 0.0
         self._fleet = fleet
         self._judge = judge
+        self.counted = (0, 0)
         self._moved: dict[str, float] = {}
 
     @property
@@ -129,13 +130,15 @@ class Watch:
         self._fleet.read()
         counted = {key: value for key, value in (await self.scrape_once()).items()
                    if key[0] != FLOOD}  # fmt: skip
-        for wrong in self._judge.tally.books.compare(counted):
+        books = self._judge.tally.books
+        self.counted = int(sum(counted.values())), books.sure.total()
+        for wrong in books.compare(counted):
             self._judge.complain(wrong)
 
     def grown(self, children: list[Child]) -> None:
         """No process may hold ever more."""
         for child in children:
-            found = child.growth()
+            found = child.growth(self._fleet.floods)
             if found is None:
                 continue
             early, late = found
