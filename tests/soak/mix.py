@@ -26,12 +26,14 @@ DISTURBED = frozenset(
         Reason.NO_INSTANCE,
         Reason.SERVICE_NOT_FOUND,
         Reason.METHOD_NOT_FOUND,
-        Reason.DEADLINE_EXCEEDED,
         Reason.PARENT_ENDED,
         Reason.HANDLER_CANCELLED,
     }
 )
-"""What calls may fail with while something is killed or stopped, and until it is back."""
+"""What calls may fail with while something is killed or stopped, and until it is back.
+
+A passed deadline is none of it: the timeouts of those kinds that are not to expire are longer than
+anything that is done to them, and an answer that was lost shows as nothing else."""
 
 
 class Kind(NamedTuple):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -128,7 +130,7 @@ class Fleet:
         self.past: list[Child] = []
         self.floods: list[float] = []
         self.admin = ""
-        self.tls_port = 0
+        self.tls_port = _free_port()
         self._nursery = nursery
         self._certificate = certificate
         self._load = (str(rate), str(seed))
@@ -148,7 +150,7 @@ class Fleet:
         arguments = self._gateway() if name == GATEWAY else self._peer(name, life)
         log = self.folder / f"{life}.log"
         with log.open("wb") as errors:
-            # In a session of its own, Ctrl-C is the soak's to handle.
+            # Ctrl-C is for the soak alone, which then ends all of them.
             process = await trio.lowlevel.open_process(
                 [sys.executable, "-m", "tests.soak.roles", *arguments],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
@@ -164,9 +166,7 @@ class Fleet:
         if b"ready" not in line:
             raise RuntimeError(f"{life} did not start:\n{log.read_text()[-3000:]}")
         if name == GATEWAY:
-            told = json.loads(line)
-            self.admin = told["admin"]
-            self.tls_port = int(told["addresses"][1].rpartition(":")[2])
+            self.admin = json.loads(line)["admin"]
             self.judge.tally.gateway_ready(time.monotonic())
         self._nursery.start_soon(self._watch, child)
         return child
@@ -281,6 +281,19 @@ class Fleet:
     def _environment(self) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("MESH_")}
         return {**kept, "MESH_TLS_CA": str(self.folder / "authority" / "ca.pem")}
+
+
+def _free_port() -> int:
+    """A port for all gateways of a run.
+
+    It is below those that the system gives to connections: while no gateway listens, a peer that
+    tries again and again could be given that very port, and be connected to itself.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 async def _first_line(process: trio.Process) -> bytes:

@@ -6,6 +6,7 @@ it: when its standard input ends. ``service`` and ``caller`` print ``ready`` onc
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import random
@@ -13,10 +14,9 @@ import signal
 import sys
 import threading
 import time
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -24,6 +24,9 @@ import mesh
 from tests.soak.calling import Caller, answered
 from tests.soak.journal import Executed, Finished
 from tests.soak.mix import KINDS, PLANNED, draw, request
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 CONCURRENCY = 32
 """Tasks of one caller; while a gateway is away, this many calls wait for it."""
@@ -92,7 +95,7 @@ async def service(life: str, folder: Path, client: mesh.Client) -> None:
 
         async def afterwards(params: dict[str, Any]) -> None:
             inner = {**params, "then": [], "detached": True}
-            with mesh.detached(), suppress(mesh.CallError):  # it is in the journal
+            with mesh.detached(), contextlib.suppress(mesh.CallError):  # it is in the journal
                 await caller.call(params["then"][0], inner, KINDS[params["kind"]].timeout[1])
 
         def thread(params: dict[str, Any]) -> dict[str, Any]:
@@ -106,8 +109,10 @@ async def service(life: str, folder: Path, client: mesh.Client) -> None:
         await trio.sleep_forever()
 
 
-async def call_on(caller: Caller, rate: float, randomness: random.Random) -> None:
-    """Make calls of the mix, about so many a second, until cancelled."""
+async def call_on(
+    caller: Caller, rate: float, randomness: random.Random, signals: AsyncIterator[int]
+) -> None:
+    """Make calls of the mix, about so many a second, until a signal; then let them end."""
     stop = trio.Event()
 
     async def one() -> None:
@@ -118,7 +123,7 @@ async def call_on(caller: Caller, rate: float, randomness: random.Random) -> Non
         async with trio.open_nursery() as nursery:
             if kind.give_up:
                 nursery.start_soon(give_up, nursery, randomness.uniform(0, kind.give_up))
-            with suppress(mesh.CallError, trio.TooSlowError):  # they are in the journal
+            with contextlib.suppress(mesh.CallError, trio.TooSlowError):  # they are in the journal
                 await caller.call(kind.path[0], params, timeout)
             nursery.cancel_scope.cancel()
 
@@ -137,8 +142,7 @@ async def call_on(caller: Caller, rate: float, randomness: random.Random) -> Non
     async with trio.open_nursery() as nursery:
         for _ in range(CONCURRENCY):
             nursery.start_soon(loop)
-        with trio.open_signal_receiver(signal.SIGTERM) as signals:
-            await anext(signals)
+        await anext(signals)
         stop.set()
 
 
@@ -146,12 +150,17 @@ async def be_caller(
     name: str, life: str, address: str, folder: Path, rate: float, seed: str
 ) -> None:
     """Call until SIGTERM; then let the calls under way end."""
-    async with mesh.connect(name, gateway=address, connect_timeout=60) as client:
+    async with contextlib.AsyncExitStack() as stack:
+        # It may be asked to end as soon as it has said that it is ready.
+        signals = stack.enter_context(trio.open_signal_receiver(signal.SIGTERM))
+        client = await stack.enter_async_context(
+            mesh.connect(name, gateway=address, connect_timeout=60)
+        )
         caller = Caller(client, folder, life)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(caller.watch)
             await ready(client)
-            await call_on(caller, rate, random.Random(f"{seed} {life}"))
+            await call_on(caller, rate, random.Random(f"{seed} {life}"), signals)
             caller.journal.write(Finished(caller.calls))
             nursery.cancel_scope.cancel()
 

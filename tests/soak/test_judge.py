@@ -126,7 +126,12 @@ def test_a_failure_in_calm_times() -> None:
 
 
 def test_an_outcome_that_nothing_excuses() -> None:
-    for end in (LOST._replace(reason="OVERLOADED"), OK._replace(how="broken", reason="KeyError()")):
+    lost_answer = LOST._replace(reason="DEADLINE_EXCEEDED", code="deadline_exceeded", ended=22.1)
+    for end in (
+        lost_answer,
+        LOST._replace(reason="OVERLOADED"),
+        OK._replace(how="broken", reason="KeyError()"),
+    ):
         judge = Judge()
         judge.born(CALLER, "caller-1", "caller-1")
         judge.disturb(0.0)
