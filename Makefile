@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint simulate fuzz bench scale clean
+.PHONY: help demo test lint simulate fuzz soak bench scale clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,6 +13,7 @@ START ?= 0
 RUNS ?= 2000000
 SEED ?= $(shell date +%s)
 ROUNDS ?= 5
+MINUTES ?= 15
 
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 ifeq ($(origin PYTHON),undefined)
@@ -27,6 +28,7 @@ help:
 	@echo "make lint               only the checks: ruff, mypy, import-linter"
 	@echo "make simulate SEEDS=n   simulate n whole meshes with faults, from seed START=0 on"
 	@echo "make fuzz RUNS=n        feed n broken inputs to the wire protocol, from SEED=name"
+	@echo "make soak MINUTES=n     load real processes for n minutes and kill some, from SEED=number"
 	@echo "make bench ROUNDS=n     measure the mesh against a bare hub, gRPC and NATS"
 	@echo "make scale              measure what grows: services, connections, series, payloads"
 	@echo "make clean              remove the environment and all caches"
@@ -51,6 +53,9 @@ simulate: $(VENV)/.tests
 fuzz: $(VENV)/.tests
 	MESH_FUZZ_RUNS=$(RUNS) MESH_FUZZ_SEED=$(SEED) \
 		$(BIN)/pytest tests/wire/test_fuzz.py -n $(WORKERS) --timeout 0 $(ARGS)
+
+soak: $(VENV)/.tests
+	$(BIN)/python -m tests.soak.run --minutes $(MINUTES) --seed $(SEED) $(ARGS)
 
 bench: $(VENV)/.bench
 	$(BIN)/python tests/benchmarks/compare.py --rounds $(ROUNDS) $(ARGS)

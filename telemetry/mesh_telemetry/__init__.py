@@ -19,6 +19,8 @@ from mesh_telemetry.names import CODE_NAMES, DEPTH_BOUNDS, DURATION_BOUNDS, FAMI
 from mesh_telemetry.peers import OutcomeSeries, PeerExposition, SideMetrics
 from mesh_telemetry.recorder import Record, Recorder, RecordRow
 from mesh_telemetry.rendering import OPENMETRICS, TEXT, Row, RowSource, escape_label, negotiate
+from mesh_telemetry.sampling import Reason, Sampler, TraceSettings
+from mesh_telemetry.slowness import SlowMethods
 
 __all__ = [
     "CODE_NAMES",
@@ -37,12 +39,16 @@ __all__ = [
     "MethodSummary",
     "OutcomeSeries",
     "PeerExposition",
+    "Reason",
     "Record",
     "RecordRow",
     "Recorder",
     "Row",
     "RowSource",
+    "Sampler",
     "SideMetrics",
+    "SlowMethods",
+    "TraceSettings",
     "escape_label",
     "negotiate",
     "quantile",

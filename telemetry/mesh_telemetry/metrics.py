@@ -8,6 +8,7 @@ reads. How the figures become text is :mod:`mesh_telemetry.exposition`'s busines
 from __future__ import annotations
 
 from bisect import bisect_left
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from mesh_telemetry.names import CODE_NAMES, DURATION_BOUNDS, OTHER
@@ -28,9 +29,20 @@ class MethodSeries:
         in_flight: Calls accepted that have no outcome yet; the gateway moves it by hand.
         abandoned: Calls whose caller was gone before the outcome.
         late: Results that came after the outcome.
+        slow_after: Seconds from which on a call of it is slow; whoever samples traces sets it, see
+            :class:`~mesh_telemetry.slowness.SlowMethods`.
     """
 
-    __slots__ = ("abandoned", "buckets", "duration_sum", "in_flight", "late", "method", "service")
+    __slots__ = (
+        "abandoned",
+        "buckets",
+        "duration_sum",
+        "in_flight",
+        "late",
+        "method",
+        "service",
+        "slow_after",
+    )
 
     def __init__(self, service: str, method: str) -> None:
         self.service = service
@@ -40,6 +52,7 @@ class MethodSeries:
         self.in_flight = 0
         self.abandoned = 0
         self.late = 0
+        self.slow_after = inf
 
     def observe(self, seconds: float) -> None:
         """Count a call that took ``seconds``. A bucket includes its upper bound, as ``le`` says."""

@@ -103,6 +103,14 @@ INSTANCE_ID: Final = "mesh.instance.id"
 KEEP_REASON: Final = "mesh.keep.reason"
 """On the root span of the gateway: why the trace was kept."""
 
+# Values of the label ``decision`` besides ``kept_`` and the reason.
+DROPPED: Final = "dropped"
+"""Nothing spoke for the trace, and the baseline had enough of its method."""
+OVER_QUOTA: Final = "over_quota"
+"""It had a reason, but enough traces had been kept for the same one and the same method."""
+OVER_CAP: Final = "over_cap"
+"""It would have been kept, but too many spans had been kept."""
+
 MetricType = Literal["counter", "gauge", "histogram"]
 
 
