@@ -28,6 +28,7 @@ from mesh_telemetry.peers import OutcomeSeries, PeerExposition, SideMetrics
 from mesh_telemetry.recorder import Record, Recorder, RecordRow
 from mesh_telemetry.sampling import Reason, Sampler, TraceSettings
 from mesh_telemetry.slowness import SlowMethods
+from mesh_telemetry.store import KeptTrace, Party, TraceStore
 
 __all__ = [
     "CODE_NAMES",
@@ -42,9 +43,11 @@ __all__ = [
     "Exposition",
     "Family",
     "GatewayCounters",
+    "KeptTrace",
     "MethodSeries",
     "MethodSummary",
     "OutcomeSeries",
+    "Party",
     "PeerExposition",
     "Reason",
     "Record",
@@ -56,6 +59,7 @@ __all__ = [
     "SideMetrics",
     "SlowMethods",
     "TraceSettings",
+    "TraceStore",
     "escape_label",
     "negotiate",
     "quantile",
