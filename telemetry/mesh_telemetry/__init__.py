@@ -24,6 +24,7 @@ from mesh_telemetry.metrics import (
     quantile,
 )
 from mesh_telemetry.names import CODE_NAMES, DEPTH_BOUNDS, DURATION_BOUNDS, FAMILIES, OTHER, Family
+from mesh_telemetry.otlp import to_otlp
 from mesh_telemetry.peers import OutcomeSeries, PeerExposition, SideMetrics
 from mesh_telemetry.recorder import Record, Recorder, RecordRow
 from mesh_telemetry.sampling import Reason, Sampler, TraceSettings
@@ -63,4 +64,5 @@ __all__ = [
     "escape_label",
     "negotiate",
     "quantile",
+    "to_otlp",
 ]
