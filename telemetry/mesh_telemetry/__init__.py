@@ -30,6 +30,7 @@ from mesh_telemetry.recorder import Record, Recorder, RecordRow
 from mesh_telemetry.sampling import Reason, Sampler, TraceSettings
 from mesh_telemetry.slowness import SlowMethods
 from mesh_telemetry.store import KeptTrace, Party, TraceStore
+from mesh_telemetry.waterfall import RowEvent, TraceSummary, WaterfallRow, summary, waterfall
 
 __all__ = [
     "CODE_NAMES",
@@ -55,14 +56,19 @@ __all__ = [
     "RecordRow",
     "Recorder",
     "Row",
+    "RowEvent",
     "RowSource",
     "Sampler",
     "SideMetrics",
     "SlowMethods",
     "TraceSettings",
     "TraceStore",
+    "TraceSummary",
+    "WaterfallRow",
     "escape_label",
     "negotiate",
     "quantile",
+    "summary",
     "to_otlp",
+    "waterfall",
 ]
