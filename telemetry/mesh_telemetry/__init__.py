@@ -16,11 +16,14 @@ from mesh_telemetry.metrics import (
     quantile,
 )
 from mesh_telemetry.names import CODE_NAMES, DEPTH_BOUNDS, DURATION_BOUNDS, FAMILIES, OTHER, Family
+from mesh_telemetry.otlp import to_otlp
 from mesh_telemetry.peers import OutcomeSeries, PeerExposition, SideMetrics
 from mesh_telemetry.recorder import Record, Recorder, RecordRow
 from mesh_telemetry.rendering import OPENMETRICS, TEXT, Row, RowSource, escape_label, negotiate
 from mesh_telemetry.sampling import Reason, Sampler, TraceSettings
 from mesh_telemetry.slowness import SlowMethods
+from mesh_telemetry.store import KeptTrace, Party, TraceStore
+from mesh_telemetry.waterfall import RowEvent, TraceSummary, WaterfallRow, summary, waterfall
 
 __all__ = [
     "CODE_NAMES",
@@ -35,21 +38,30 @@ __all__ = [
     "Exposition",
     "Family",
     "GatewayCounters",
+    "KeptTrace",
     "MethodSeries",
     "MethodSummary",
     "OutcomeSeries",
+    "Party",
     "PeerExposition",
     "Reason",
     "Record",
     "RecordRow",
     "Recorder",
     "Row",
+    "RowEvent",
     "RowSource",
     "Sampler",
     "SideMetrics",
     "SlowMethods",
     "TraceSettings",
+    "TraceStore",
+    "TraceSummary",
+    "WaterfallRow",
     "escape_label",
     "negotiate",
     "quantile",
+    "summary",
+    "to_otlp",
+    "waterfall",
 ]

@@ -1,0 +1,342 @@
+"""The gateway's store of kept traces: bounded, in memory, the oldest make way.
+
+What is in it can be looked at without any backend. Spans come from many processes, late, and maybe
+twice, since what may not have arrived is sent again; a span's id tells.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, NamedTuple
+
+from mesh_telemetry import names
+from mesh_telemetry.spans import SERVER, Attributes, Span
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_log = logging.getLogger(__name__)
+
+TRACE_SHARE = 10
+"""One trace may have at most this part of the store's spans: a tenth."""
+SPANS_PER_TRACE = 4
+"""A hop has four spans; so many traces of a single hop fill the store, and no more are kept."""
+
+
+class Party(NamedTuple):
+    """A peer that took part in a trace."""
+
+    process: str
+    """Its process id."""
+    name: str
+
+
+class KeptTrace:
+    """One kept trace. The gateway fills the attributes in as it comes to know them.
+
+    Attributes:
+        trace_id: 16 bytes.
+        reason: Why it was kept, a :class:`~mesh_telemetry.sampling.Reason`.
+        started: Nanoseconds since 1970.
+        duration: Seconds that the entry call took; None while it runs.
+        caller: Who made the entry call.
+        service: The entry call's service; empty until known.
+        method: The entry call's method, without its service; empty until known.
+        code: Number of the entry call's status code.
+        activity_id: Of the entry call.
+        batches: By process id, its resource and its spans.
+        missing: What was not delivered and why, as sentences; see :meth:`missed`.
+    """
+
+    __slots__ = (
+        "_activities",
+        "_calls",
+        "_lost",
+        "_max_spans",
+        "_missed",
+        "_refused",
+        "_refused_more",
+        "_span_ids",
+        "activity_id",
+        "batches",
+        "caller",
+        "code",
+        "duration",
+        "method",
+        "missing",
+        "reason",
+        "service",
+        "started",
+        "trace_id",
+    )
+
+    def __init__(self, trace_id: bytes, reason: str, started: int, max_spans: int) -> None:
+        self.trace_id = trace_id
+        self.reason = reason
+        self.started = started
+        self.duration: float | None = None
+        self.caller = self.service = self.method = self.activity_id = ""
+        self.code = 0
+        self.batches: dict[str, tuple[Attributes, list[Span]]] = {}
+        self.missing: list[str] = []
+        self._max_spans = max_spans
+        self._missed: dict[str, str] = {}
+        self._span_ids: set[bytes] = set()
+        self._refused: set[bytes] = set()
+        self._refused_more = 0
+        self._lost: dict[str, int] = {}
+        self._calls: set[tuple[str, str]] = set()
+        self._activities: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self._span_ids)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def spans(self) -> Iterator[tuple[Attributes, Span]]:
+        """Every span with the resource of its process, process by process."""
+        for resource, spans in self.batches.values():
+            for span in spans:
+                yield resource, span
+
+    @property
+    def dropped(self) -> int:
+        """Spans that are known to have been made and are not here."""
+        return sum(self._lost.values()) + len(self._refused) + self._refused_more
+
+    @property
+    def complete(self) -> bool:
+        """Whether the entry call has ended and nothing is known to be missing."""
+        return self.duration is not None and not self.missing and not self.dropped
+
+    def missed(self, party: Party, why: str) -> None:
+        """Say that a party has not delivered its spans. Should it still do so, that is forgotten.
+
+        Args:
+            party: Who it is.
+            why: What happened: ``disconnected before it sent its spans``.
+        """
+        self._recovered(party.process)
+        sentence = f"{party.name} ({party.process}): {why}"
+        self._missed[party.process] = sentence
+        self.missing.append(sentence)
+
+    def _recovered(self, process: str) -> None:
+        sentence = self._missed.pop(process, None)
+        if sentence in self.missing:
+            self.missing.remove(sentence)
+
+    def has_call(self, service: str = "", method: str = "", code: int | None = None) -> bool:
+        """Whether one and the same call in it was of this service and method, and ended so."""
+        wanted = None if code is None else names.CODE_NAMES[code]
+        calls = self._calls
+        if self.duration is not None:
+            calls = calls | {(f"{self.service}.{self.method}", names.CODE_NAMES[self.code])}
+        # Either name may have dots in it, so that there is no telling where to split.
+        either = {method, f"{service}.{method}"}
+        return any(
+            (not service or called.startswith(f"{service}."))
+            and (not method or called in either or called.endswith(f".{method}"))
+            and (not (service and method) or called in either)
+            and (wanted is None or wanted == ended)
+            for called, ended in calls
+        )
+
+    def has_activity(self, activity_id: str) -> bool:
+        """Whether anything in it was done on behalf of this activity."""
+        return activity_id == self.activity_id or activity_id in self._activities
+
+    def _add(
+        self, process: str, resource: Attributes, spans: list[Span], dropped: int
+    ) -> list[Span]:
+        self._recovered(process)
+        if dropped > self._lost.get(process, 0):
+            self._lost[process] = dropped
+        taken = []
+        for span in spans:
+            span_id = span.span_id
+            if span_id in self._span_ids or not _is_of(span, self.trace_id):
+                continue
+            if len(self._span_ids) >= self._max_spans:
+                # Remembered, so that sending them again does not count them again; of what has
+                # more than twice its share, roughly how many is enough.
+                if len(self._refused) < self._max_spans:
+                    self._refused.add(span_id)
+                elif span_id not in self._refused:
+                    self._refused_more += 1
+                continue
+            self._span_ids.add(span_id)
+            self._note(span)
+            taken.append(span)
+        known = self.batches.get(process)
+        if known is not None:
+            known[1].extend(taken)
+        elif taken:
+            self.batches[process] = (resource, taken.copy())
+        return taken
+
+    def _note(self, span: Span) -> None:
+        """What traces are found by: the calls as their servers, and the gateway, saw them."""
+        attributes = span.attributes
+        if span.kind == SERVER and attributes.get(names.RPC_SYSTEM_NAME) == names.RPC_SYSTEM:
+            method = attributes.get(
+                names.RPC_METHOD_ORIGINAL, attributes.get(names.RPC_METHOD_NAME)
+            )
+            self._calls.add((str(method), str(attributes.get(names.RPC_STATUS_CODE, ""))))
+        activity = attributes.get(names.ACTIVITY_ID)
+        if isinstance(activity, str):
+            self._activities.add(activity)
+
+
+def _is_of(span: Span, trace_id: bytes) -> bool:
+    """Whether a span that came from elsewhere belongs here and has ids that can be shown."""
+    return (
+        span.trace_id == trace_id
+        and len(span.span_id) == 8
+        and len(span.parent_id) in {0, 8}
+        and any(span.span_id)
+    )
+
+
+class TraceStore:
+    """Kept traces, in bounded number and size.
+
+    Args:
+        max_spans: Spans in it; of one trace a tenth at most. A quarter as many traces are kept.
+
+    Attributes:
+        span_count: Spans in it now.
+        evicted: Traces that have made way for newer ones.
+        on_evict: Called with the trace id of each of those. One that raises is removed and logged.
+
+    Raises:
+        ValueError: ``max_spans`` is less than 10.
+    """
+
+    def __init__(self, max_spans: int) -> None:
+        if max_spans < TRACE_SHARE:
+            raise ValueError(f"max_spans {max_spans} is less than {TRACE_SHARE}")
+        self._max_spans = max_spans
+        self._max_traces = max(1, max_spans // SPANS_PER_TRACE)
+        self._traces: dict[bytes, KeptTrace] = {}
+        self.span_count = 0
+        self.evicted = 0
+        self.on_evict: list[Callable[[bytes], None]] = []
+
+    def __len__(self) -> int:
+        return len(self._traces)
+
+    @property
+    def max_spans(self) -> int:
+        """How many spans it holds at most."""
+        return self._max_spans
+
+    def open(self, trace_id: bytes, reason: str, started: int) -> KeptTrace:
+        """The trace of this id, from now on in the store.
+
+        Args:
+            trace_id: 16 bytes.
+            reason: Why it is kept; of no effect where it is there already, as is ``started``.
+            started: Nanoseconds since 1970.
+        """
+        trace = self._traces.get(trace_id)
+        if trace is None:
+            trace = KeptTrace(trace_id, reason, started, self._max_spans // TRACE_SHARE)
+            self._traces[trace_id] = trace
+            self._make_room(trace)
+        return trace
+
+    def get(self, trace_id: bytes) -> KeptTrace | None:
+        """The trace of this id, if it is there."""
+        return self._traces.get(trace_id)
+
+    def starting_with(self, prefix: str) -> list[KeptTrace]:
+        """The traces whose id, in hexadecimal, starts so; newest first."""
+        prefix = prefix.lower()
+        return [trace for trace in self._newest() if trace.trace_id.hex().startswith(prefix)]
+
+    def add(
+        self,
+        trace_id: bytes,
+        process: str,
+        resource: Attributes,
+        spans: list[Span],
+        dropped: int = 0,
+    ) -> list[Span]:
+        """Add spans that a process has sent. The same may come again.
+
+        Spans with ids that are none, or of another trace, are left out.
+
+        Args:
+            trace_id: Whose they are.
+            process: The id of the process that made them.
+            resource: Who that is.
+            spans: Some or all that it has of this trace.
+            dropped: How many it has lost of this trace so far.
+
+        Returns:
+            Those that were new, and are now in the store; none for a trace that is not.
+        """
+        trace = self._traces.get(trace_id)
+        if trace is None:
+            return []
+        taken = trace._add(process, resource, spans, dropped)
+        self.span_count += len(taken)
+        self._make_room(trace)
+        return taken
+
+    def find(
+        self,
+        *,
+        service: str = "",
+        method: str = "",
+        code: int | None = None,
+        min_duration: float = 0.0,
+        activity_id: str = "",
+        reason: str = "",
+        limit: int = 50,
+    ) -> list[KeptTrace]:
+        """Traces that fit all that is asked for, newest first.
+
+        Args:
+            service: A service that was called anywhere in it.
+            method: Likewise, with its service or without: ``users.get`` or ``get``.
+            code: Number of the status code of a call to that service and method.
+            min_duration: Seconds that the entry call took at least.
+            activity_id: Of any call in it.
+            reason: Why it was kept.
+            limit: Traces at most.
+        """
+        found: list[KeptTrace] = []
+        asks_for_call = bool(service or method) or code is not None
+        for trace in self._newest():
+            if len(found) >= limit:
+                break
+            if (
+                (not reason or trace.reason == reason)
+                and (min_duration <= 0 or (trace.duration or 0.0) >= min_duration)
+                and (not activity_id or trace.has_activity(activity_id))
+                and (not asks_for_call or trace.has_call(service, method, code))
+            ):
+                found.append(trace)
+        return found
+
+    def _newest(self) -> Iterator[KeptTrace]:
+        return reversed(self._traces.values())
+
+    def _make_room(self, newest: KeptTrace) -> None:
+        """Let the oldest go, but not the one that something has just been added to."""
+        while self.span_count > self._max_spans or len(self._traces) > self._max_traces:
+            oldest = next((trace for trace in self._traces.values() if trace is not newest), None)
+            if oldest is None:
+                return
+            del self._traces[oldest.trace_id]
+            self.span_count -= len(oldest)
+            self.evicted += 1
+            for hook in tuple(self.on_evict):
+                try:
+                    hook(oldest.trace_id)
+                except Exception:  # noqa: BLE001 - whatever it is, the store goes on
+                    self.on_evict.remove(hook)
+                    _log.exception("a hook of the trace store failed and is removed")

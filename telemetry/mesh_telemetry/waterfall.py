@@ -1,0 +1,364 @@
+"""A kept trace for people: one line for lists, and the tree of its spans as rows of a waterfall.
+
+Spans come from many machines whose clocks may disagree, and some may never come. So a span whose
+parent is not there is hung under the root and marked, and one that by its clock ran wholly outside
+its parent is moved into its middle, as Jaeger does it, and says by how much
+(https://github.com/jaegertracing/jaeger, ``clock_skew.go``).
+"""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mesh_telemetry import names
+from mesh_telemetry.logs import timestamp
+from mesh_telemetry.spans import CLIENT, CONSUMER, ERROR, INTERNAL, PRODUCER, SERVER, Attributes
+
+if TYPE_CHECKING:
+    from mesh_telemetry.spans import Span
+    from mesh_telemetry.store import KeptTrace
+
+KINDS = {
+    INTERNAL: "internal",
+    SERVER: "server",
+    CLIENT: "client",
+    PRODUCER: "producer",
+    CONSUMER: "consumer",
+}
+HOST_NAME = "host.name"
+"""Of a resource; processes on one host have one clock."""
+
+_BUILT = frozenset(
+    {
+        names.RPC_SYSTEM_NAME,
+        names.RPC_METHOD_NAME,
+        names.RPC_METHOD_ORIGINAL,
+        names.RPC_STATUS_CODE,
+        names.ERROR_TYPE,
+        names.SERVER_ADDRESS,
+        names.NETWORK_PEER_ADDRESS,
+        names.ACTIVITY_ID,
+        names.CALL_CHAIN,
+        names.CALL_DEPTH_LINKS,
+        names.CALL_DEADLINE_MS,
+        names.CALL_ATTEMPT,
+        names.CALL_OUTCOME,
+        names.CALL_CALLER,
+        names.INSTANCE_ID,
+        names.KEEP_REASON,
+    }
+)
+"""What the mesh sets on its own spans; everything else is the user's."""
+
+
+class TraceSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What a list of traces shows of one."""
+
+    trace_id: str
+    """Hexadecimal."""
+    reason: str
+    """Why it was kept."""
+    started: str
+    """RFC 3339, in UTC."""
+    duration_ms: float | None
+    """Of the entry call; None while it runs."""
+    caller: str
+    service: str
+    method: str
+    """Of the entry call, without its service."""
+    code: str
+    """Name of the entry call's status code; empty while it runs."""
+    activity_id: str
+    spans: int
+    services: list[str]
+    """The ``service.name`` of every process in it, sorted."""
+    errors: int
+    """Failures where they began: a span that failed because one below it did is not counted."""
+    complete: bool
+    missing: list[str]
+    dropped: int
+    """Spans that were made and are not there."""
+
+
+class RowEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened within a span."""
+
+    name: str
+    at_ms: float
+    """Milliseconds since the first start in the trace."""
+    attributes: Attributes
+
+
+class WaterfallRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One span, as a line of the waterfall."""
+
+    depth: int
+    """Spans above it; 0 is a root."""
+    span_id: str
+    parent_id: str
+    """As the span says it, also where the parent is not there; empty for a root."""
+    service: str
+    """The ``service.name`` of its process."""
+    instance: str
+    """The id of its process."""
+    name: str
+    kind: str
+    """One of ``internal``, ``server``, ``client``, ``producer``, ``consumer``."""
+    start_ms: float
+    """Since the first start in the trace."""
+    duration_ms: float
+    self_ms: float
+    """Time in which no child of it ran."""
+    code: str
+    """Name of the status code; empty for spans that are no calls."""
+    outcome: str
+    """One of four words, see :func:`~mesh_telemetry.spans.outcome`; empty where ``code`` is."""
+    error: bool
+    error_type: str
+    error_message: str
+    deadline_ms: float | None
+    """What was left of the deadline at its start."""
+    attributes: Attributes
+    """What the user, or a library, set; not what every span of a call has."""
+    events: list[RowEvent]
+    orphan: bool
+    """Its parent is not there, and it hangs under the root instead."""
+    shifted_ms: float
+    """By how much it was moved, since its clock disagreed with its parent's; 0 for most."""
+
+
+class _Node:
+    """A span on its way into the tree. Times are nanoseconds, moved by ``shift``."""
+
+    __slots__ = ("children", "clock", "orphan", "orphans", "process", "resource", "shift", "span")
+
+    def __init__(self, process: str, resource: Attributes, span: Span) -> None:
+        self.process = process
+        self.resource = resource
+        self.span = span
+        self.clock = resource.get(HOST_NAME) or process
+        self.children: list[_Node] = []
+        self.orphans: list[_Node] = []
+        self.orphan = False
+        self.shift = 0
+
+    @property
+    def start(self) -> int:
+        return self.span.start + self.shift
+
+    @property
+    def end(self) -> int:
+        return max(self.start, self.span.end + self.shift)
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """By start; of those that start together, the longest first."""
+        return self.start, -self.end
+
+
+def summary(trace: KeptTrace) -> TraceSummary:
+    """What a list of traces shows of one."""
+    services = {str(resource.get(names.SERVICE_NAME, "")) for resource, _ in trace.batches.values()}
+    return TraceSummary(
+        trace_id=trace.trace_id.hex(),
+        reason=str(trace.reason),
+        started=timestamp(trace.started / 1e9),
+        duration_ms=None if trace.duration is None else _ms(trace.duration * 1e9),
+        caller=trace.caller,
+        service=trace.service,
+        method=trace.method,
+        code="" if trace.duration is None else names.CODE_NAMES[trace.code],
+        activity_id=trace.activity_id,
+        spans=len(trace),
+        services=sorted(services - {""}),
+        errors=_errors(trace),
+        complete=trace.complete,
+        missing=trace.missing.copy(),
+        dropped=trace.dropped,
+    )
+
+
+def _errors(trace: KeptTrace) -> int:
+    """Spans that failed with none below them that did."""
+    failed = [span for _, span in trace.spans() if span.status == ERROR]
+    if len(failed) < 2:
+        return len(failed)
+    parents = {span.span_id: span.parent_id for _, span in trace.spans()}
+    above: set[bytes] = set()
+    for span in failed:
+        at = span.parent_id
+        while at in parents and at not in above:
+            above.add(at)
+            at = parents[at]
+    return sum(span.span_id not in above for span in failed)
+
+
+def waterfall(trace: KeptTrace) -> list[WaterfallRow]:
+    """The spans of a trace as a tree: depth first, children by their start.
+
+    Every span is there exactly once, whatever their parents are.
+    """
+    roots = _tree(trace)
+    walk: list[tuple[int, _Node]] = []
+    stack = [(0, root) for root in sorted(roots, key=_ORDER, reverse=True)]
+    while stack:
+        depth, node = stack.pop()
+        walk.append((depth, node))
+        below = sorted(node.children + node.orphans, key=_ORDER, reverse=True)
+        stack.extend((depth + 1, child) for child in below)
+    first = min((node.start for _, node in walk), default=0)
+    return [_row(depth, node, first) for depth, node in walk]
+
+
+_ORDER = attrgetter("order")
+
+
+def _tree(trace: KeptTrace) -> list[_Node]:
+    """The roots, with everything else below them and moved into its parent where it must be."""
+    nodes = {
+        span.span_id: _Node(process, resource, span)
+        for process, (resource, spans) in trace.batches.items()
+        for span in spans
+    }
+    roots: list[_Node] = []
+    orphans: list[_Node] = []
+    for node in nodes.values():
+        parent = nodes.get(node.span.parent_id)
+        if parent is not None:
+            parent.children.append(node)
+        else:
+            (orphans if node.span.parent_id else roots).append(node)
+    orphans += _cut_circles(nodes, roots + orphans)
+    roots.sort(key=_ORDER)
+    orphans.sort(key=_ORDER)
+    if not roots and orphans:
+        roots.append(orphans.pop(0))  # what came from outside has a parent that is not ours
+    for node in orphans:
+        node.orphan = True
+    if orphans:
+        roots[0].orphans = orphans
+    _adjust_clocks(roots)
+    return roots
+
+
+def _cut_circles(nodes: dict[bytes, _Node], tops: list[_Node]) -> list[_Node]:
+    """Spans that say to be below each other: the earliest of each circle becomes an orphan."""
+    reached: set[_Node] = set()
+    _reach(tops, reached)
+    cut: list[_Node] = []
+    if len(reached) < len(nodes):
+        for node in sorted(set(nodes.values()) - reached, key=_ORDER):
+            if node not in reached:
+                nodes[node.span.parent_id].children.remove(node)
+                cut.append(node)
+                _reach([node], reached)
+    return cut
+
+
+def _reach(tops: list[_Node], reached: set[_Node]) -> None:
+    stack = tops.copy()
+    while stack:
+        node = stack.pop()
+        reached.add(node)
+        stack.extend(node.children)
+
+
+def _adjust_clocks(roots: list[_Node]) -> None:
+    """Move what ran wholly outside its parent into it, and all of the same clock below it along."""
+    known: dict[object, int] = {}
+    stack = roots[::-1]
+    while stack:
+        parent = stack.pop()
+        for node in parent.children + parent.orphans:
+            if node.clock == parent.clock:
+                node.shift = parent.shift
+            else:
+                node.shift = _shift(node, parent, known.get(node.clock, 0))
+                known.setdefault(node.clock, node.shift)
+            stack.append(node)
+
+
+def _shift(node: _Node, parent: _Node, known: int) -> int:
+    """By how many nanoseconds to move a span whose clock is not its parent's.
+
+    Args:
+        node: The span, not yet moved.
+        parent: Its parent, where it now is.
+        known: By how much another span of the same clock has been moved.
+    """
+    start, end = node.start, node.end
+    for shift in (known, 0):
+        if start + shift <= parent.end and end + shift >= parent.start:
+            return shift
+    # The way there and the way back are taken to have been equally long.
+    spare = max(0, (parent.end - parent.start) - (end - start))
+    return parent.start + spare // 2 - start
+
+
+def _row(depth: int, node: _Node, first: int) -> WaterfallRow:
+    span, attributes = node.span, node.span.attributes
+    of_mesh = attributes.get(names.RPC_SYSTEM_NAME) == names.RPC_SYSTEM
+    deadline = attributes.get(names.CALL_DEADLINE_MS)
+    error_type, error_message = _error(span)
+    return WaterfallRow(
+        depth=depth,
+        span_id=span.span_id.hex(),
+        parent_id=span.parent_id.hex(),
+        service=str(node.resource.get(names.SERVICE_NAME, "")),
+        instance=node.process,
+        name=span.name,
+        kind=KINDS.get(span.kind, "internal"),
+        start_ms=_ms(node.start - first),
+        duration_ms=_ms(node.end - node.start),
+        self_ms=_ms(_self_time(node)),
+        code=str(attributes.get(names.RPC_STATUS_CODE, "")) if of_mesh else "",
+        outcome=str(attributes.get(names.CALL_OUTCOME, "")) if of_mesh else "",
+        error=span.status == ERROR,
+        error_type=error_type,
+        error_message=error_message,
+        deadline_ms=float(deadline) if of_mesh and isinstance(deadline, int | float) else None,
+        attributes={
+            key: value for key, value in attributes.items() if not (of_mesh and key in _BUILT)
+        },
+        events=[
+            RowEvent(
+                name=event.name,
+                at_ms=_ms(event.time + node.shift - first),
+                attributes=event.attributes,
+            )
+            for event in span.events
+        ],
+        orphan=node.orphan,
+        shifted_ms=_ms(node.shift),
+    )
+
+
+def _error(span: Span) -> tuple[str, str]:
+    """The type and the message of what a span failed with."""
+    if span.status != ERROR:
+        return "", ""
+    told: Attributes = {}
+    for event in span.events:
+        if event.name == "exception":
+            told = event.attributes
+    kind = span.attributes.get(names.ERROR_TYPE) or told.get("exception.type", "")
+    return str(kind), span.status_message or str(told.get("exception.message", ""))
+
+
+def _self_time(node: _Node) -> int:
+    """Nanoseconds of a span in which none of its children ran."""
+    busy, until = 0, node.start
+    for child in sorted(node.children, key=_ORDER):
+        start, end = max(child.start, until), min(child.end, node.end)
+        if end > start:
+            busy += end - start
+            until = end
+    return node.end - node.start - busy
+
+
+def _ms(nanoseconds: float) -> float:
+    """To the microsecond."""
+    return round(nanoseconds / 1e6, 3)

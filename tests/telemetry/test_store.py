@@ -1,0 +1,337 @@
+"""The store of kept traces: bounded, searchable, indifferent to what is sent twice."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from mesh_telemetry import CODE_NAMES, KeptTrace, Party, TraceStore
+from mesh_telemetry.spans import CLIENT, SERVER, Attributes, CallFacts, Span, build
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+ONE, TWO, THREE = (bytes([number]) * 16 for number in (1, 2, 3))
+RESOURCE: Attributes = {"service.name": "users"}
+
+
+def span(number: int, trace_id: bytes = ONE, **facts: Any) -> Span:
+    known: dict[str, Any] = {
+        "trace_id": trace_id,
+        "span_id": number.to_bytes(8, "big"),
+        "parent_id": b"",
+        "kind": SERVER,
+        "method": "users.get",
+        "start": 1,
+        "end": 2,
+        "code": 0,
+    }
+    return build(CallFacts(**{**known, **facts}))
+
+
+def spans(numbers: Iterable[int], trace_id: bytes = ONE) -> list[Span]:
+    return [span(number, trace_id) for number in numbers]
+
+
+def ids(trace: KeptTrace | None) -> list[int]:
+    assert trace is not None
+    return [int.from_bytes(one.span_id, "big") for _, one in trace.spans()]
+
+
+def test_spans_are_kept_by_process_with_their_resource() -> None:
+    store = TraceStore(1000)
+    trace = store.open(ONE, "error", 5)
+    assert store.add(ONE, "p1", RESOURCE, spans([1, 2])) == spans([1, 2])
+    store.add(ONE, "p2", {"service.name": "orders"}, spans([3]))
+    store.add(ONE, "p1", RESOURCE, spans([4]))
+    assert [(resource["service.name"], one.span_id[-1]) for resource, one in trace.spans()] == [
+        ("users", 1),
+        ("users", 2),
+        ("users", 4),
+        ("orders", 3),
+    ]
+    assert (len(store), store.span_count, len(trace)) == (1, 4, 4)
+    assert store.get(ONE) is trace
+    assert store.open(ONE, "slow", 9) is trace
+    assert (trace.reason, trace.started) == ("error", 5)
+
+
+def test_spans_of_a_trace_that_is_not_kept_are_not_taken() -> None:
+    store = TraceStore(100)
+    assert store.add(ONE, "p", RESOURCE, spans([1])) == []
+    assert store.get(ONE) is None
+    assert (len(store), store.span_count) == (0, 0)
+
+
+def test_what_is_sent_again_adds_nothing() -> None:
+    store = TraceStore(100)
+    trace = store.open(ONE, "error", 0)
+    assert len(store.add(ONE, "p", RESOURCE, spans([1, 2, 2]), dropped=3)) == 2
+    assert store.add(ONE, "p", RESOURCE, spans([2, 1]), dropped=3) == []
+    assert len(store.add(ONE, "p", RESOURCE, spans(range(1, 20)), dropped=3)) == 8
+    assert store.add(ONE, "p", RESOURCE, spans(range(1, 20)), dropped=3) == []
+    assert ids(trace) == list(range(1, 11)), "a tenth of the store"
+    assert trace.dropped == 3 + 9
+    assert store.span_count == 10
+    store.add(ONE, "p", RESOURCE, spans(range(1, 40)), dropped=1)
+    assert trace.dropped == 3 + 29
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        span(1, TWO),
+        span(0),
+        span(1, span_id=b"\1"),
+        span(1, span_id=b"\1" * 9),
+        span(1, parent_id=b"\1"),
+    ],
+)
+def test_spans_without_proper_ids_are_left_out(wrong: Span) -> None:
+    store = TraceStore(100)
+    trace = store.open(ONE, "error", 0)
+    assert store.add(ONE, "p", RESOURCE, [wrong, span(7)]) == [span(7)]
+    assert ids(trace) == [7]
+
+
+def test_the_oldest_traces_make_way_and_are_gone() -> None:
+    gone: list[bytes] = []
+    store = TraceStore(100)
+    store.on_evict.append(gone.append)
+    for number in range(1, 26):
+        trace_id = bytes([number]) * 16
+        store.open(trace_id, "error", number)
+        store.add(trace_id, "p", RESOURCE, spans(range(1, 5), trace_id))
+    assert (len(store), store.span_count, gone) == (25, 100, [])
+    new = store.open(b"n" * 16, "error", 99)
+    assert gone == [ONE]
+    store.add(b"n" * 16, "p", RESOURCE, spans(range(1, 10), b"n" * 16))
+    assert gone == [ONE, TWO, THREE]
+    assert store.evicted == 3
+    assert store.span_count == 22 * 4 + 9
+    assert store.get(ONE) is None
+    assert store.add(ONE, "p", RESOURCE, spans([9])) == []
+    assert store.starting_with("01") == []
+    found = store.find(limit=1000)
+    assert found[0] is new
+    assert [trace.started for trace in found[1:]] == list(range(25, 3, -1))
+
+
+def test_late_spans_do_not_evict_their_own_trace() -> None:
+    store = TraceStore(40)
+    store.open(ONE, "error", 0)
+    for number in range(2, 11):
+        trace_id = bytes([number]) * 16
+        store.open(trace_id, "error", 0)
+        store.add(trace_id, "p", RESOURCE, spans(range(1, 5), trace_id))
+    store.add(ONE, "p", RESOURCE, spans(range(1, 4)))
+    assert (store.span_count, store.evicted) == (39, 0)
+    assert len(store.add(ONE, "p", RESOURCE, spans([5]))) == 1
+    assert (store.span_count, store.evicted) == (40, 0)
+    new = store.open(b"n" * 16, "error", 0)
+    assert store.get(ONE) is None, "but newer traces do"
+    for number in range(1, 5):
+        assert len(store.add(b"n" * 16, "p", RESOURCE, [span(number, b"n" * 16)])) == 1
+    assert store.get(b"n" * 16) is new
+    assert (store.span_count, store.evicted) == (40, 1)
+
+
+def test_a_hook_that_fails_is_removed(caplog: pytest.LogCaptureFixture) -> None:
+    gone: list[bytes] = []
+    store = TraceStore(10)  # two traces
+
+    def fail(trace_id: bytes) -> None:
+        raise KeyError(trace_id)
+
+    store.on_evict += [fail, gone.append]
+    with caplog.at_level(logging.ERROR):
+        for trace_id in (ONE, TWO, THREE, b"4" * 16):
+            store.open(trace_id, "error", 0)
+    assert gone == [ONE, TWO]
+    assert store.on_evict == [gone.append]
+    assert [record.message for record in caplog.records] == [
+        "a hook of the trace store failed and is removed"
+    ]
+
+
+def test_a_trace_is_complete_once_it_has_ended_and_nothing_is_missing() -> None:
+    store = TraceStore(100)
+    trace = store.open(ONE, "error", 0)
+    complete = partial(getattr, trace, "complete")
+    assert not complete()
+    trace.duration = 0.5
+    assert complete()
+    orders = Party("host-1-ab", "orders")
+    for why in ("nothing within 5 s", "disconnected before it sent its spans"):
+        trace.missed(orders, why)
+    assert trace.missing == ["orders (host-1-ab): disconnected before it sent its spans"]
+    trace.missed(Party("host-2-ab", "users"), "disconnected before it sent its spans")
+    assert not complete()
+    store.add(ONE, "host-1-ab", RESOURCE, spans([1]))
+    assert trace.missing == ["users (host-2-ab): disconnected before it sent its spans"]
+    store.add(ONE, "host-2-ab", RESOURCE, [])
+    assert complete()
+    store.add(ONE, "host-2-ab", RESOURCE, [], dropped=2)
+    assert not complete()
+    assert trace.dropped == 2
+    assert bool(store.open(TWO, "error", 0)), "a trace without spans is one, too"
+
+
+def filled() -> TraceStore:
+    """Three traces: orders.place over users.get (failed), users.get, and one that still runs."""
+    store = TraceStore(1000)
+    one, two, three = (
+        store.open(trace_id, reason, 0)
+        for trace_id, reason in ((ONE, "error"), (TWO, "baseline"), (THREE, "slow"))
+    )
+    one.service, one.method, one.code, one.duration = "orders", "place", 13, 0.25
+    one.activity_id = "order-1"
+    two.service, two.method, two.duration = "users", "get", 0.001
+    one_spans = [
+        span(1, ONE, method="orders.place", code=13),
+        span(2, ONE, method="users.get", code=5, activity_id="inner"),
+        span(3, ONE, method="stock.reserve", kind=CLIENT),
+        span(4, ONE, method="users.gett", code=12, known_method=False),
+    ]
+    store.add(ONE, "gateway", RESOURCE, one_spans)
+    store.add(TWO, "gateway", RESOURCE, [span(1, TWO)])
+    store.add(THREE, "gateway", RESOURCE, [span(1, THREE, method="geo.eu.city.find")])
+    assert three.service == ""
+    return store
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ({}, [THREE, TWO, ONE]),
+        ({"limit": 2}, [THREE, TWO]),
+        ({"limit": 0}, []),
+        ({"service": "users"}, [TWO, ONE]),
+        ({"service": "user"}, []),
+        ({"method": "get"}, [TWO, ONE]),
+        ({"method": "users.get"}, [TWO, ONE]),
+        ({"service": "users", "method": "get"}, [TWO, ONE]),
+        ({"service": "users", "method": "users.get"}, [TWO, ONE]),
+        ({"service": "orders", "method": "get"}, []),
+        ({"service": "users", "method": "get", "code": 5}, [ONE]),
+        ({"service": "users", "method": "get", "code": 13}, []),
+        ({"code": 13}, [ONE]),
+        ({"method": "gett"}, [ONE]),
+        ({"service": "stock"}, []),  # only a client's span: nobody served it
+        ({"service": "geo"}, [THREE]),
+        ({"service": "geo.eu"}, [THREE]),
+        ({"service": "geo.eu", "method": "city.find"}, [THREE]),
+        ({"service": "geo.eu", "method": "find"}, []),
+        ({"method": "find"}, [THREE]),
+        ({"min_duration": 0.1}, [ONE]),
+        ({"min_duration": 0.001}, [TWO, ONE]),
+        ({"activity_id": "order-1"}, [ONE]),
+        ({"activity_id": "inner"}, [ONE]),
+        ({"activity_id": "order"}, []),
+        ({"reason": "slow"}, [THREE]),
+        ({"reason": "slow", "service": "users"}, []),
+    ],
+)
+def test_traces_are_found_by_any_call_in_them(wanted: dict[str, Any], found: list[bytes]) -> None:
+    assert [trace.trace_id for trace in filled().find(**wanted)] == found
+
+
+def test_traces_are_found_by_their_ended_entry_call_before_any_span_is_there() -> None:
+    store = TraceStore(100)
+    trace = store.open(ONE, "refused", 0)
+    trace.service, trace.method, trace.code = "users", "get", CODE_NAMES.index("unavailable")
+    assert store.find(service="users") == []
+    trace.duration = 0.1
+    assert store.find(service="users", method="get", code=14) == [trace]
+
+
+def test_traces_are_found_by_the_start_of_their_id() -> None:
+    store = filled()
+    assert [trace.trace_id for trace in store.starting_with("0202")] == [TWO]
+    assert store.starting_with("0203") == []
+    assert [trace.trace_id for trace in store.starting_with("0")] == [THREE, TWO, ONE]
+    store.open(b"\xab" * 16, "error", 0)
+    assert [trace.trace_id for trace in store.starting_with("ABab")] == [b"\xab" * 16]
+
+
+@pytest.mark.parametrize("max_spans", [-1, 0, 9])
+def test_a_store_that_can_hold_no_trace_is_refused(max_spans: int) -> None:
+    with pytest.raises(ValueError, match=f"max_spans {max_spans} is less than 10"):
+        TraceStore(max_spans)
+
+
+class AnySequence(RuleBasedStateMachine):
+    """Opens and adds in any order, and twice, never exceed the bounds nor leave anything behind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store = TraceStore(40)
+        self.gone: list[bytes] = []
+        self.opened: list[bytes] = []
+        self.store.on_evict.append(self.gone.append)
+
+    @rule(number=st.integers(1, 15))
+    def open(self, number: int) -> None:
+        trace_id = bytes([number]) * 16
+        if self.store.get(trace_id) is None:
+            self.opened.append(trace_id)
+        self.store.open(trace_id, "error", 0)
+        assert self.store.get(trace_id) is not None
+
+    @rule(
+        number=st.integers(1, 15),
+        process=st.sampled_from("pqr"),
+        wanted=st.lists(st.integers(1, 8)),
+        dropped=st.integers(0, 3),
+    )
+    def add_twice(self, number: int, process: str, wanted: list[int], dropped: int) -> None:
+        trace_id = bytes([number]) * 16
+        was_there = self.store.get(trace_id)
+        already = set(ids(was_there)) if was_there else set()
+        taken = self.store.add(trace_id, process, RESOURCE, spans(wanted, trace_id), dropped)
+        if was_there is None:
+            assert taken == []
+            return
+        assert self.store.get(trace_id) is was_there
+        new = {int.from_bytes(one.span_id, "big") for one in taken}
+        assert not new & already
+        assert set(ids(was_there)) == already | new
+        counted = self.store.span_count, was_there.dropped
+        assert self.store.add(trace_id, process, RESOURCE, spans(wanted, trace_id), dropped) == []
+        assert (self.store.span_count, was_there.dropped) == counted
+
+    @invariant()
+    def it_is_bounded_and_adds_up(self) -> None:
+        traces = self.store.find(limit=1000)
+        assert self.store.span_count == sum(len(ids(trace)) for trace in traces) <= 40
+        assert len(self.store) == len(traces) <= 10
+        for trace in traces:
+            assert len(trace) == len(set(ids(trace))) <= 4
+
+    @invariant()
+    def what_was_evicted_is_gone_and_said_once(self) -> None:
+        assert self.store.evicted == len(self.gone)
+        here = [trace.trace_id for trace in self.store.find(limit=1000)]
+        assert sorted(here + self.gone) == sorted(self.opened)
+        assert all(self.store.get(trace_id) is not None for trace_id in here)
+
+
+AnySequence.TestCase.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
+TestAnySequence = AnySequence.TestCase
+
+
+@given(st.lists(st.tuples(st.integers(1, 255), st.integers(1, 60)), max_size=60))
+def test_no_sequence_of_adds_exceeds_the_store(adds: list[tuple[int, int]]) -> None:
+    store = TraceStore(200)
+    for number, count in adds:
+        trace_id = bytes([number]) * 16
+        store.open(trace_id, "error", 0)
+        store.add(trace_id, "p", RESOURCE, spans(range(1, count), trace_id))
+        assert store.span_count <= 200
+        assert len(store) <= 50
