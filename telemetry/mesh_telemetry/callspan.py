@@ -237,14 +237,19 @@ class CallSpan(trace.Span):
         return span
 
     def _has(self, built: spans.SpanEvent) -> bool:
-        """Whether the user has recorded this exception; the mesh's message ends with its text."""
+        """Whether the user has recorded this exception, too.
+
+        The mesh's message may begin with its type, or be clipped.
+        """
+        if built.name != "exception":
+            return False
         kind, message = built.attributes.get("exception.type"), str(built.attributes.get(_MESSAGE))
-        return built.name == "exception" and any(
-            event.name == "exception"
-            and event.attributes.get("exception.type") == kind
-            and message.endswith(str(event.attributes.get(_MESSAGE)))
-            for event in self._events
-        )
+        for event in self._events:
+            if event.name == "exception" and event.attributes.get("exception.type") == kind:
+                own = str(event.attributes.get(_MESSAGE))
+                if message.endswith(own) or (message and own.startswith(message)):
+                    return True
+        return False
 
     def _records(self, what: str) -> bool:
         if not self._recording:

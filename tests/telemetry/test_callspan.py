@@ -164,13 +164,14 @@ def test_an_exception_whose_text_raises_is_recorded() -> None:
     assert message == "<its text raised KeyError>"
 
 
-def test_an_exception_is_not_told_twice() -> None:
+@pytest.mark.parametrize("message", ["LookupError: nobody", "nobody", "nobo"])
+def test_an_exception_is_not_told_twice(message: str) -> None:
     """`use_span` records it with its traceback, and the mesh what came out of the handler."""
     span = call_span()
     with pytest.raises(LookupError), trace.use_span(span):
         fail()
     span.add_event("afterwards")
-    facts = {"exception": "LookupError", "message": "LookupError: nobody"}
+    facts = {"exception": "LookupError", "message": message}
     made = span.apply(built(UNKNOWN, **facts))
     assert [event.name for event in made.events] == ["exception", "afterwards"]
     assert "exception.stacktrace" in made.events[0].attributes
