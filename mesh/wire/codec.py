@@ -32,7 +32,7 @@ REGISTRY = "registry"
 EVENTS = "events"
 
 # Options of a CALL.
-DETACHED, IDEMPOTENT, UNVERIFIED = 1, 2, 4
+DETACHED, IDEMPOTENT, UNVERIFIED, FORCED = 1, 2, 4, 8
 
 # Options of an ERROR.
 MAYBE_EXECUTED = 1
@@ -43,6 +43,9 @@ BY_DEADLINE, BY_CALLER, BY_DISCONNECT = 1, 2, 3
 # Flags of a HEARTBEAT.
 BEAT, PING, PONG = 0, 1, 2
 
+SPANS_FEATURE, TRACES_FEATURE = "spans", "traces"
+"""What a peer says that answers KEEP, and a gateway that may send it."""
+
 _LENGTH = struct.Struct(">I")
 
 NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_.\-]{0,127}\Z"
@@ -51,6 +54,9 @@ ACTIVITY_PATTERN = r"^[\x20-\x7e]{1,128}\Z"
 Unsigned = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 TraceId = Annotated[bytes, Meta(min_length=16, max_length=16)]
+MAX_TRACES = 256
+"""Traces that one KEEP or SPANS may name."""
+TraceIds = Annotated[list[TraceId], Meta(max_length=MAX_TRACES)]
 SpanId = Annotated[bytes, Meta(min_length=8, max_length=8)]
 # What calls inherit is bounded, so that a header with all of it still fits a frame. The characters
 # of an activity id are for its reader to check: a pattern costs every forwarded call 0.5 us.
@@ -186,16 +192,15 @@ class GoAway(Header):
 
 
 class Keep(Header):
-    """The trace is worth exporting."""
+    """These traces are kept: tell what is recorded of them, now and from now on."""
 
-    trace_id: TraceId
-    reason: str
+    trace_ids: TraceIds
 
 
 class Spans(Header):
-    """Records and spans of a kept trace, in the payload."""
+    """Spans of kept traces, in the payload; ``trace_ids`` are those that this answers for."""
 
-    trace_id: TraceId
+    trace_ids: TraceIds
     count: Unsigned
 
 

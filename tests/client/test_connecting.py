@@ -715,7 +715,7 @@ async def test_frames_of_later_versions_are_ignored() -> None:
             async def echo(params: Any) -> Any:
                 return params
 
-            await gateway.send(codec.Keep(bytes(16), "slow"), codec.Event("registry", 1))
+            await gateway.send(codec.Keep([bytes(16)]), codec.Event("registry", 1))
             await gateway.stream.send_all(codec.encode(200, ("future",), b"payload"))
             await gateway.send(
                 call_header(5, "peer", "echo", chain=["peer.echo"]), payload=b"\xa2hi"

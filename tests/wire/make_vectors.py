@@ -42,6 +42,26 @@ MORE, CONTINUED = 1, 2
 TRACE = bytes.fromhex("4bf92f3577b34da6a3ce929d0e0e4736")
 SPAN = bytes.fromhex("00f067aa0ba902b7")
 LARGEST = 2**63 - 1
+BATCH = [
+    {"service.name": "users", "service.instance.id": "host-7-0badcafe"},
+    [
+        [
+            TRACE,
+            SPAN,
+            bytes(7) + b"\x01",
+            "users.get",
+            2,
+            1_700_000_000_000_000_000,
+            1_700_000_000_002_000_000,
+            {"rpc.system.name": "mesh", "mesh.call.depth": 1, "mesh.call.chain": ["users.get"]},
+            0,
+            "",
+            [["found", 1_700_000_000_001_000_000, {"rows": 1}]],
+        ]
+    ],
+    0,
+]
+"""What a peer tells in SPANS: who it is, its spans, and how many it has lost."""
 
 HELLO = {
     "protocol_version": 1,
@@ -351,13 +371,13 @@ def frames() -> list[dict[str, Any]]:
         "GOAWAY",
         {"reason": "protocol version 9 is too far from this gateway's 1", "drain_us": 0},
     )
-    add("keep", "Reserved: a trace is kept.", "KEEP", {"trace_id": TRACE, "reason": "error"})
+    add("keep", "Two traces are kept.", "KEEP", {"trace_ids": [TRACE, bytes(15) + b"\x01"]})
     add(
         "spans",
-        "Reserved: what is known of a trace.",
+        "What a peer recorded of a kept trace.",
         "SPANS",
-        {"trace_id": TRACE, "count": 2},
-        b"\x92\x80\x80",
+        {"trace_ids": [TRACE], "count": 1},
+        msgpack.packb(BATCH),
     )
     change = {
         "change": "disconnected",
@@ -815,7 +835,7 @@ def malformed() -> list[dict[str, Any]]:
     add(
         "chunk-spans",
         "SPANS name no call, so that nothing could continue them.",
-        frame("SPANS", [TRACE, 2], b"\x00", MORE),
+        frame("SPANS", [[TRACE], 1], b"\x00", MORE),
         "SPANS cannot be continued over several frames",
     )
     add(
@@ -901,7 +921,7 @@ def seeds() -> dict[str, bytes]:
         + frame("ERROR", ERROR | {"call_id": 43}, pack({"user_id": "123"}))
         + frame("HEARTBEAT", HEARTBEAT | {"flag": 2})
         + frame("UNREGISTER", ["users", []])
-        + frame("SPANS", [TRACE, 2], b"\x92\x80\x80"),
+        + frame("SPANS", [[TRACE], 1], b"\x92\x80\x80"),
         "long-call": frame("HELLO", HELLO)
         + b"".join(
             frame("CALL", fields, piece, flags)
@@ -917,7 +937,7 @@ def seeds() -> dict[str, bytes]:
         + frame("HEARTBEAT", HEARTBEAT | {"flag": 1})
         + frame("RESULT", RESULT, pack({"id": "123", "name": "Ada"}))
         + frame("ERROR", ERROR, pack({"user_id": "123"}))
-        + frame("KEEP", [TRACE, "slow"])
+        + frame("KEEP", [[TRACE]])
         + frame("EVENT", ["registry", 3], b"\x80")
         + frame("GOAWAY", GOAWAY),
         "service": frame("WELCOME", WELCOME)

@@ -248,6 +248,7 @@ def test_specified_options() -> None:
         "DETACHED": codec.DETACHED,
         "IDEMPOTENT": codec.IDEMPOTENT,
         "UNVERIFIED": codec.UNVERIFIED,
+        "FORCED": codec.FORCED,
     }
 
 
