@@ -13,10 +13,12 @@ from mesh.limits import LONGEST
 from mesh.outgoing import GRACE
 from mesh.payload import check_type, decode_result, encode_params
 from mesh.streams import CAPACITY, EventStream
+from mesh.tracing import continued
 from mesh.watching import PeerView
 from mesh.wire.codec import DETACHED, IDEMPOTENT, is_name
 from mesh.wire.codec import encode as encode_frame
 from mesh.wire.frames import Kind
+from mesh_telemetry.spans import CLIENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -197,14 +199,14 @@ class Client:
         activity_id: str | None = None
         chain: tuple[str, ...] | None = None
         gateway: str | None = None
-        flags = 3  # W3C: sampled, and the id is random
         options = IDEMPOTENT if idempotent else 0
         bits = uplink.process.random.getrandbits
+        span = bits(64)
+        trace_id, above, flags, metadata = continued(parent, bits)
         if parent is None:
             activity_id = context.current_activity.get()
-            trace_id = bits(128).to_bytes(16, "big")
         else:
-            trace_id, flags, parent_id = parent.trace_id, parent.trace_flags, parent.call_id
+            parent_id = parent.call_id
             if detached:
                 options |= DETACHED
             if detached or parent.gateway != uplink.gateway:
@@ -219,14 +221,14 @@ class Client:
             entry_id,
             int(min(remaining, LONGEST) * 1e6),
             trace_id,
-            bits(64).to_bytes(8, "big"),
+            span.to_bytes(8, "big"),
             flags,
             1,
             service,
             method,
             encoding,
             options,
-            None,
+            metadata,
             activity_id,
             chain,
             gateway,
@@ -239,18 +241,25 @@ class Client:
         else:
             frames = uplink.send_long(call_id, Kind.CALL, header, payload)
         scope_at = deadline if by_scope else None
-        pending = (trio.lowlevel.current_task(), target, remaining, frames, scope_at)
+        pending = (trio.lowlevel.current_task(), target, remaining, frames, scope_at, trace_id)
+        made = (trace_id, self.name, CLIENT, span, above, target, remaining, now)
         try:
             encoding, answer = await trio.lowlevel.wait_task_rescheduled(
                 outgoing.park(call_id, limit, pending)
             )
-        except CallError as failure:
+        except BaseException as failure:
+            if uplink.recording:
+                uplink.record_failure(made, activity_id, parent, failure, scope_at)
+            if not isinstance(failure, CallError):
+                raise
             _locate(failure, parent, target)
             if uplink.listeners:
                 uplink.feed.response_received(
                     service, method, now, str(failure.code), failure.reason
                 )
             raise
+        if uplink.recording:
+            uplink.record(made, 0, "", "", activity_id, parent)
         if uplink.listeners:
             uplink.feed.response_received(service, method, now, "ok", "")
         return decode_result(answer, encoding, result, target)

@@ -37,6 +37,7 @@ class Call(msgspec.Struct, frozen=True, gc=False):
         verified: Whether the gateway knew the parent itself; if not, chain and activity are
             what the caller says.
         principal: Who the caller is proven to be, if it proved it.
+        own_span: The span in which it is served, 64 bits.
     """
 
     service: str
@@ -55,6 +56,7 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     trace_flags: int
     verified: bool
     principal: str | None
+    own_span: int
 
     @property
     def depth(self) -> int:

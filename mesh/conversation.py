@@ -12,9 +12,10 @@ from mesh.assembly import Assembler, AssemblyFull
 from mesh.errors import Code, Reason, RemoteProtocolError
 from mesh.gathering import Gathering
 from mesh.wire import codec
-from mesh.wire.codec import BEAT, PING, PONG, PROTOCOL_VERSION
+from mesh.wire.codec import BEAT, PING, PONG, PROTOCOL_VERSION, SPANS_FEATURE
 from mesh.wire.connection import Connection, Role
 from mesh.wire.frames import CONTINUED, MORE, Kind
+from mesh_telemetry.peer_records import MAX_AGE
 
 if TYPE_CHECKING:
     from mesh.transport import Link
@@ -85,7 +86,7 @@ class Conversation:
             credentials=None,
             metadata=uplink.metadata,
             limits={"max_message": uplink.limits.max_message},
-            features=uplink.features,
+            features=[SPANS_FEATURE, *uplink.features],
             implementation=f"spanmesh/{_version.__version__}",
         )
         link.put(codec.encode_header(hello))
@@ -132,6 +133,7 @@ class Conversation:
             await trio.sleep_until(due)
             now = trio.current_time()
             lag = self._uplink.loop_lag = now - due
+            self._uplink.records.forget(now - MAX_AGE)
             silent = now - self._last_received
             if link.is_tcp and silent > self._silent_after * self._heartbeat:
                 self.fault = f"the gateway was silent for {silent:.0f} s"
@@ -194,6 +196,8 @@ class Conversation:
                     self._beat(PONG, header.sequence)
             case Kind.GOAWAY:
                 self._told_to_go(header.reason)
+            case Kind.KEEP:
+                self._uplink.reporter.keep(header.trace_ids)
             case Kind.ITEM | Kind.END | Kind.CREDIT:
                 self._refuse(
                     header.call_id,

@@ -26,9 +26,10 @@ GRACE = 0.2
 """Seconds after a deadline in which the gateway, who knows where the time went, may speak first."""
 
 
-Pending = tuple["trio.lowlevel.Task", str, float, int, "float | None"]
-"""Who waits: the task, the method's name, the seconds allowed, the frames of a long request, and
-when the task's own cancel scope fires if that sets the limit. A tuple, as every call makes one."""
+Pending = tuple["trio.lowlevel.Task", str, float, int, "float | None", bytes]
+"""Who waits: the task, the method's name, the seconds allowed, the frames of a long request, when
+the task's own cancel scope fires if that sets the limit, and the trace id. A tuple, as every call
+makes one."""
 
 
 class Outgoing:
@@ -95,6 +96,8 @@ class Outgoing:
             kind, header, payload = whole
         elif self.assembler.held:
             self.assembler.drop(call_id)
+        if header.keep is not None:
+            self._uplink.reporter.keep((pending[5],))
         if kind == Kind.RESULT:
             del self.pending[call_id]
             trio.lowlevel.reschedule(pending[0], outcome.Value((header.encoding, payload)))
@@ -115,7 +118,7 @@ class Outgoing:
         return True
 
     def _expire(self, call_id: int) -> None:
-        task, name, allowed, _, _ = self.pending[call_id]
+        task, name, allowed, *_ = self.pending[call_id]
         error = self._late_word.pop(call_id, None)
         if error is not None:
             del self.pending[call_id]
@@ -131,7 +134,7 @@ class Outgoing:
 
     def _drop(self, call_id: int, code: Code, reason: Reason, message: str) -> None:
         """Give up on a call from this side: the gateway and the waiting task are told."""
-        task, _, _, frames, _ = self.pending.pop(call_id)
+        task, _, _, frames, *_ = self.pending.pop(call_id)
         self.assembler.drop(call_id)
         by = BY_DEADLINE if code is Code.DEADLINE_EXCEEDED else BY_CALLER
         self._uplink.cancel(call_id, frames, by)
@@ -142,7 +145,7 @@ class Outgoing:
         """The connection is gone: every waiting task is told, and whether its call ever left."""
         uplink = self._uplink
         unsent = uplink.take_unsent_calls()
-        for call_id, (task, name, _, _, _) in list(self.pending.items()):
+        for call_id, (task, name, *_) in list(self.pending.items()):
             del self.pending[call_id]
             self.assembler.drop(call_id)
             if (error := self._late_word.pop(call_id, None)) is not None:

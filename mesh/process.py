@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from mesh_telemetry.peer_records import PeerRecords
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -46,6 +48,8 @@ class Process:
     random: random.Random = field(default_factory=random.Random)
     usage: Callable[[], Usage] = measure_usage
     id: str = ""
+    records: PeerRecords = field(default_factory=PeerRecords)
+    """What it recorded of its calls, as a peer of any gateway."""
 
     def __post_init__(self) -> None:
         if not self.id:

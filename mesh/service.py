@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import outcome
 import trio
+from opentelemetry.context import attach
 
 from mesh import context
 from mesh.errors import CallError, Code, Reason
@@ -22,14 +23,19 @@ from mesh.groups import sole
 from mesh.handlers import Handler
 from mesh.payload import EncodingFault, decode, encode, encode_details
 from mesh.timers import Timers
+from mesh.wire import codec
 from mesh.wire.codec import BY_DEADLINE, BY_DISCONNECT, MAYBE_EXECUTED, MSGPACK, UNVERIFIED
 from mesh.wire.frames import Kind
+from mesh_telemetry.current import CallContext
+from mesh_telemetry.spans import SERVER
 
 if TYPE_CHECKING:
     from mesh.uplink import Uplink
-    from mesh.wire import codec
 
 log = logging.getLogger("mesh.service")
+
+MESSAGE_KEPT = 500
+"""Characters of a failure's message that are recorded."""
 
 IDLE_WORKERS = 256
 """Parked workers kept; a burst above this spawns and ends its own."""
@@ -47,8 +53,9 @@ class Worker:
         self.call: context.Call | None = None
 
 
-Job = tuple["context.Call", Handler, int, bytes, float]
-"""The call, its handler, the payload's encoding, the payload, when it arrived."""
+Job = tuple["context.Call", CallContext, Handler, int, bytes, float]
+"""The call, its OpenTelemetry context, its handler, the payload's encoding, the payload, when it
+arrived."""
 
 
 class Dispatcher:
@@ -71,6 +78,7 @@ class Dispatcher:
         self._nursery: trio.Nursery | None = None
         self._no_work: trio.Event | None = None
         self._timers = Timers(self.serving, self._expire)
+        self._draw = uplink.process.random.getrandbits
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Keep the workers' nursery open until cancelled."""
@@ -87,13 +95,13 @@ class Dispatcher:
         now = trio.current_time()
         if handler is None:
             name = f"{header.service}.{header.method}"
-            self._fail(
+            refused = codec.refusal(
                 header.call_id,
-                Code.UNIMPLEMENTED,
+                Code.UNIMPLEMENTED.number,
                 Reason.METHOD_NOT_FOUND,
                 f"{self._uplink.name} no longer serves {name}",
-                maybe_executed=False,
             )
+            self._uplink.send(codec.encode_header(refused))
             return False
         chain = tuple(header.chain or (f"{header.service}.{header.method}",))
         call = context.Call(
@@ -113,10 +121,12 @@ class Dispatcher:
             header.trace_flags,
             not header.options & UNVERIFIED,
             header.principal,
+            self._draw(64),
         )
-        job: Job = (call, handler, header.encoding, payload, now)
+        surroundings = CallContext(call.trace_id, call.own_span, call.trace_flags, call.metadata)
+        job: Job = (call, surroundings, handler, header.encoding, payload, now)
         fresh = self._base.copy()
-        fresh.run(context.current.set, call)
+        fresh.run(_enter, call, surroundings)
         if self._idle:
             worker = self._idle.pop()
             task = worker.task
@@ -194,7 +204,7 @@ class Dispatcher:
                     raise
 
     async def _execute(self, worker: Worker, job: Job) -> None:
-        call, handler, encoding, payload, arrived = job
+        call, _, handler, encoding, payload, arrived = job
         call_id = call.call_id
         failure: BaseException | None = None
         try:
@@ -226,6 +236,7 @@ class Dispatcher:
         elif isinstance(failure, trio.Cancelled):
             raise failure
         else:
+            job[1].finish()
             return  # orphaned: its connection is lost
         if self._no_work is not None and not self.serving:
             self._no_work.set()
@@ -242,16 +253,17 @@ class Dispatcher:
             late = worker.reason == BY_DEADLINE
             uplink.feed.method_executed(uplink.name, call, told, elapsed / 1e6, late=late)
         if failure is None:
+            self._record(job, 0, "", "", "")
             uplink.answer(call_id, Kind.RESULT, (call_id, encoding, elapsed, 1, None, None), answer)
         else:
             try:
-                self._report(worker, call, failure, elapsed)
+                self._report(worker, job, failure, elapsed)
             except Exception as fault:
                 # An error that cannot even be told, as its text raises or it was never initialised.
                 log.exception("the failure of %s cannot be told", call.chain[-1])
                 untold = f"{type(failure).__qualname__}, whose text raised {type(fault).__name__}"
                 code = failure.code if isinstance(failure, CallError) else Code.UNKNOWN
-                self._fail(call_id, Code(code), Reason.HANDLER_FAILED, untold, elapsed=elapsed)
+                self._fail(job, Code(code), Reason.HANDLER_FAILED, untold, elapsed=elapsed)
         link = uplink.link
         if link is not None and link.queued >= link.limit and not worker.scope.cancel_called:
             await uplink.wait_room()
@@ -271,18 +283,17 @@ class Dispatcher:
             )
         return fault
 
-    def _report(
-        self, worker: Worker, call: context.Call, failure: BaseException, elapsed: int
-    ) -> None:
+    def _report(self, worker: Worker, job: Job, failure: BaseException, elapsed: int) -> None:
         """Answer a call whose handler did not return, then let on what is not the handler's."""
-        call_id, name = call.call_id, call.chain[-1]
+        call = job[0]
+        name = call.chain[-1]
         fatal: BaseException | None = None
         if isinstance(failure, BaseExceptionGroup):
             failure, fatal = _single(failure)
         if isinstance(failure, trio.Cancelled):
             deadline = worker.reason == BY_DEADLINE
             self._fail(
-                call_id,
+                job,
                 Code.DEADLINE_EXCEEDED if deadline else Code.CANCELLED,
                 Reason.DEADLINE_EXCEEDED if deadline else Reason.HANDLER_CANCELLED,
                 f"the handler of {name} was cancelled",
@@ -291,7 +302,7 @@ class Dispatcher:
             raise failure
         if isinstance(failure, CallError):
             self._fail(
-                call_id,
+                job,
                 failure.code,
                 failure.reason,
                 failure.message,
@@ -315,7 +326,7 @@ class Dispatcher:
                 exc_info=failure,
             )
             self._fail(
-                call_id,
+                job,
                 Code.UNKNOWN,
                 Reason.HANDLER_FAILED,
                 f"{kind}: {failure}",
@@ -330,7 +341,7 @@ class Dispatcher:
 
     def _fail(
         self,
-        call_id: int,
+        job: Job,
         code: Code,
         reason: str,
         message: str,
@@ -342,6 +353,9 @@ class Dispatcher:
         maybe_executed: bool = True,
         elapsed: int = 0,
     ) -> None:
+        call_id = job[0].call_id
+        told = message.removeprefix(f"{exception}: ") if exception else message
+        self._record(job, code.number, str(reason), told, exception or "")
         if len(details) > self._uplink.max_message:
             details = encode({"details": f"lost: {len(details):,} bytes exceed max_message"})
         max_header = self._uplink.max_header
@@ -362,6 +376,35 @@ class Dispatcher:
         )
         self._uplink.answer(call_id, Kind.ERROR, header, details)
 
+    def _record(self, job: Job, code: int, reason: str, message: str, exception: str) -> None:
+        """Record a call that is about to be answered."""
+        call, surroundings, _, _, _, arrived = job
+        touched = surroundings.finish()
+        if not self._uplink.recording:
+            return
+        self._uplink.records.add(
+            (
+                call.trace_id,
+                self._uplink.name,
+                SERVER,
+                call.own_span,
+                int.from_bytes(call.span_id),
+                call.chain[-1],
+                call.deadline - arrived,
+                arrived,
+                trio.current_time(),
+                code,
+                reason,
+                message[:MESSAGE_KEPT],
+                exception,
+                call.activity_id,
+                call.chain,
+                call.caller,
+                call.attempt,
+                touched,
+            )
+        )
+
 
 def _clip(text: str, size: int) -> str:
     """The text, or its two ends: headers are bounded, and the last lines of a traceback matter."""
@@ -370,6 +413,12 @@ def _clip(text: str, size: int) -> str:
         return data.decode()
     half = size // 2 - 8
     return f"{data[:half].decode(errors='ignore')} [...] {data[-half:].decode(errors='ignore')}"
+
+
+def _enter(call: context.Call, surroundings: CallContext) -> None:
+    """Make a call the current one, for the mesh and for OpenTelemetry."""
+    context.current.set(call)
+    attach(surroundings)
 
 
 def _abort(_: object) -> trio.lowlevel.Abort:

@@ -10,9 +10,10 @@ import trio
 
 from mesh import events
 from mesh.conversation import Conversation
-from mesh.errors import MeshError, Reason, Unavailable
+from mesh.errors import CallError, Code, MeshError, Reason, Unavailable
 from mesh.outgoing import Outgoing
-from mesh.service import Dispatcher
+from mesh.service import MESSAGE_KEPT, Dispatcher
+from mesh.tracing import Reporter
 from mesh.transport import IN_PROCESS, HandshakeFailed
 from mesh.watching import PeerFeed
 from mesh.wire import codec
@@ -22,6 +23,7 @@ from mesh.wire.frames import PREFIX, Kind
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from mesh.context import Call
     from mesh.limits import Limits
     from mesh.process import Process
     from mesh.transport import Dialer, Link
@@ -56,6 +58,9 @@ class Uplink:
         reached: Whether something has answered at the gateway's address.
         closed: Whether nothing can be sent any more.
         loop_lag: How late the event loop last woke the heartbeat, in seconds.
+        records: What this process records of its calls.
+        recording: Whether the gateway asks for such records.
+        reporter: Tells it of traces that are kept.
         failure: Why there will never be a connection again, if so.
         feed: What happens here, for those who listen.
         listeners: They, of whom there are mostly none.
@@ -96,6 +101,9 @@ class Uplink:
         self.failure: MeshError | None = None
         self.feed = PeerFeed()
         self.listeners = self.feed.listeners
+        self.records = process.records
+        self.recording = False
+        self.reporter = Reporter(self)
         self.outgoing = Outgoing(self)
         self.dispatcher = Dispatcher(self, limits.max_threads)
         self._dialer = dialer
@@ -106,6 +114,11 @@ class Uplink:
         self._last_fault = "no connection has been tried"
 
     # State.
+
+    @property
+    def address(self) -> str:
+        """The gateway's address; empty where there is no connection."""
+        return self.link.address if self.link is not None else ""
 
     @property
     def is_connected(self) -> bool:
@@ -157,6 +170,41 @@ class Uplink:
         else:
             self.send_long(-call_id, kind, header, payload)
 
+    def record(
+        self,
+        made: tuple[bytes, str, int, int, int, str, float, float],
+        code: int,
+        reason: str,
+        message: str,
+        activity_id: str | None,
+        parent: Call | None,
+    ) -> None:
+        """Record a call made from here: what it was, how it ended, and inside which call."""
+        chain: tuple[str, ...] = (made[5],)
+        if parent is not None:
+            activity_id, chain = parent.activity_id, (*parent.chain, made[5])
+        end = trio.current_time()
+        self.records.add(
+            (*made, end, code, reason, message, "", activity_id, chain, self.name, 1, None)
+        )
+
+    def record_failure(
+        self,
+        made: tuple[bytes, str, int, int, int, str, float, float],
+        activity_id: str | None,
+        parent: Call | None,
+        failure: BaseException,
+        scope_at: float | None,
+    ) -> None:
+        """Record a call made from here that has failed, or whose task was cancelled."""
+        if isinstance(failure, CallError):
+            told = failure.code.number, str(failure.reason), failure.message[:MESSAGE_KEPT]
+        elif scope_at is not None and trio.current_time() >= scope_at:
+            told = Code.DEADLINE_EXCEEDED.number, Reason.DEADLINE_EXCEEDED, ""
+        else:
+            told = Code.CANCELLED.number, Reason.CALLER_CANCELLED, ""
+        self.record(made, *told, activity_id, parent)
+
     def cancel(self, call_id: int, frames: int, reason: int = BY_CALLER) -> None:
         """Tell the gateway that nobody waits for a call any more."""
         if frames and self.link is not None:
@@ -207,6 +255,7 @@ class Uplink:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.outgoing.run_timers)
+                nursery.start_soon(self.reporter.run)
                 await nursery.start(self.dispatcher.run)
                 await self._connect_again_and_again()
                 self.failure = Unavailable(
@@ -273,6 +322,7 @@ class Uplink:
         self.service_wait = limits.get("service_wait_us", 5_000_000) / 1e6
         self.call_timeout = limits.get("call_timeout_us", 30_000_000) / 1e6
         self.sends_tracebacks = "tracebacks" in welcome.features
+        self.recording = codec.TRACES_FEATURE in welcome.features
         self.link = link
         self.ready = True
         self.send = conversation.gathering.send
@@ -324,6 +374,7 @@ class Uplink:
                 link.flush()
                 await conversation.goodbye.wait()
                 await self.dispatcher.wait_idle()
+            self.reporter.flush()
             link.flush()
             with trio.move_on_after(1.0):
                 await link.wait_below(0)

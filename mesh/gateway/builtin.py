@@ -176,8 +176,12 @@ class Builtin:
 
 
 def _plain(record: Record) -> dict[str, Any]:
+    fields = record._asdict()
+    del fields["own_span"]
     return {
-        **record._asdict(),
+        **fields,
+        "span_id": record.span_id.hex(),
+        "depth": record.depth,
         "started": tell_seconds(record.started),
         "duration": tell_seconds(record.duration),
         "trace_id": record.trace_id.hex(),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mesh.gateway.session import Session
+    from mesh.gateway.tracing import Trace
     from mesh_telemetry import CallSeries
 
 SPENT_KEPT = 16
@@ -42,6 +43,12 @@ class InFlight(msgspec.Struct, eq=False):
     deadline: float
     started: float
     verified: bool
+    span_id: bytes
+    """The caller's span."""
+    own_span: int
+    """What the ids of the gateway's spans are made of."""
+    trace: Trace | None
+    """Where its record goes; None where telemetry is off, and for what asks the gateway itself."""
     callee: Session | None = None
     children: dict[int, InFlight] | None = None
     spent: list[tuple[str, float, int]] | None = None

@@ -16,6 +16,7 @@ from mesh_telemetry import CallMetrics, GatewayCounters, Recorder
 if TYPE_CHECKING:
     from mesh.gateway.session import Session
     from mesh.gateway.telling import GatewayFeed
+    from mesh.gateway.tracing import Tracing
     from mesh.limits import Limits
     from mesh.process import Process
     from mesh.transport import Link
@@ -33,7 +34,9 @@ class Core:
         congested: A link whose outbox long messages have filled by half since somebody looked.
         events: What happens here, for those who listen.
         listeners: They, of whom there are mostly none.
+        draw: Draws so many random bits.
         draining: Whether new entry calls are refused.
+        tracing: The traces of calls; None where telemetry is off.
         started: When the gateway started, on trio's clock.
         traffic: What went over the connections of all peers.
     """
@@ -44,6 +47,7 @@ class Core:
         "congested",
         "counters",
         "draining",
+        "draw",
         "events",
         "held",
         "instance",
@@ -58,6 +62,7 @@ class Core:
         "sessions",
         "started",
         "table",
+        "tracing",
         "traffic",
         "usage",
     )
@@ -71,6 +76,7 @@ class Core:
         self.limits = limits
         self.clock = trio.lowlevel.current_clock().current_time
         self.process = process
+        self.draw = process.random.getrandbits
         self.usage = process.usage()
         self.instance = process.id
         self.metrics = CallMetrics(limits.max_callers)
@@ -85,6 +91,7 @@ class Core:
         self.loop_lag = 0.0
         self.started = trio.current_time()
         self.traffic = Traffic()
+        self.tracing: Tracing | None = None
         self._touched: dict[Link, None] = {}
 
     def send(self, link: Link, frame: bytes) -> None:

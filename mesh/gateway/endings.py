@@ -16,6 +16,7 @@ from mesh.payload import encode
 from mesh.wire import codec
 from mesh.wire.codec import BY_CALLER, BY_DEADLINE, BY_DISCONNECT, MAYBE_EXECUTED, MSGPACK
 from mesh.wire.frames import CONTINUED, MORE, Kind
+from mesh_telemetry import Reason as TraceReason
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from mesh.gateway.calls import InFlight
     from mesh.gateway.core import Core
     from mesh.gateway.session import Session
+
+MESSAGE_KEPT = 500
+"""Characters of a failure's message that are recorded."""
 
 _CANCELLED, _DEADLINE = Code.CANCELLED.number, Code.DEADLINE_EXCEEDED.number
 ROUNDING = 0.001
@@ -50,20 +54,22 @@ class Endings:
         if entry is None:
             self._late(callee, header.call_id, flags, Kind.RESULT, answered=True)
             return
+        link = entry.caller.link
+        plain = not flags and link.queued < link.limit
+        # A caller that lives no longer than its call hears by the answer that its trace is kept.
+        keep = self.end(entry, 0, "", answered=True) if plain else None
         fields = (
             entry.caller_call_id,
             header.encoding,
             header.elapsed_us,
             header.records,
-            header.keep,
+            keep,
             header.metadata,
         )
-        link = entry.caller.link
-        if flags or link.queued >= link.limit:
-            self._answer(entry, Kind.RESULT, fields, flags, payload, 0, "")
-        else:
+        if plain:
             self._core.send(link, codec.encode(6, fields, payload))
-            self.end(entry, 0, "")
+        else:
+            self._answer(entry, Kind.RESULT, fields, flags, payload, 0)
 
     def error(self, callee: Session, header: codec.Error, flags: int, payload: bytes) -> None:
         """An ERROR arrived: pass it to the caller, with the chain where it failed."""
@@ -78,6 +84,11 @@ class Endings:
             # The callee's timer was a moment quicker than ours. We know where the time went.
             self._fail_expired(entry, budget(entry, now))
             return
+        code = Code.from_number(header.code).number or Code.UNKNOWN.number
+        link = entry.caller.link
+        plain = not flags and link.queued < link.limit
+        message = header.message[:MESSAGE_KEPT]
+        keep = self.end(entry, code, header.reason, message, answered=True) if plain else None
         fields = (
             entry.caller_call_id,
             header.code,
@@ -91,10 +102,12 @@ class Endings:
             entry.activity_id,
             header.elapsed_us,
             header.records,
-            header.keep,
+            keep,
         )
-        code = Code.from_number(header.code).number or Code.UNKNOWN.number
-        self._answer(entry, Kind.ERROR, fields, flags, payload, code, header.reason)
+        if plain:
+            self._core.send(link, codec.encode(Kind.ERROR, fields, payload))
+        else:
+            self._answer(entry, Kind.ERROR, fields, flags, payload, code, header.reason, message)
 
     def continued(
         self, callee: Session, kind: Kind, call_id: int, flags: int, payload: bytes
@@ -106,7 +119,7 @@ class Endings:
             return
         if not entry.replied:
             raise RemoteProtocolError(f"{kind.name} continues call {call_id}, which it never began")
-        self._answer(entry, kind, (entry.caller_call_id,), flags, payload, entry.reply_code, "")
+        self._answer(entry, kind, (entry.caller_call_id,), flags, payload, entry.reply_code)
 
     def _answer(
         self,
@@ -116,19 +129,16 @@ class Endings:
         flags: int,
         payload: bytes,
         code: int,
-        reason: str,
+        reason: str = "",
+        message: str = "",
     ) -> None:
-        core = self._core
+        """Pass on a frame of a long answer, or an answer for a caller that does not read."""
+        if not self._admit_answer(entry, kind, flags, payload, code):
+            return
         link = entry.caller.link
-        if flags or link.queued >= link.limit:
-            if not self._admit_answer(entry, kind, flags, payload, code):
-                return
-            core.send_message(link, -entry.caller_call_id, kind, fields, payload, flags)
-            if flags & MORE:
-                return
-        else:
-            core.send(link, codec.encode(kind, fields, payload))
-        self.end(entry, code, reason)
+        self._core.send_message(link, -entry.caller_call_id, kind, fields, payload, flags)
+        if not flags & MORE:
+            self.end(entry, code, reason, message)
 
     def _admit_answer(
         self, entry: InFlight, kind: Kind, flags: int, payload: bytes, code: int
@@ -169,9 +179,11 @@ class Endings:
             )
         if flags & MORE:
             return
-        series = callee.abandoned.pop(call_id, None)
-        if answered and series is not None:
-            series.late += 1
+        abandoned = callee.abandoned.pop(call_id, None)
+        if answered and abandoned is not None:
+            abandoned.series.method.late += 1
+            if abandoned.trace is not None and self._core.tracing is not None:
+                self._core.tracing.judge(abandoned.trace, TraceReason.LATE, abandoned.name)
 
     # What callers and time say.
 
@@ -273,6 +285,7 @@ class Endings:
         caller = entry.caller
         if entry.replied:
             caller.link.discard(-entry.caller_call_id)
+        keep = self.end(entry, code.number, reason, message, answered=True)
         self.send_error(
             caller,
             entry.caller_call_id,
@@ -283,8 +296,8 @@ class Endings:
             activity_id=entry.activity_id,
             maybe_executed=maybe_executed,
             details=details,
+            keep=keep,
         )
-        self.end(entry, code.number, reason)
 
     def send_error(
         self,
@@ -298,6 +311,7 @@ class Endings:
         activity_id: str,
         maybe_executed: bool = False,
         details: dict[str, Any] | None = None,
+        keep: str | None = None,
     ) -> None:
         """Tell a caller that its call failed in the gateway."""
         header = (
@@ -313,7 +327,7 @@ class Endings:
             activity_id,
             0,
             0,
-            None,
+            keep,
         )
         payload = encode(details) if details else b""
         self._core.send_message(caller.link, -call_id, Kind.ERROR, header, payload, 0)
@@ -330,53 +344,93 @@ class Endings:
         if entry.forwarded and callee.link.discard(entry.id) == entry.forwarded:
             return
         series.abandoned += 1
-        callee.abandoned[entry.id] = series
+        callee.abandoned[entry.id] = entry
         self._core.send(callee.link, codec.encode(Kind.CANCEL, (entry.id, by)))
 
-    def end(self, entry: InFlight, code: int, reason: str) -> None:
-        """Close an entry: count it, record it, and end what is still in flight below it."""
+    def end(
+        self,
+        entry: InFlight,
+        code: int,
+        reason: str,
+        message: str = "",
+        *,
+        answered: bool = False,
+    ) -> str | None:
+        """Close an entry: count it, record it, and end what is still in flight below it.
+
+        Args:
+            entry: The call.
+            code: Number of its outcome's status code.
+            reason: Why it failed, if it did.
+            message: What the failure says to people.
+            answered: Whether the caller is about to be told what this returns.
+
+        Returns:
+            Why its trace is kept, if it has no parent and that is decided.
+        """
         core = self._core
         now = core.clock()
         duration = now - entry.started
         if not core.table.leave(entry, code, duration):
-            return
+            return None
         if entry.request is not None:
             core.held.leave(entry)
+        kept: str | None = None
         if core.observes:
-            self._observe(entry, code, reason, duration)
+            kept = self._observe(entry, code, reason, message, duration, answered)
         if core.listeners:
             core.events.response_routed(entry, code, reason, duration)
         if entry.children:
             self._end_children(entry, now)
+        return kept
 
-    def _observe(self, entry: InFlight, code: int, reason: str, duration: float) -> None:
+    def _observe(
+        self,
+        entry: InFlight,
+        code: int,
+        reason: str,
+        message: str,
+        duration: float,
+        answered: bool,  # noqa: FBT001 - by position, on the path of every call
+    ) -> str | None:
         """Count and record an ended call."""
         core = self._core
-        depth = len(entry.chain)
-        core.counters.depths[depth] += 1
-        entry.series.ended(code, duration)
-        callee = entry.callee
-        parent = entry.parent
-        core.recorder.append(
-            (
-                entry.id,
-                parent.id if parent is not None else 0,
-                entry.entry_id,
-                entry.trace_id,
-                entry.activity_id,
-                entry.caller.name,
-                entry.service,
-                entry.method,
-                callee.process_id if callee is not None else entry.served_by,
-                depth,
-                entry.attempt,
-                entry.started,
-                duration,
-                code,
-                reason,
-                False,
-            )
+        chain, series, parent, callee = entry.chain, entry.series, entry.parent, entry.callee
+        core.counters.depths[len(chain)] += 1
+        series.ended(code, duration)
+        caller, started = entry.caller, entry.started
+        row = (
+            entry.id,
+            parent.id if parent is not None else 0,
+            entry.entry_id,
+            entry.trace_id,
+            entry.activity_id,
+            caller.name,
+            caller.process_id,
+            entry.span_id,
+            entry.own_span,
+            entry.service,
+            entry.method,
+            callee.process_id if callee is not None else entry.served_by,
+            chain,
+            entry.attempt,
+            started,
+            duration,
+            entry.deadline - started,
+            code,
+            reason,
+            message,
+            False,
         )
+        core.recorder.append(row)
+        trace, tracing = entry.trace, core.tracing
+        if trace is None or tracing is None:
+            return None
+        slow = duration >= series.method.slow_after
+        tracing.ended(trace, row, code, slow=slow, name=chain[-1])
+        if parent is not None:
+            return None
+        return tracing.close(trace, chain[-1], caller.process_id if answered else "")
 
     def _end_children(self, entry: InFlight, now: float) -> None:
         for child in list((entry.children or {}).values()):

@@ -42,7 +42,7 @@ def forward(
         entry.entry_id,
         0 if left <= 0.0 else int(min(left, LONGEST) * 1e6),
         header.trace_id,
-        header.span_id,
+        entry.own_span.to_bytes(8, "big"),
         header.trace_flags,
         header.attempt,
         header.service,

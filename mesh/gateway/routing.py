@@ -17,10 +17,12 @@ from mesh.gateway.balancing import pick
 from mesh.gateway.calls import InFlight, budget
 from mesh.gateway.endings import explain_budget
 from mesh.gateway.forwarding import forward, forward_more, hand_over, outbox_full, overloaded
+from mesh.gateway.registry import RESERVED
 from mesh.gateway.waiting import WaitingCalls
 from mesh.timers import Timers
 from mesh.wire import codec
-from mesh.wire.codec import DETACHED, is_activity_id
+from mesh.wire.codec import DETACHED, FORCED, is_activity_id
+from mesh_telemetry import Reason as TraceReason
 from mesh_telemetry.names import OTHER
 
 if TYPE_CHECKING:
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
     from mesh.gateway.endings import Endings
     from mesh.gateway.registry import Method
     from mesh.gateway.session import Session
+    from mesh.gateway.tracing import Trace
     from mesh.limits import Limits
+    from mesh_telemetry import RecordRow
 
 
 Refusal = tuple[Code, Reason, str]
@@ -75,6 +79,7 @@ class Router:
         link = method.full_name if method is not None else f"{header.service}.{header.method}"[:257]
 
         parent: InFlight | None = None
+        trace: Trace | None = None
         verified = True
         if header.parent_id:
             parent = core.table.by_id.get(header.parent_id)
@@ -88,7 +93,7 @@ class Router:
         if parent is not None:
             chain = (*parent.chain, link)
             activity_id, entry_id = parent.activity_id, parent.entry_id
-            verified = parent.verified
+            verified, trace = parent.verified, parent.trace
             if header.options & DETACHED:
                 parent = None
             elif parent.deadline < deadline:
@@ -145,6 +150,14 @@ class Router:
         )
         table = core.table
         new_id = table.next_id()
+        tracing = core.tracing
+        if tracing is not None and header.service != RESERVED:
+            if trace is None:
+                trace = tracing.open(header.trace_id)
+                if header.options & FORCED:
+                    tracing.judge(trace, TraceReason.FORCED, link)
+            elif parent is None:  # it outlives the call inside which it was made
+                trace.open += 1
         entry = InFlight(
             new_id,
             caller,
@@ -161,6 +174,9 @@ class Router:
             deadline,
             now,
             verified,
+            header.span_id,
+            core.draw(64),
+            trace,
         )
         if flags:
             entry.received = len(payload)
@@ -263,32 +279,64 @@ class Router:
                     activity_id=activity_id,
                 )
             )
+        keep: str | None = None
         if core.observes:
             core.metrics.series(caller.name, service, name).codes[code.number] += 1
             core.counters.reject(core.metrics.caller(caller.name), service, str(reason))
-            core.recorder.append(
-                (
-                    call_id,
-                    header.parent_id,
-                    parent.entry_id if parent is not None else call_id,
-                    header.trace_id,
-                    activity_id,
-                    caller.name,
-                    header.service[:128],
-                    header.method[:128],
-                    "",
-                    len(chain),
-                    header.attempt,
-                    trio.current_time(),
-                    0.0,
-                    code.number,
-                    str(reason),
-                    True,
-                )
+            row = (
+                call_id,
+                header.parent_id,
+                parent.entry_id if parent is not None else call_id,
+                header.trace_id,
+                activity_id,
+                caller.name,
+                caller.process_id,
+                header.span_id,
+                core.draw(64),
+                header.service[:128],
+                header.method[:128],
+                "",
+                chain,
+                header.attempt,
+                trio.current_time(),
+                0.0,
+                header.timeout_us * 1e-6,
+                code.number,
+                str(reason),
+                message,
+                True,
             )
+            core.recorder.append(row)
+            keep = self._trace_refusal(caller, header, row, parent, chain[-1])
         self._endings.send_error(
-            caller, header.call_id, code, reason, message, chain=chain, activity_id=activity_id
+            caller,
+            header.call_id,
+            code,
+            reason,
+            message,
+            chain=chain,
+            activity_id=activity_id,
+            keep=keep,
         )
+
+    def _trace_refusal(
+        self,
+        caller: Session,
+        header: codec.Call,
+        row: RecordRow,
+        parent: InFlight | None,
+        name: str,
+    ) -> str | None:
+        """Note a refused call in its trace; returns why that is kept, if the caller shall know."""
+        tracing = self._core.tracing
+        if tracing is None or header.service == RESERVED:
+            return None
+        trace = parent.trace if parent is not None else tracing.open(header.trace_id)
+        if trace is None:
+            return None
+        tracing.judge(trace, TraceReason.REFUSED, name)
+        tracing.ended(trace, row, 0, slow=False, name=name)
+        return tracing.close(trace, name, caller.process_id) if parent is None else None
 
 
 def _foreign(header: codec.Call, caller: Session) -> Refusal:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 import trio
 
 from mesh import events
+from mesh._version import __version__
 from mesh.errors import UsageError
 from mesh.gateway.builtin import serve_builtin
 from mesh.gateway.core import Core
@@ -21,6 +22,7 @@ from mesh.gateway.life import pulse
 from mesh.gateway.routing import Router
 from mesh.gateway.session import Session
 from mesh.gateway.telling import GatewayFeed
+from mesh.gateway.tracing import Tracing
 from mesh.gateway.views import Views
 from mesh.groups import single_exception
 from mesh.limits import Limits
@@ -34,6 +36,8 @@ from mesh.transport import (
     remote_of,
 )
 from mesh.wire import codec
+from mesh_telemetry import TraceSettings
+from mesh_telemetry.resource import describe
 
 if TYPE_CHECKING:
     import ssl
@@ -61,6 +65,7 @@ class Gateway:
         admin_token: What clients of that server must show; needed beyond the loopback.
         telemetry: Whether calls are counted and recorded; without, only connections, heartbeats
             and the load of each instance are known.
+        traces: Which traces are kept, and how many.
         limits: The limits of this gateway and its peers.
         process: Identity and randomness; for simulators.
 
@@ -82,6 +87,7 @@ class Gateway:
         admin: str | None = None,
         admin_token: str | None = None,
         telemetry: bool = True,
+        traces: TraceSettings | None = None,
         limits: Limits | None = None,
         process: Process | None = None,
     ) -> None:
@@ -89,7 +95,7 @@ class Gateway:
         self._process = process or Process()
         self._entrance = Entrance(listen, tls, allow_plain_tcp=allow_plain_tcp)
         self._admin, self._admin_token = admin, admin_token
-        self._telemetry = telemetry
+        self._telemetry, self._traces = telemetry, traces or TraceSettings()
         self._core: Core | None = None
         self._feed = GatewayFeed()
         self._nursery: trio.Nursery | None = None
@@ -207,6 +213,9 @@ class Gateway:
         if self._core is not None:
             raise UsageError("a Gateway runs once; make a new one")
         core = self._core = Core(self.limits, self._process, self._feed, observes=self._telemetry)
+        if self._telemetry:
+            resource = describe("mesh-gateway", core.instance, __version__)
+            core.tracing = Tracing(core, self._traces, resource)
         endings = Endings(core)
         self._endings, self._router = endings, Router(core, endings)
         self._figures = Figures(core)
@@ -218,6 +227,8 @@ class Gateway:
                     nursery.start_soon(self._router.deadlines.run)
                     nursery.start_soon(self._router.waiting.timers.run)
                     nursery.start_soon(pulse, core)
+                    if core.tracing is not None:
+                        nursery.start_soon(core.tracing.run)
                     await nursery.start(serve_builtin, self)
                     if self._admin is not None:
                         from mesh.gateway.api import api_routes  # noqa: PLC0415 - slow

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from mesh.gateway.registry import Registration
     from mesh.gateway.routing import Router
     from mesh.transport import Link
-    from mesh_telemetry import MethodSeries
 
 log = logging.getLogger("mesh.gateway")
 
@@ -77,7 +76,7 @@ class Session:
         self.metadata: dict[str, str] = {}
         self.calls: dict[int, InFlight] = {}
         self.serving: dict[int, InFlight] = {}
-        self.abandoned: dict[int, MethodSeries] = {}
+        self.abandoned: dict[int, InFlight] = {}
         self.last_call_id = 0
         self.last_issued = 0
         self.services: dict[str, Registration] = {}
@@ -85,6 +84,7 @@ class Session:
         self.health = HEALTHY
         self.picked = 0
         self.draining = False
+        self.sends_spans = False
         self.tracebacks = not link.is_tcp or _is_loopback(link.address)
         self.connected_at = self.last_heartbeat = self.last_received = trio.current_time()
         self.heartbeat: codec.Heartbeat | None = None
@@ -187,6 +187,9 @@ class Session:
             core.counters.connections_opened += 1
         welcome = _make_welcome(core, self.id, tracebacks=self.tracebacks)
         self.link.put(codec.encode_header(welcome))
+        if codec.SPANS_FEATURE in hello.features and core.tracing is not None:
+            self.sends_spans = True
+            core.tracing.collector.connected(self)
         if codec.EVENTS in hello.features:
             core.events.watchers[self] = limits.max_chunk
         if core.draining:
@@ -271,6 +274,8 @@ class Session:
             case codec.GoAway():
                 self.draining = True
                 core.registry.withdraw(self, trio.current_time(), draining=True)
+                if core.tracing is not None:
+                    core.tracing.collector.collect_now()  # its last chance to hear of kept traces
                 # In line with the frames of long calls: nothing comes after this one.
                 core.send_bulk(self.link, 0, codec.encode_header(codec.GoAway("goodbye", 0)))
             case codec.Reference():
@@ -286,8 +291,11 @@ class Session:
                         chain=(),
                         activity_id="",
                     )
+            case codec.Spans():
+                if core.tracing is not None:
+                    core.tracing.collector.take(self, header, payload)
             case _:
-                pass  # SPANS: nothing was asked to be kept
+                pass  # of a later version
 
     # The end.
 
@@ -312,6 +320,8 @@ class Session:
         served = (*self.drained, *self.services)
         self._connection.close()
         core.registry.withdraw(self, trio.current_time())
+        if core.tracing is not None:
+            core.tracing.collector.disconnected(self)
         unsent = self._take_unsent()
         for entry in self._endings.lost(self, unsent):
             self._router.reroute(entry, unsent[entry.id])
@@ -358,7 +368,10 @@ def _make_welcome(core: Core, session_id: int, *, tracebacks: bool) -> codec.Wel
             "service_wait_us": int(limits.service_wait * 1e6),
             "silent_after": limits.silent_after,
         },
-        features=["tracebacks"] if tracebacks else [],
+        features=[
+            *(["tracebacks"] if tracebacks else []),
+            *([codec.TRACES_FEATURE] if core.tracing is not None else []),
+        ],
         implementation=f"spanmesh/{_version.__version__}",
     )
 

@@ -18,7 +18,7 @@ from mesh_telemetry.metrics import (
 from mesh_telemetry.names import CODE_NAMES, DEPTH_BOUNDS, DURATION_BOUNDS, FAMILIES, OTHER, Family
 from mesh_telemetry.otlp import to_otlp
 from mesh_telemetry.peers import OutcomeSeries, PeerExposition, SideMetrics
-from mesh_telemetry.recorder import Record, Recorder, RecordRow
+from mesh_telemetry.recorder import Record, Recorder, RecordRow, own_span_ids
 from mesh_telemetry.rendering import OPENMETRICS, TEXT, Row, RowSource, escape_label, negotiate
 from mesh_telemetry.sampling import Reason, Sampler, TraceSettings
 from mesh_telemetry.slowness import SlowMethods
@@ -60,6 +60,7 @@ __all__ = [
     "WaterfallRow",
     "escape_label",
     "negotiate",
+    "own_span_ids",
     "quantile",
     "summary",
     "to_otlp",

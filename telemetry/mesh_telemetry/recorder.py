@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 RecordRow: TypeAlias = tuple[
-    int, int, int, bytes, str, str, str, str, str, int, int, float, float, int, str, bool
-]
+    int, int, int, bytes, str, str, str, bytes, int, str, str, str, tuple[str, ...], int, float,
+    float, float, int, str, str, bool,
+]  # fmt: skip
 """The fields of :class:`Record`, in its order, as the hot path writes them."""
 
 
@@ -34,24 +35,47 @@ class Record(NamedTuple):
     activity_id: str
     caller: str
     """The calling peer's name."""
+    caller_process: str
+    """Its process id."""
+    span_id: bytes
+    """8 bytes, the caller's span."""
+    own_span: int
+    """What the ids of the gateway's own two spans are made of; see :func:`own_span_ids`."""
     service: str
     method: str
     instance: str
     """The process id of the peer that served it; empty where none was reached."""
-    depth: int
-    """Links of nested calls; an entry call has 1."""
+    chain: tuple[str, ...]
+    """The hops that led here, this one last."""
     attempt: int
     """Which try of the logical call, from 1."""
     started: float
     """Seconds on the recording process's monotonic clock."""
     duration: float
     """Seconds."""
+    allowed: float
+    """Seconds until the deadline when it started."""
     code: int
     """Number of the status code; 0 is ok."""
     reason: str
     """Why it failed or was refused, upper case; empty for ok."""
+    message: str
+    """What a failure says to people; empty for ok."""
     refused: bool
     """Whether it was turned away before any instance saw it."""
+
+    @property
+    def depth(self) -> int:
+        """Links of nested calls; an entry call has 1."""
+        return len(self.chain)
+
+
+def own_span_ids(own_span: int) -> tuple[bytes, bytes]:
+    """The ids of the spans in which a gateway serves a call, and passes it on.
+
+    One random number serves for both, since drawing it is on the path of every call.
+    """
+    return (own_span ^ 1).to_bytes(8, "big"), own_span.to_bytes(8, "big")
 
 
 class Recorder:

@@ -44,7 +44,8 @@ class KeptTrace:
         method: The entry call's method, without its service; empty until known.
         code: Number of the entry call's status code.
         activity_id: Of the entry call.
-        batches: By process id, its resource and its spans.
+        batches: By process id and service name, its resource and its spans: several peers may live
+            in one process.
         missing: What was not delivered and why, as sentences; see :meth:`missed`.
     """
 
@@ -77,7 +78,7 @@ class KeptTrace:
         self.duration: float | None = None
         self.caller = self.service = self.method = self.activity_id = ""
         self.code = 0
-        self.batches: dict[str, tuple[Attributes, list[Span]]] = {}
+        self.batches: dict[tuple[str, str], tuple[Attributes, list[Span]]] = {}
         self.missing: list[str] = []
         self._max_spans = max_spans
         self._missed: dict[str, str] = {}
@@ -169,11 +170,12 @@ class KeptTrace:
             self._span_ids.add(span_id)
             self._note(span)
             taken.append(span)
-        known = self.batches.get(process)
+        key = process, str(resource.get(names.SERVICE_NAME, ""))
+        known = self.batches.get(key)
         if known is not None:
             known[1].extend(taken)
         elif taken:
-            self.batches[process] = (resource, taken.copy())
+            self.batches[key] = (resource, taken.copy())
         return taken
 
     def _note(self, span: Span) -> None:

@@ -220,7 +220,7 @@ def _tree(trace: KeptTrace) -> list[_Node]:
     """The roots, with everything else below them and moved into its parent where it must be."""
     nodes = {
         span.span_id: _Node(process, resource, span)
-        for process, (resource, spans) in trace.batches.items()
+        for (process, _), (resource, spans) in trace.batches.items()
         for span in spans
     }
     roots: list[_Node] = []

@@ -1,0 +1,191 @@
+"""Traces in the gateway: which are kept, and how their parts come together.
+
+Every call in flight belongs to a trace, which gathers the records of its ended calls. A reason
+(a failure, a slow call) keeps the trace at once; otherwise the end of its entry call decides. The
+peers that took part in a kept trace are told by KEEP, also again after a reconnect, and answer with
+SPANS. What is not kept is forgotten a second after its last entry call has ended.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import TYPE_CHECKING
+
+import msgspec
+import trio
+
+from mesh.errors import Code
+from mesh.gateway.collecting import Collector
+from mesh_telemetry import Reason, Sampler, SlowMethods, TraceStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mesh.gateway.core import Core
+    from mesh_telemetry import RecordRow, TraceSettings
+    from mesh_telemetry.spans import Attributes, Span
+
+log = logging.getLogger("mesh.gateway")
+
+LINGER = 1.0
+"""Seconds that a trace which is not kept stays, as a late answer may still be a reason."""
+LONG = 10.0
+"""Seconds in flight after which a call is slow before it has ended: its peers forget after a while
+what they recorded of calls that were part of it."""
+SWEEP = 0.25
+"""Seconds between two looks at what can be forgotten."""
+SLICE = 500
+"""Traces that are forgotten in one go before other tasks may run."""
+_CANCELLED = Code.CANCELLED.number
+
+
+class Trace(msgspec.Struct, eq=False, gc=False):
+    """What the gateway has recorded of one trace, and whether it is kept."""
+
+    trace_id: bytes
+    rows: list[RecordRow]
+    """Its ended calls, in the order of their end."""
+    open: int = 0
+    """Calls without a parent that are in flight."""
+    kept: str = ""
+    """Why it is kept."""
+    over: str | None = None
+    """Why it is not kept although there was a reason."""
+    quiet_since: float = 0.0
+    """When the last call without a parent ended, on trio's clock."""
+    collected: int = 0
+    """Rows whose spans are in the store."""
+    parties: dict[str, str] | None = None
+    """Processes that were told that it is kept, and what they are called."""
+    hinted: str = ""
+    """The process that heard of it by a RESULT."""
+    gone: bool = False
+    """Forgotten."""
+
+
+class Tracing:
+    """The traces of one gateway.
+
+    Args:
+        core: The gateway's state.
+        settings: What rules the keeping.
+        resource: Who the gateway is, in its spans.
+        export: Where new spans of kept traces go besides the store.
+
+    Attributes:
+        traces: Those that go on, or ended a moment ago, by id.
+        store: The kept ones.
+        sampler: Decides, and counts.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        settings: TraceSettings,
+        resource: Attributes,
+        export: Callable[[Attributes, Span], None] | None = None,
+    ) -> None:
+        self._core = core
+        self.traces: dict[bytes, Trace] = {}
+        self.store = TraceStore(settings.store_spans)
+        self.sampler = Sampler(settings, core.clock)
+        self._slow = SlowMethods(settings.slow_after)
+        self._quiet: deque[tuple[float, Trace]] = deque()
+        """Traces of which nothing is in flight, and since when."""
+        self.collector = Collector(core, self.store, self.sampler, resource, export)
+
+    # From the path of every call: synchronous and short.
+
+    def open(self, trace_id: bytes) -> Trace:
+        """A call without a parent begins."""
+        trace = self.traces.get(trace_id)
+        if trace is None:
+            trace = self.traces[trace_id] = Trace(trace_id, [])
+            kept = self.store.get(trace_id)
+            if kept is not None:  # by an earlier entry call
+                trace.kept = kept.reason
+        trace.open += 1
+        return trace
+
+    def ended(self, trace: Trace, row: RecordRow, code: int, *, slow: bool, name: str) -> None:
+        """A call of this trace has ended."""
+        trace.rows.append(row)
+        if trace.kept:
+            self.collector.gather(trace)
+        elif code:
+            self.judge(trace, Reason.CANCELLED if code == _CANCELLED else Reason.ERROR, name)
+        elif slow:
+            self.judge(trace, Reason.SLOW, name)
+
+    def close(self, trace: Trace, name: str, process: str) -> str | None:
+        """A call without a parent has ended; returns why its trace is kept, if it is.
+
+        Args:
+            trace: The call's.
+            name: The call's method.
+            process: The caller's process, if it is about to be told what this returns.
+        """
+        trace.open -= 1
+        if not trace.open:
+            trace.quiet_since = now = self._core.clock()
+            self._quiet.append((now, trace))
+            if not trace.kept and self.sampler.baseline(name):
+                self._keep(trace, Reason.BASELINE)
+        if not trace.kept:
+            return None
+        trace.hinted = process
+        return trace.kept
+
+    def judge(self, trace: Trace, reason: Reason, name: str) -> None:
+        """Something speaks for keeping this trace."""
+        if trace.kept or trace.gone:
+            return
+        if self.sampler.wants(reason, name):
+            self._keep(trace, reason)
+        elif trace.over is None:
+            trace.over = self.sampler.refusal
+
+    def _keep(self, trace: Trace, reason: Reason) -> None:
+        trace.kept = str(reason)
+        self.collector.gather(trace)
+
+    # Life.
+
+    async def run(self) -> None:
+        """Gather what is kept and forget what is not, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.collector.run)
+            nursery.start_soon(self._sweep)
+
+    async def _sweep(self) -> None:
+        core, turn = self._core, 0
+        while True:
+            await trio.sleep(SWEEP)
+            await self._forget(core.clock() - LINGER)
+            turn += 1
+            if turn % 4 == 0:
+                self._slow.update(core.metrics.methods(), core.clock())
+                self._judge_long(core.clock() - LONG)
+                self.collector.expire(core.clock())
+
+    async def _forget(self, before: float) -> None:
+        quiet, steps = self._quiet, 0
+        while quiet and quiet[0][0] <= before:
+            since, trace = quiet.popleft()
+            if trace.open or trace.gone or trace.quiet_since > since:
+                continue  # it went on, or closed several times at this moment
+            trace.gone = True
+            del self.traces[trace.trace_id]
+            if not trace.kept:
+                self.sampler.dropped(over=trace.over)
+            steps += 1
+            if steps % SLICE == 0:
+                await trio.lowlevel.checkpoint()
+
+    def _judge_long(self, before: float) -> None:
+        for entry in self._core.table.by_id.values():  # the oldest first
+            if entry.started > before:
+                return
+            if entry.trace is not None:
+                self.judge(entry.trace, Reason.SLOW, entry.name)

@@ -1,0 +1,183 @@
+"""A peer's part in traces: what it recorded of its calls, told to the gateway where that asks.
+
+Every call made or served appends one small row to a bounded buffer of the process. KEEP names the
+traces that are worth telling; only for these are spans built and sent, now and for calls that end
+later.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+import trio
+
+from mesh import _version
+from mesh.wire import codec
+from mesh_telemetry import spans
+from mesh_telemetry.current import BAGGAGE, TRACESTATE, outgoing
+from mesh_telemetry.propagation import Ratio
+from mesh_telemetry.resource import describe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from mesh.context import Call
+    from mesh.uplink import Uplink
+    from mesh_telemetry.peer_records import PeerRow
+    from mesh_telemetry.spans import Attributes, Span
+
+root_flags = Ratio.from_environment(os.environ).flags
+"""W3C flags of traces that begin here: the mesh records all, those outside hear a set ratio."""
+CARRIED = (BAGGAGE, TRACESTATE)
+PAUSE = 0.02
+"""Seconds in which answers to KEEP gather."""
+
+RESERVE = 4096
+"""Bytes of a frame that are left for the resource."""
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def continued(
+    parent: Call | None, bits: Callable[[int], int]
+) -> tuple[bytes, int, int, dict[str, str] | None]:
+    """What a call made here continues: the call being served, or the current OpenTelemetry span.
+
+    Args:
+        parent: The call being served.
+        bits: Draws random bits.
+
+    Returns:
+        Its trace id, the parent of its span (0 for none), W3C flags, and what its metadata carries.
+    """
+    current = outgoing()
+    if parent is None:
+        if current is None or not current.trace_id:
+            carried = current.metadata if current is not None else None
+            trace_id = bits(128).to_bytes(16, "big")
+            return trace_id, 0, root_flags(trace_id), carried
+        return current.trace_id, current.span_id, current.flags, current.metadata
+    if current is None:
+        came = parent.metadata
+        carried = {key: came[key] for key in CARRIED if key in came} if came else None
+        return parent.trace_id, parent.own_span, parent.trace_flags, carried
+    if current.trace_id == parent.trace_id:
+        above = current.span_id or parent.own_span
+        return parent.trace_id, above, parent.trace_flags, current.metadata
+    # Another trace, begun by hand inside a handler, is none that the gateway could follow.
+    carried = current.metadata
+    if carried and TRACESTATE in carried:
+        carried = {key: text for key, text in carried.items() if key != TRACESTATE}
+    return parent.trace_id, parent.own_span, parent.trace_flags, carried
+
+
+class Reporter:
+    """Tells one gateway, over one peer's connections, of kept traces."""
+
+    def __init__(self, uplink: Uplink) -> None:
+        self._uplink = uplink
+        self._recorder = uplink.process.records
+        self._resources: dict[str, Attributes] = {}
+        self._asked: dict[bytes, None] = {}
+        self._late: list[PeerRow] = []
+        self._wake = trio.Event()
+
+    def keep(self, trace_ids: Iterable[bytes]) -> None:
+        """The gateway keeps these traces."""
+        for trace_id in trace_ids:
+            self._asked[trace_id] = None
+            self._recorder.keep(trace_id, self)
+        self._wake.set()
+
+    def add(self, row: PeerRow) -> None:
+        """A call of a trace that is kept already has ended."""
+        self._late.append(row)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Answer, until cancelled."""
+        while True:
+            await self._wake.wait()
+            await trio.sleep(PAUSE)
+            self._wake = trio.Event()
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what is to be told."""
+        link = self._uplink.link
+        if link is None:
+            return  # asked again after the reconnect
+        asked, self._asked = list(self._asked), {}
+        late, self._late = self._late, []
+        known = frozenset(asked)
+        rows = self._recorder.find(known) if known else []
+        rows += [row for row in late if row[0] not in known]
+        by_name: dict[str, list[PeerRow]] = {}
+        for row in rows:
+            by_name.setdefault(row[1], []).append(row)
+        for name, some in by_name.items():
+            for frame in self._batches(name, some):
+                link.put_bulk(0, frame)
+        for start in range(0, len(asked), codec.MAX_TRACES):
+            some_ids = asked[start : start + codec.MAX_TRACES]
+            link.put_bulk(0, self._frame(self._uplink.name, some_ids, [], 0))
+        link.flush()
+
+    def _batches(self, name: str, rows: list[PeerRow]) -> Iterator[bytes]:
+        """SPANS of one peer of this process, each within what one frame may carry."""
+        offset = time.time() - trio.current_time()
+        room = self._uplink.max_chunk - RESERVE
+        batch: list[msgspec.Raw] = []
+        size = dropped = 0
+        for row in rows:
+            packed = _encode(self._span(row, offset))
+            if len(packed) > room:
+                dropped += 1
+                continue
+            if size + len(packed) > room:
+                yield self._frame(name, [], batch, dropped)
+                batch, size, dropped = [], 0, 0
+            batch.append(msgspec.Raw(packed))
+            size += len(packed)
+        yield self._frame(name, [], batch, dropped)
+
+    def _frame(
+        self, name: str, asked: list[bytes], batch: list[msgspec.Raw], dropped: int
+    ) -> bytes:
+        resource = self._resources.get(name)
+        if resource is None:
+            resource = describe(name, self._uplink.process.id, _version.__version__)
+            self._resources[name] = resource
+        payload = _encode((resource, batch, dropped))
+        return codec.encode_header(codec.Spans(asked, len(batch)), payload)
+
+    def _span(self, row: PeerRow, offset: float) -> Span:
+        (trace_id, _, kind, span, parent, method, allowed, start, end, code, reason, message,
+         exception, activity_id, chain, caller, attempt, touched) = row  # fmt: skip
+        served = kind == spans.SERVER
+        built = spans.build(
+            spans.CallFacts(
+                trace_id=trace_id,
+                span_id=span.to_bytes(8, "big"),
+                parent_id=parent.to_bytes(8, "big") if parent else b"",
+                kind=kind,
+                method=method,
+                start=int((start + offset) * 1e9),
+                end=int((end + offset) * 1e9),
+                code=code,
+                reason=reason,
+                message=message,
+                exception=exception,
+                activity_id=activity_id or trace_id.hex(),
+                chain=chain,
+                deadline_ms=allowed * 1e3,
+                attempt=attempt,
+                caller=caller,
+                instance=self._uplink.process.id if served else "",
+                server_address="" if served else self._uplink.address,
+            )
+        )
+        return touched.apply(built) if touched is not None else built
