@@ -39,7 +39,7 @@ from mesh.errors import (
     Unknown,
     UsageError,
 )
-from mesh.gateway import EdgeView, Gateway, GatewayView, InstanceView, ServiceView
+from mesh.gateway import EdgeView, Gateway, GatewayView, InstanceView, ServiceView, TraceView
 from mesh.limits import Limits
 from mesh.running import run, serve
 from mesh.streams import EventStream
@@ -81,6 +81,7 @@ __all__ = [
     "ResourceExhausted",
     "ServiceView",
     "SettingError",
+    "TraceView",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",

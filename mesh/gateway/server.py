@@ -18,6 +18,7 @@ from mesh.gateway.core import Core
 from mesh.gateway.endings import Endings
 from mesh.gateway.entrance import Entrance
 from mesh.gateway.figures import Figures
+from mesh.gateway.kept import TraceViews
 from mesh.gateway.life import pulse
 from mesh.gateway.routing import Router
 from mesh.gateway.session import Session
@@ -133,6 +134,15 @@ class Gateway:
         """
         return Views(self.core)
 
+    @property
+    def traces(self) -> TraceViews:
+        """The traces that this gateway has kept: ``await gateway.traces.find(code="not_found")``.
+
+        Raises:
+            UsageError: The gateway has not been started.
+        """
+        return TraceViews(self.core)
+
     def services(self) -> list[ServiceView]:
         """Every service with its methods and instances, by name; the gateway's own, `mesh`, too.
 
@@ -237,7 +247,7 @@ class Gateway:
                         app = admin_app(
                             metrics=self._figures.exposition.render,
                             not_ready=lambda: "draining" if core.draining else None,
-                            routes=api_routes(self.views, self.status),
+                            routes=api_routes(self.views, self.traces, self.status),
                         )
                         self.admin_address = await nursery.start(
                             partial(serve_admin, self._admin, app, token=self._admin_token)

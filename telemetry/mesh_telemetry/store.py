@@ -13,7 +13,7 @@ from mesh_telemetry import names
 from mesh_telemetry.spans import SERVER, Attributes, Span
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 _log = logging.getLogger(__name__)
 
@@ -298,6 +298,7 @@ class TraceStore:
         activity_id: str = "",
         reason: str = "",
         limit: int = 50,
+        among: Iterable[KeptTrace] | None = None,
     ) -> list[KeptTrace]:
         """Traces that fit all that is asked for, newest first.
 
@@ -309,10 +310,11 @@ class TraceStore:
             activity_id: Of any call in it.
             reason: Why it was kept.
             limit: Traces at most.
+            among: Look at these only, for a search in several goes; all where None.
         """
         found: list[KeptTrace] = []
         asks_for_call = bool(service or method) or code is not None
-        for trace in self._newest():
+        for trace in self._newest() if among is None else among:
             if len(found) >= limit:
                 break
             if (
@@ -323,6 +325,10 @@ class TraceStore:
             ):
                 found.append(trace)
         return found
+
+    def newest(self) -> list[KeptTrace]:
+        """All of them, newest first."""
+        return list(self._newest())
 
     def _newest(self) -> Iterator[KeptTrace]:
         return reversed(self._traces.values())
