@@ -8,7 +8,7 @@ from mesh import events, logs
 from mesh._version import __version__
 from mesh.client import Client
 from mesh.connecting import connect
-from mesh.context import Call, activity, current_call, detached
+from mesh.context import Call, activity, current_call, detached, traced
 from mesh.errors import (
     Aborted,
     AddressError,
@@ -96,4 +96,5 @@ __all__ = [
     "logs",
     "run",
     "serve",
+    "traced",
 ]

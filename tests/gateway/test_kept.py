@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 from contextlib import asynccontextmanager, closing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -16,7 +17,7 @@ import trio.testing
 
 import mesh
 from mesh.gateway import TraceFilters
-from mesh_telemetry import names, spans
+from mesh_telemetry import TraceSettings, names, spans
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -282,3 +283,19 @@ async def test_big_traces_do_not_hold_up_the_loop() -> None:
             assert len(otlp["resourceSpans"]) == 2
             assert turns > 20
             nursery.cancel_scope.cancel()
+
+
+async def test_a_call_may_ask_for_its_trace_to_be_kept() -> None:
+    settings = TraceSettings(baseline=0)
+    async with (
+        mesh.Gateway(traces=settings) as gateway,
+        mesh.connect("users", gateway=gateway) as users,
+    ):
+        users.register("get", lambda: "Ada")
+        users.register("nested", partial(users.call, "users", "get"))
+        await users.call("mesh", "status")
+        with mesh.traced():
+            await users.call("users", "nested")
+        await users.call("users", "nested")
+        (trace,) = await complete(gateway, 1)
+        assert (trace.reason, trace.method, trace.spans) == ("forced", "nested", 8)
