@@ -43,6 +43,7 @@ from mesh.gateway import EdgeView, Gateway, GatewayView, InstanceView, ServiceVi
 from mesh.limits import Limits
 from mesh.running import run, serve
 from mesh.streams import EventStream
+from mesh.tracing import install_tracer_provider
 from mesh.transport import CertificateFiles
 from mesh.watching import PeerView
 
@@ -93,6 +94,7 @@ __all__ = [
     "current_call",
     "detached",
     "events",
+    "install_tracer_provider",
     "logs",
     "run",
     "serve",

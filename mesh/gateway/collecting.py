@@ -46,8 +46,6 @@ class Collector:
         resource: Who the gateway is.
         export: Where new spans go besides the store.
 
-    Attributes:
-        unwanted: Spans that came for traces that are not in the store.
     """
 
     def __init__(
@@ -63,7 +61,7 @@ class Collector:
         self._sampler = sampler
         self._resource = resource
         self._export = export
-        self.unwanted = 0
+        self._unwanted = self._lost_by_peers = 0
         self._fresh: dict[bytes, Trace] = {}
         """Kept traces with rows whose spans have not been built."""
         self._owed: dict[str, dict[bytes, tuple[Party, float]]] = {}
@@ -71,6 +69,14 @@ class Collector:
         self._sessions: dict[str, Session] = {}
         """By process: a connection that takes KEEP."""
         self._wake = trio.Event()
+
+    def lost(self) -> dict[str, int]:
+        """Spans that are in no trace though they were made, by reason."""
+        return {
+            "not_kept": self._unwanted,
+            "trace_too_long": self._store.refused,
+            "lost_by_peer": self._lost_by_peers,
+        }
 
     def gather(self, trace: Trace) -> None:
         """A kept trace has new rows."""
@@ -258,9 +264,16 @@ class Collector:
         owed = self._owed.get(session.process_id, {})
         for trace_id, some in by_trace.items():
             if self._store.get(trace_id) is None:
-                self.unwanted += len(some)
+                self._unwanted += len(some)
             else:
-                self._add(trace_id, session.process_id, batch.resource, some, batch.dropped)
+                self._add(
+                    trace_id,
+                    session.process_id,
+                    batch.resource,
+                    some,
+                    batch.dropped,
+                    copies=batch.copies,
+                )
         for trace_id in header.trace_ids:
             owed.pop(trace_id, None)
 
@@ -271,9 +284,12 @@ class Collector:
         resource: Attributes,
         some: list[Span],
         dropped: int = 0,
+        *,
+        copies: bool = False,
     ) -> None:
         new = self._store.add(trace_id, process, resource, some, dropped)
+        self._lost_by_peers += dropped
         self._sampler.spent(len(new))
-        if self._export is not None:
+        if self._export is not None and not copies:
             for span in new:
                 self._export(resource, span)

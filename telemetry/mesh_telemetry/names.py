@@ -254,7 +254,23 @@ TRACES: Final = Family(
     "mesh_traces_total", "counter", (DECISION,), "Traces by what the tail sampler decided."
 )
 SPANS_DROPPED: Final = Family(
-    "mesh_spans_dropped_total", "counter", (REASON,), "Spans lost on the way to a store, by reason."
+    "mesh_spans_dropped_total",
+    "counter",
+    (REASON,),
+    "Spans of kept traces that were lost, by reason.",
+)
+TRACES_PENDING: Final = Family(
+    "mesh_traces_pending",
+    "gauge",
+    (),
+    "Traces that go on, or ended a moment ago, of which the gateway holds records.",
+)
+TRACES_STORED: Final = Family(
+    "mesh_traces_stored", "gauge", (), "Kept traces that the gateway holds."
+)
+SPANS_STORED: Final = Family("mesh_spans_stored", "gauge", (), "Spans of these.")
+TRACES_EVICTED: Final = Family(
+    "mesh_traces_evicted_total", "counter", (), "Kept traces that made way for newer ones."
 )
 GATEWAY_LOOP_LAG: Final = Family(
     "mesh_gateway_loop_lag_seconds",
@@ -348,6 +364,10 @@ FAMILIES: Final[dict[str, Family]] = {
         EVENTS_DROPPED,
         TRACES,
         SPANS_DROPPED,
+        TRACES_PENDING,
+        TRACES_STORED,
+        SPANS_STORED,
+        TRACES_EVICTED,
         GATEWAY_LOOP_LAG,
         SERVICE_GRAPH_REQUESTS,
         SERVICE_GRAPH_FAILED,

@@ -210,6 +210,7 @@ class TraceStore:
     Attributes:
         span_count: Spans in it now.
         evicted: Traces that have made way for newer ones.
+        refused: Spans that would have made a trace too long.
         on_evict: Called with the trace id of each of those. One that raises is removed and logged.
 
     Raises:
@@ -223,7 +224,7 @@ class TraceStore:
         self._max_traces = max(1, max_spans // SPANS_PER_TRACE)
         self._traces: dict[bytes, KeptTrace] = {}
         self.span_count = 0
-        self.evicted = 0
+        self.evicted = self.refused = 0
         self.on_evict: list[Callable[[bytes], None]] = []
 
     def __len__(self) -> int:
@@ -283,7 +284,9 @@ class TraceStore:
         trace = self._traces.get(trace_id)
         if trace is None:
             return []
+        before = len(trace._refused)
         taken = trace._add(process, resource, spans, dropped)
+        self.refused += len(trace._refused) - before
         self.span_count += len(taken)
         self._make_room(trace)
         return taken
