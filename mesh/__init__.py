@@ -8,7 +8,7 @@ from mesh import events, logs
 from mesh._version import __version__
 from mesh.client import Client
 from mesh.connecting import connect
-from mesh.context import Call, activity, current_call, detached
+from mesh.context import Call, activity, current_call, detached, traced
 from mesh.errors import (
     Aborted,
     AddressError,
@@ -39,10 +39,11 @@ from mesh.errors import (
     Unknown,
     UsageError,
 )
-from mesh.gateway import EdgeView, Gateway, GatewayView, InstanceView, ServiceView
+from mesh.gateway import EdgeView, Gateway, GatewayView, InstanceView, ServiceView, TraceView
 from mesh.limits import Limits
 from mesh.running import run, serve
 from mesh.streams import EventStream
+from mesh.tracing import install_tracer_provider
 from mesh.transport import CertificateFiles
 from mesh.watching import PeerView
 
@@ -81,6 +82,7 @@ __all__ = [
     "ResourceExhausted",
     "ServiceView",
     "SettingError",
+    "TraceView",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
@@ -92,7 +94,9 @@ __all__ = [
     "current_call",
     "detached",
     "events",
+    "install_tracer_provider",
     "logs",
     "run",
     "serve",
+    "traced",
 ]

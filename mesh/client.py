@@ -15,7 +15,7 @@ from mesh.payload import check_type, decode_result, encode_params
 from mesh.streams import CAPACITY, EventStream
 from mesh.tracing import continued
 from mesh.watching import PeerView
-from mesh.wire.codec import DETACHED, IDEMPOTENT, is_name
+from mesh.wire.codec import DETACHED, FORCED, IDEMPOTENT, is_name
 from mesh.wire.codec import encode as encode_frame
 from mesh.wire.frames import Kind
 from mesh_telemetry.spans import CLIENT
@@ -205,6 +205,8 @@ class Client:
         trace_id, above, flags, metadata = continued(parent, bits)
         if parent is None:
             activity_id = context.current_activity.get()
+            if context.is_traced.get():
+                options |= FORCED
         else:
             parent_id = parent.call_id
             if detached:

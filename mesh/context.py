@@ -72,6 +72,7 @@ class Call(msgspec.Struct, frozen=True, gc=False):
 current: ContextVar[Call | None] = ContextVar("mesh_call", default=None)
 current_activity: ContextVar[str | None] = ContextVar("mesh_activity", default=None)
 is_detached: ContextVar[bool] = ContextVar("mesh_detached", default=False)
+is_traced: ContextVar[bool] = ContextVar("mesh_traced", default=False)
 
 
 def clear() -> None:
@@ -79,6 +80,7 @@ def clear() -> None:
     current.set(None)
     current_activity.set(None)
     is_detached.set(False)
+    is_traced.set(False)
 
 
 def current_call() -> Call | None:
@@ -130,4 +132,19 @@ def detached() -> Iterator[None]:
     this, a call made after the handler has ended is refused with ``PARENT_ENDED``.
     """
     with _set(is_detached, True):
+        yield
+
+
+@contextlib.contextmanager
+def traced() -> Iterator[None]:
+    """Have the gateway keep the traces of the calls made inside, for code outside handlers.
+
+    The gateway keeps ten such a second at most, or what its setting ``quota`` says. Inside a
+    handler it has no effect: a nested call belongs to the trace of the call being served.
+
+    Example:
+        >>> with mesh.activity("order-42"), mesh.traced():
+        ...     await client.call("orders", "place", order)  # `mesh trace order-42` shows it
+    """
+    with _set(is_traced, True):
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -134,6 +135,7 @@ class Conversation:
             now = trio.current_time()
             lag = self._uplink.loop_lag = now - due
             self._uplink.records.forget(now - MAX_AGE)
+            self._uplink.records.users.forget(int((time.time() - MAX_AGE) * 1e9))
             silent = now - self._last_received
             if link.is_tcp and silent > self._silent_after * self._heartbeat:
                 self.fault = f"the gateway was silent for {silent:.0f} s"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mesh.errors import SettingError
 from mesh.limits import BOUNDS, Limits
+from mesh_telemetry import TraceSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,6 +38,10 @@ GATEWAYS_VARIABLES = (
 """Those of a gateway only."""
 PEERS_VARIABLES = (METADATA, "MESH_TLS_CA", "MESH_TLS_CERT", "MESH_TLS_KEY")
 """Those of a peer only."""
+TRACES_VARIABLES = tuple(
+    "MESH_TRACES_" + field.upper() for field in TraceSettings.__struct_fields__
+)
+"""A gateway's."""
 LIMITS_VARIABLES = tuple(LIMITS_PREFIX + name.upper() for name in BOUNDS)
 """A gateway's, and some of them a peer's."""
 VARIABLES = (
@@ -45,6 +50,7 @@ VARIABLES = (
     "MESH_LOG_FORMAT",
     *GATEWAYS_VARIABLES,
     *PEERS_VARIABLES,
+    *TRACES_VARIABLES,
     *LIMITS_VARIABLES,
 )
 """All that there are. Gateways and peers often share an environment, and take no offence at each

@@ -30,7 +30,7 @@ class Bound(NamedTuple):
     """What the values of a limit are, and between which two they must be."""
 
     unit: str
-    """``s``, ``B``, or nothing for a count."""
+    """``s``, ``B``, ``/s`` for a rate, or nothing for a count."""
     least: float
     most: float
 
@@ -44,6 +44,8 @@ class Bound(NamedTuple):
             return parse_duration(text)
         if self.unit == "B":
             return parse_size(text)
+        if self.unit == "/s":
+            return _parse_rate(text)
         if text.strip().lstrip("-").isdecimal():
             return int(text)
         raise ValueError("a whole number")
@@ -51,9 +53,11 @@ class Bound(NamedTuple):
     def format(self, value: float) -> str:
         """A value as text that :meth:`parse` reads."""
         if not 0 <= value < inf:
-            return f"{value:g}{self.unit}"
+            return f"{value:g}{self.unit.removeprefix('/s')}"
         if self.unit == "s":
             return format_duration(value)
+        if self.unit == "/s":
+            return f"{value:g}"
         return format_size(int(value)) if self.unit == "B" else str(value)
 
     def fault(self, value: float) -> str | None:
@@ -65,6 +69,13 @@ class Bound(NamedTuple):
         less = value < self.least
         limit = self.format(self.least if less else self.most)
         return f"must be {limit} or {'more' if less else 'less'}, not {self.format(value)}"
+
+
+def _parse_rate(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError("a number") from None
 
 
 _YEAR = 365 * 86400.0

@@ -16,6 +16,7 @@ import trio
 from mesh.connecting import connect, make_dialer
 from mesh.errors import AddressError, CertificateError, SettingError
 from mesh.groups import single_exception
+from mesh.tracing import install_tracer_provider
 
 if TYPE_CHECKING:
     import ssl
@@ -61,6 +62,9 @@ def run(
     metrics_token: str | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then take no new calls, finish those under way, and return.
+
+    Once the services are registered, a process without a provider of OpenTelemetry spans gets the
+    mesh's: see :func:`~mesh.install_tracer_provider`.
 
     It waits for a gateway that is not up yet, and registers again with one that comes back. Where
     an address, a ``MESH_*`` variable or a certificate that these name cannot be used, the program
@@ -123,12 +127,17 @@ async def _run(
             except _WRONG_SETTING as fault:
                 _refuse(name, fault)
             nursery = await stack.enter_async_context(trio.open_nursery())
-            nursery.start_soon(serve, client, *services)
+            # A service may set a provider of its own up, so that the mesh's comes after them.
+            nursery.start_soon(serve, client, *(*services, _provide_tracing))
             number = await anext(signals)
             for again in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(again, _end_at_once)
             log.info("%s got %s and drains", name, signal.Signals(number).name)
             nursery.cancel_scope.cancel()
+
+
+def _provide_tracing(_: Client) -> None:
+    install_tracer_provider()
 
 
 def _refuse(name: str, fault: Exception) -> NoReturn:

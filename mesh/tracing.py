@@ -7,22 +7,28 @@ later.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 import msgspec
 import trio
 
 from mesh import _version
+from mesh.process import this_process
 from mesh.wire import codec
 from mesh_telemetry import spans
 from mesh_telemetry.current import BAGGAGE, TRACESTATE, outgoing
 from mesh_telemetry.propagation import Ratio
 from mesh_telemetry.resource import describe
+from mesh_telemetry.user_spans import collect, convert
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+    from opentelemetry.sdk.trace import ReadableSpan
 
     from mesh.context import Call
     from mesh.uplink import Uplink
@@ -74,6 +80,22 @@ def continued(
     return parent.trace_id, parent.own_span, parent.trace_flags, carried
 
 
+def install_tracer_provider() -> bool:
+    """Have the spans that code of this process makes with the OpenTelemetry API join its calls.
+
+    Spans that are made inside a call, by your code or by a library's instrumentation, are then
+    shown and exported by the gateway with the trace of the call, and dropped with it. `mesh.run`
+    does this by itself; with `mesh.connect`, call it once, at any time.
+
+    Where the process has a provider of its own, nothing is replaced: its sampler and exporter rule
+    its spans, and the gateway shows copies. ``OTEL_SDK_DISABLED=true`` leaves everything alone.
+
+    Returns:
+        Whether the mesh's provider is in place.
+    """
+    return collect(this_process().records.users, install=True)
+
+
 class Reporter:
     """Tells one gateway, over one peer's connections, of kept traces."""
 
@@ -83,7 +105,9 @@ class Reporter:
         self._resources: dict[str, Attributes] = {}
         self._asked: dict[bytes, None] = {}
         self._late: list[PeerRow] = []
+        self._late_spans: deque[ReadableSpan] = deque()
         self._wake = trio.Event()
+        self._token: trio.lowlevel.TrioToken | None = None
 
     def keep(self, trace_ids: Iterable[bytes]) -> None:
         """The gateway keeps these traces."""
@@ -97,8 +121,19 @@ class Reporter:
         self._late.append(row)
         self._wake.set()
 
+    def add_span(self, span: ReadableSpan) -> None:
+        """A span of the user's in a trace that is kept already has ended, in whatever thread."""
+        self._late_spans.append(span)
+        if self._token is not None:
+            with contextlib.suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._rouse, idempotent=True)
+
+    def _rouse(self) -> None:
+        self._wake.set()
+
     async def run(self) -> None:
         """Answer, until cancelled."""
+        self._token = trio.lowlevel.current_trio_token()
         while True:
             await self._wake.wait()
             await trio.sleep(PAUSE)
@@ -118,40 +153,62 @@ class Reporter:
         by_name: dict[str, list[PeerRow]] = {}
         for row in rows:
             by_name.setdefault(row[1], []).append(row)
+        offset = time.time() - trio.current_time()
         for name, some in by_name.items():
-            for frame in self._batches(name, some):
+            for frame in self._batches(name, (self._span(row, offset) for row in some)):
                 link.put_bulk(0, frame)
+        for frame in self._batches(self._uplink.name, self._users(known), users=True):
+            link.put_bulk(0, frame)
         for start in range(0, len(asked), codec.MAX_TRACES):
             some_ids = asked[start : start + codec.MAX_TRACES]
             link.put_bulk(0, self._frame(self._uplink.name, some_ids, [], 0))
         link.flush()
 
-    def _batches(self, name: str, rows: list[PeerRow]) -> Iterator[bytes]:
+    def _users(self, known: frozenset[bytes]) -> Iterator[Span]:
+        """The spans that users' code made in these traces, and since in others that are kept."""
+        spans_of_users = self._recorder.users
+        told: set[int] = set()
+        for span in spans_of_users.find(known) if known else ():
+            told.add(id(span))
+            yield convert(span)
+        while self._late_spans:
+            span = self._late_spans.popleft()
+            if id(span) not in told:
+                yield convert(span)
+
+    def _batches(self, name: str, some: Iterable[Span], *, users: bool = False) -> Iterator[bytes]:
         """SPANS of one peer of this process, each within what one frame may carry."""
-        offset = time.time() - trio.current_time()
         room = self._uplink.max_chunk - RESERVE
+        copies = users and self._recorder.users.copies
         batch: list[msgspec.Raw] = []
         size = dropped = 0
-        for row in rows:
-            packed = _encode(self._span(row, offset))
+        for span in some:
+            packed = _encode(span)
             if len(packed) > room:
                 dropped += 1
                 continue
             if size + len(packed) > room:
-                yield self._frame(name, [], batch, dropped)
+                yield self._frame(name, [], batch, dropped, copies=copies)
                 batch, size, dropped = [], 0, 0
             batch.append(msgspec.Raw(packed))
             size += len(packed)
-        yield self._frame(name, [], batch, dropped)
+        if batch or dropped:
+            yield self._frame(name, [], batch, dropped, copies=copies)
 
     def _frame(
-        self, name: str, asked: list[bytes], batch: list[msgspec.Raw], dropped: int
+        self,
+        name: str,
+        asked: list[bytes],
+        batch: list[msgspec.Raw],
+        dropped: int,
+        *,
+        copies: bool = False,
     ) -> bytes:
         resource = self._resources.get(name)
         if resource is None:
             resource = describe(name, self._uplink.process.id, _version.__version__)
             self._resources[name] = resource
-        payload = _encode((resource, batch, dropped))
+        payload = _encode((resource, batch, dropped, copies))
         return codec.encode_header(codec.Spans(asked, len(batch)), payload)
 
     def _span(self, row: PeerRow, offset: float) -> Span:

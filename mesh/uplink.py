@@ -19,6 +19,7 @@ from mesh.watching import PeerFeed
 from mesh.wire import codec
 from mesh.wire.codec import BY_CALLER, MSGPACK
 from mesh.wire.frames import PREFIX, Kind
+from mesh_telemetry.user_spans import collect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -323,6 +324,8 @@ class Uplink:
         self.call_timeout = limits.get("call_timeout_us", 30_000_000) / 1e6
         self.sends_tracebacks = "tracebacks" in welcome.features
         self.recording = codec.TRACES_FEATURE in welcome.features
+        if self.recording:
+            collect(self.records.users, install=False)
         self.link = link
         self.ready = True
         self.send = conversation.gathering.send

@@ -18,6 +18,7 @@ from mesh.errors import MeshError
 from mesh.limits import Limits, disagreements
 from mesh.systemd import TLS
 from mesh.transport import Address
+from mesh_telemetry import TraceSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -103,6 +104,12 @@ class Configuration:
 
     def __getitem__(self, path: str) -> Any:
         return self.values[path].value
+
+    @property
+    def traces(self) -> TraceSettings:
+        """What rules the keeping of traces; ask only where there are no faults."""
+        names = TraceSettings.__struct_fields__
+        return TraceSettings(**{name: self[f"traces.{name}"] for name in names})
 
     @property
     def limits(self) -> Limits:

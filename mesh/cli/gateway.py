@@ -159,6 +159,7 @@ def _run(configuration: Configuration, inherited: list[Inherited], *, as_json: b
         admin=None if admin == "none" else admin,
         admin_token=_read_token(configuration["admin_token_file"]),
         telemetry=configuration["telemetry"],
+        traces=configuration.traces,
         limits=configuration.limits,
     )
     notifier = Notifier()

@@ -8,19 +8,19 @@ help stays short. To add a setting, add a line to :data:`SETTINGS`.
 from __future__ import annotations
 
 from dataclasses import fields
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import msgspec
 
 from mesh.errors import MeshError
-from mesh.limits import BOUNDS, Limits
+from mesh.limits import BOUNDS, Bound, Limits
 from mesh.logs import Format, Level
 from mesh.transport import Address, default_address
+from mesh_telemetry import TraceSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from mesh.limits import Bound
 
 ADMIN = "127.0.0.1:9464"
 """The port that OpenTelemetry gives Prometheus exporters by default."""
@@ -131,9 +131,8 @@ def admin(value: Any) -> str:
     return address
 
 
-def limit(name: str, bound: Bound) -> Callable[[Any], Any]:
-    """A conversion to a limit's value, within its bound."""
-    number: Any = {field.name: type(field.default) for field in fields(Limits)}[name]
+def bounded(number: Any, bound: Bound) -> Callable[[Any], Any]:
+    """A conversion to a number of a type, within its bound."""
 
     def convert(value: Any) -> Any:
         try:
@@ -152,8 +151,44 @@ def limit(name: str, bound: Bound) -> Callable[[Any], Any]:
     return convert
 
 
-def _show_limit(bound: Bound) -> Callable[[Any], Any]:
-    return bound.format if bound.unit else lambda value: value
+def _show_bounded(bound: Bound) -> Callable[[Any], Any]:
+    return bound.format if bound.unit in {"s", "B"} else lambda value: value
+
+
+_TRACES = TraceSettings()
+_TRACE_SETTINGS = (
+    (
+        "baseline",
+        Bound("/s", 0, 10**6),
+        "N",
+        "Traces kept per second for each method of entry calls, whatever they are. [default: 10]",
+    ),
+    (
+        "quota",
+        Bound("/s", 0, 10**6),
+        "N",
+        "Traces kept per second for each reason, such as an error, and method. [default: 10]",
+    ),
+    (
+        "max_spans_per_second",
+        Bound("/s", 1, 10**7),
+        "N",
+        "Spans of kept traces per second, over all. [default: 2000]",
+    ),
+    (
+        "slow_after",
+        Bound("s", 0.001, 86_400),
+        "DURATION",
+        "A call that takes longer is slow, whatever its method usually takes. [default: 1s]",
+    ),
+    (
+        "store_spans",
+        Bound("", 100, 10**7),
+        "N",
+        "Spans that the gateway holds, of the newest kept traces. [default: 20000]",
+    ),
+)
+"""The fields of `TraceSettings`, with their bounds and help."""
 
 
 SETTINGS: dict[str, Setting] = {
@@ -240,11 +275,22 @@ SETTINGS: dict[str, Setting] = {
         ),
         *(
             Setting(
+                f"traces.{name}",
+                partial(getattr, _TRACES, name),
+                bounded(type(getattr(_TRACES, name)), bound),
+                text,
+                metavar,
+                show=_show_bounded(bound),
+            )
+            for name, bound, metavar, text in _TRACE_SETTINGS
+        ),
+        *(
+            Setting(
                 f"limits.{field.name}",
                 lambda value=field.default: value,  # type: ignore[misc]
-                limit(field.name, BOUNDS[field.name]),
+                bounded(type(field.default), BOUNDS[field.name]),
                 "",
-                show=_show_limit(BOUNDS[field.name]),
+                show=_show_bounded(BOUNDS[field.name]),
             )
             for field in fields(Limits)
         ),

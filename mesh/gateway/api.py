@@ -8,15 +8,22 @@ import msgspec
 from starlette.responses import Response
 from starlette.routing import Route
 
+from mesh.errors import CallError, Code, InvalidArgument
+from mesh.gateway.kept import TraceFilters
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from starlette.requests import Request
 
+    from mesh.gateway.kept import TraceViews
     from mesh.gateway.views import GatewayView, Views
 
+_STATUS = {Code.INVALID_ARGUMENT: 400}
+"""What HTTP calls a failure; the others mean that there is nothing: 404."""
 
-def api_routes(views: Views, status: Callable[[], GatewayView]) -> list[Route]:
+
+def api_routes(views: Views, traces: TraceViews, status: Callable[[], GatewayView]) -> list[Route]:
     """The routes of `/api`, for the application behind the admin address. They only read."""
 
     async def services(_request: Request) -> Response:
@@ -35,12 +42,44 @@ def api_routes(views: Views, status: Callable[[], GatewayView]) -> list[Route]:
     async def show_status(_request: Request) -> Response:
         return _json(status())
 
+    async def list_traces(request: Request) -> Response:
+        try:
+            wanted = TraceFilters.read(_query(request))
+            return _json({"traces": await traces.search(wanted)})
+        except CallError as failure:
+            return _fault(failure)
+
+    async def trace(request: Request) -> Response:
+        try:
+            asked = _query(request)
+            form = asked.pop("format", "otlp")
+            for name in asked:
+                raise InvalidArgument(f"no parameter {name!r}; there is format")
+            return _json(await traces.tell(request.path_params["id"], form))
+        except CallError as failure:
+            return _fault(failure)
+
     return [
         Route("/api/services", services),
         Route("/api/services/{name}", service),
         Route("/api/edges", edges),
         Route("/api/status", show_status),
+        Route("/api/traces", list_traces),
+        Route("/api/traces/{id:path}", trace),  # an activity id may have slashes
     ]
+
+
+def _query(request: Request) -> dict[str, str]:
+    asked: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        if name in asked:
+            raise InvalidArgument(f"{name} is given twice")
+        asked[name] = value
+    return asked
+
+
+def _fault(failure: CallError) -> Response:
+    return _json({"error": failure.message}, _STATUS.get(failure.code, 404))
 
 
 def _json(value: Any, status: int = 200) -> Response:

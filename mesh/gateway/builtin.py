@@ -15,18 +15,20 @@ from mesh.connecting import connect
 from mesh.errors import NotFound, Reason
 from mesh.gateway import life
 from mesh.gateway.checks import check
+from mesh.gateway.kept import TraceFilters
 from mesh.gateway.registry import RESERVED
 from mesh.units import tell_seconds
 from mesh_telemetry import CODE_NAMES
 
 if TYPE_CHECKING:
     from mesh.gateway.checks import Finding
+    from mesh.gateway.kept import TraceView
     from mesh.gateway.registry import Registration
     from mesh.gateway.server import Gateway
     from mesh.gateway.session import Session
     from mesh.gateway.views import EdgeView, GatewayView, ServiceView
     from mesh.transport import Link
-    from mesh_telemetry import Record
+    from mesh_telemetry import Record, TraceSummary
 
 
 METHODS = (
@@ -37,10 +39,21 @@ METHODS = (
     "ping",
     "stats",
     "records",
+    "traces",
+    "trace",
     "sample",
     "check",
     "drain",
 )
+
+
+class TraceWanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the method `trace` is asked for."""
+
+    id: str
+    """A trace id, the first six digits of one or more, or an activity id."""
+    format: str = "otlp"
+    """Or ``waterfall``."""
 
 
 class _InternalDialer:
@@ -74,7 +87,7 @@ class Builtin:
     def __init__(self, gateway: Gateway) -> None:
         self._core = gateway.core
         self._gateway = gateway
-        self._views = gateway.views
+        self._views, self._traces = gateway.views, gateway.traces
         self._token = 0
 
     async def services(self) -> list[ServiceView]:
@@ -173,6 +186,16 @@ class Builtin:
         """The ended calls of one activity that are still remembered, in order of their start."""
         found = self._core.recorder.by_activity(activity_id)
         return [_plain(record) for record in sorted(found, key=lambda record: record.call_id)]
+
+    async def traces(self, filters: dict[str, Any] | None = None) -> list[TraceSummary]:
+        """Kept traces, newest first; the filters are those of `/api/traces`."""
+        return await self._traces.search(TraceFilters.read(filters or {}))
+
+    async def trace(self, wanted: str | TraceWanted) -> TraceView | dict[str, Any]:
+        """One kept trace: as OTLP's JSON, or as a waterfall for people."""
+        if isinstance(wanted, str):
+            wanted = TraceWanted(wanted)
+        return await self._traces.tell(wanted.id, wanted.format)
 
 
 def _plain(record: Record) -> dict[str, Any]:

@@ -17,12 +17,13 @@ from mesh.wire import codec
 from mesh_telemetry import Party, Record, names, own_span_ids, spans
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from mesh.gateway.core import Core
     from mesh.gateway.session import Session
     from mesh.gateway.tracing import Trace
     from mesh_telemetry import KeptTrace, RecordRow, Sampler, TraceStore
+    from mesh_telemetry.export import Exporter
     from mesh_telemetry.spans import Attributes, Span
 
 PAUSE = 0.02
@@ -58,10 +59,8 @@ class Collector:
         store: Where they go.
         sampler: Hears how many spans there were.
         resource: Who the gateway is.
-        export: Where new spans go besides the store.
+        exporter: Where new spans go besides the store.
 
-    Attributes:
-        unwanted: Spans that came for traces that are not in the store.
     """
 
     def __init__(
@@ -70,14 +69,14 @@ class Collector:
         store: TraceStore,
         sampler: Sampler,
         resource: Attributes,
-        export: Callable[[Attributes, Span], None] | None,
+        exporter: Exporter | None,
     ) -> None:
         self._core = core
         self._store = store
         self._sampler = sampler
         self._resource = resource
-        self._export = export
-        self.unwanted = 0
+        self.exporter = exporter
+        self._unwanted = self._lost_by_peers = self._too_long = 0
         self._fresh: OrderedDict[bytes, Trace] = OrderedDict()
         """Kept traces with rows whose spans have not been built."""
         self._owed: dict[str, dict[bytes, Debt]] = {}
@@ -85,6 +84,19 @@ class Collector:
         self._sessions: dict[str, Session] = {}
         """By process: a connection, one that takes KEEP where there is one."""
         self._wake = trio.Event()
+
+    def lost(self) -> dict[str, int]:
+        """Spans that are in no trace though they were made, by reason."""
+        return {
+            "not_kept": self._unwanted,
+            "trace_too_long": self._store.refused + self._too_long,
+            "lost_by_peer": self._lost_by_peers,
+        } | {
+            f"export_{reason}": count
+            for reason, count in (
+                self.exporter.dropped if self.exporter is not None else {}
+            ).items()
+        }
 
     def gather(self, trace: Trace) -> None:
         """A kept trace has new rows."""
@@ -119,11 +131,15 @@ class Collector:
             if kept.is_full:
                 trace.lost += len(rows)
                 rows = []
+            if trace.lost:
+                self._too_long += 2 * trace.lost
+                kept.lose(self._core.instance, 2 * trace.lost)
+                trace.lost = 0
             for row in rows:
                 record = Record._make(row)
                 made += self._own_spans(record, trace.to_wall, trace.kept)
                 self._note(trace, kept, record, tell)
-            self._add(trace.trace_id, self._core.instance, self._resource, made, trace.lost)
+            self._add(trace.trace_id, self._core.instance, self._resource, made)
             built += len(made)
             if built > SLICE:
                 built = 0
@@ -330,9 +346,17 @@ class Collector:
         for trace_id, some in by_trace.items():
             kept = self._store.get(trace_id)
             if kept is None or not kept.expects(session.process_id):
-                self.unwanted += len(some)
+                self._unwanted += len(some)
             else:
-                self._add(trace_id, session.process_id, batch.resource, some, batch.dropped)
+                self._add(
+                    trace_id,
+                    session.process_id,
+                    batch.resource,
+                    some,
+                    batch.dropped,
+                    copies=batch.copies,
+                )
+        self._lost_by_peers += batch.dropped
         for trace_id in by_trace:
             kept = self._store.get(trace_id)
             if kept is None or not kept.awaited(session.process_id):
@@ -345,9 +369,11 @@ class Collector:
         resource: Attributes,
         some: list[Span],
         dropped: int = 0,
+        *,
+        copies: bool = False,
     ) -> None:
         new = self._store.add(trace_id, process, resource, some, dropped)
         self._sampler.spent(len(new))
-        if self._export is not None:
+        if self.exporter is not None and not copies:
             for span in new:
-                self._export(resource, span)
+                self.exporter.add(resource, span)

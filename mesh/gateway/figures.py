@@ -33,7 +33,7 @@ class Figures:
             # Zeros for calls that nobody counts would be a lie: their families are left out.
             core.metrics if core.observes else CallMetrics(),
             core.counters,
-            [self._instances, self._peers, self._gateway, self._traffic],
+            [self._instances, self._peers, self._gateway, self._traffic, self._traces],
         )
 
     def _instances(self) -> Iterator[Row]:
@@ -70,6 +70,23 @@ class Figures:
         yield names.EVENTS_DROPPED.name, {}, core.events.untold
         yield names.GATEWAY_LOOP_LAG.name, {}, core.loop_lag
         yield names.BUILD_INFO.name, {"version": __version__}, 1
+
+    def _traces(self) -> Iterator[Row]:
+        tracing = self._core.tracing
+        if tracing is None:
+            return
+        for decision, count in tracing.sampler.counts.items():
+            yield names.TRACES.name, {names.DECISION: decision}, count
+        for reason, count in tracing.collector.lost().items():
+            yield names.SPANS_DROPPED.name, {names.REASON: reason}, count
+        yield names.TRACES_PENDING.name, {}, len(tracing.traces)
+        yield names.TRACES_STORED.name, {}, len(tracing.store)
+        yield names.SPANS_STORED.name, {}, tracing.store.span_count
+        yield names.TRACES_EVICTED.name, {}, tracing.store.evicted
+        exporter = tracing.collector.exporter
+        if exporter is not None:
+            yield names.SPANS_EXPORTED.name, {}, exporter.exported
+            yield names.SPANS_WAITING.name, {}, exporter.pending
 
     def _traffic(self) -> Iterator[Row]:
         traffic = self._core.traffic

@@ -17,7 +17,9 @@ from mesh.gateway.builtin import serve_builtin
 from mesh.gateway.core import Core
 from mesh.gateway.endings import Endings
 from mesh.gateway.entrance import Entrance
+from mesh.gateway.exporting import exporting
 from mesh.gateway.figures import Figures
+from mesh.gateway.kept import TraceViews
 from mesh.gateway.life import pulse
 from mesh.gateway.routing import Router
 from mesh.gateway.session import Session
@@ -133,6 +135,15 @@ class Gateway:
         """
         return Views(self.core)
 
+    @property
+    def traces(self) -> TraceViews:
+        """The traces that this gateway has kept: ``await gateway.traces.find(code="not_found")``.
+
+        Raises:
+            UsageError: The gateway has not been started.
+        """
+        return TraceViews(self.core)
+
     def services(self) -> list[ServiceView]:
         """Every service with its methods and instances, by name; the gateway's own, `mesh`, too.
 
@@ -207,15 +218,22 @@ class Gateway:
         Raises:
             AddressInUse: Another process listens at one of the addresses.
             OSError: An address cannot be listened at.
+            SettingError: An ``OTEL_*`` variable cannot be used.
             UsageError: This gateway runs or ran already, or an address without TLS could be reached
                 from other machines.
         """
         if self._core is not None:
             raise UsageError("a Gateway runs once; make a new one")
         core = self._core = Core(self.limits, self._process, self._feed, observes=self._telemetry)
-        if self._telemetry:
+        if not self._telemetry:
+            await self._serve(core, task_status)
+            return
+        async with exporting() as exporter:
             resource = describe("mesh-gateway", core.instance, __version__)
-            core.tracing = Tracing(core, self._traces, resource)
+            core.tracing = Tracing(core, self._traces, resource, exporter)
+            await self._serve(core, task_status)
+
+    async def _serve(self, core: Core, task_status: trio.TaskStatus[None]) -> None:
         endings = Endings(core)
         self._endings, self._router = endings, Router(core, endings)
         self._figures = Figures(core)
@@ -237,7 +255,7 @@ class Gateway:
                         app = admin_app(
                             metrics=self._figures.exposition.render,
                             not_ready=lambda: "draining" if core.draining else None,
-                            routes=api_routes(self.views, self.status),
+                            routes=api_routes(self.views, self.traces, self.status),
                         )
                         self.admin_address = await nursery.start(
                             partial(serve_admin, self._admin, app, token=self._admin_token)

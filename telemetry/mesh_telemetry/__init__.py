@@ -16,14 +16,21 @@ from mesh_telemetry.metrics import (
     quantile,
 )
 from mesh_telemetry.names import CODE_NAMES, DEPTH_BOUNDS, DURATION_BOUNDS, FAMILIES, OTHER, Family
-from mesh_telemetry.otlp import to_otlp
+from mesh_telemetry.otlp import otlp_steps, to_otlp
 from mesh_telemetry.peers import OutcomeSeries, PeerExposition, SideMetrics
 from mesh_telemetry.recorder import Record, Recorder, RecordRow, own_span_ids
 from mesh_telemetry.rendering import OPENMETRICS, TEXT, Row, RowSource, escape_label, negotiate
 from mesh_telemetry.sampling import Reason, Sampler, TraceSettings
 from mesh_telemetry.slowness import SlowMethods
 from mesh_telemetry.store import KeptTrace, Party, TraceStore
-from mesh_telemetry.waterfall import RowEvent, TraceSummary, WaterfallRow, summary, waterfall
+from mesh_telemetry.waterfall import (
+    RowEvent,
+    TraceSummary,
+    WaterfallRow,
+    summary,
+    waterfall,
+    waterfall_rows,
+)
 
 __all__ = [
     "CODE_NAMES",
@@ -60,9 +67,11 @@ __all__ = [
     "WaterfallRow",
     "escape_label",
     "negotiate",
+    "otlp_steps",
     "own_span_ids",
     "quantile",
     "summary",
     "to_otlp",
     "waterfall",
+    "waterfall_rows",
 ]

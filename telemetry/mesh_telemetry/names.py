@@ -254,7 +254,29 @@ TRACES: Final = Family(
     "mesh_traces_total", "counter", (DECISION,), "Traces by what the tail sampler decided."
 )
 SPANS_DROPPED: Final = Family(
-    "mesh_spans_dropped_total", "counter", (REASON,), "Spans lost on the way to a store, by reason."
+    "mesh_spans_dropped_total",
+    "counter",
+    (REASON,),
+    "Spans of kept traces that were lost, by reason.",
+)
+TRACES_PENDING: Final = Family(
+    "mesh_traces_pending",
+    "gauge",
+    (),
+    "Traces that go on, or ended a moment ago, of which the gateway holds records.",
+)
+TRACES_STORED: Final = Family(
+    "mesh_traces_stored", "gauge", (), "Kept traces that the gateway holds."
+)
+SPANS_STORED: Final = Family("mesh_spans_stored", "gauge", (), "Spans of these.")
+TRACES_EVICTED: Final = Family(
+    "mesh_traces_evicted_total", "counter", (), "Kept traces that made way for newer ones."
+)
+SPANS_EXPORTED: Final = Family(
+    "mesh_spans_exported_total", "counter", (), "Spans that a backend has taken."
+)
+SPANS_WAITING: Final = Family(
+    "mesh_spans_waiting", "gauge", (), "Spans that wait for a backend to take them."
 )
 GATEWAY_LOOP_LAG: Final = Family(
     "mesh_gateway_loop_lag_seconds",
@@ -348,6 +370,12 @@ FAMILIES: Final[dict[str, Family]] = {
         EVENTS_DROPPED,
         TRACES,
         SPANS_DROPPED,
+        TRACES_PENDING,
+        TRACES_STORED,
+        SPANS_STORED,
+        TRACES_EVICTED,
+        SPANS_EXPORTED,
+        SPANS_WAITING,
         GATEWAY_LOOP_LAG,
         SERVICE_GRAPH_REQUESTS,
         SERVICE_GRAPH_FAILED,

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from mesh_telemetry.user_spans import UserSpans
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from opentelemetry.sdk.trace import ReadableSpan
 
     from mesh_telemetry.callspan import CallSpan
 
@@ -33,6 +37,10 @@ class Teller(Protocol):
         """A call of a trace that is kept already has ended."""
         ...
 
+    def add_span(self, span: ReadableSpan) -> None:
+        """A span of the user's in such a trace has ended, in whatever thread."""
+        ...
+
 
 class PeerRecords:
     """What one process recorded of its calls.
@@ -42,14 +50,16 @@ class PeerRecords:
 
     Attributes:
         kept: Traces known to be kept, and who tells of them.
+        users: The spans that users' code made.
     """
 
-    __slots__ = ("_append", "_rows", "kept")
+    __slots__ = ("_append", "_rows", "kept", "users")
 
     def __init__(self, capacity: int = 20_000) -> None:
         self._rows: deque[PeerRow] = deque(maxlen=capacity)
         self._append: Callable[[PeerRow], None] = self._rows.append
         self.kept: OrderedDict[bytes, Teller] = OrderedDict()
+        self.users = UserSpans(self.kept.__contains__, self._tell_span)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -59,6 +69,11 @@ class PeerRecords:
         self._append(row)
         if row[0] in self.kept:
             self.kept[row[0]].add(row)
+
+    def _tell_span(self, trace_id: bytes, span: ReadableSpan) -> None:
+        teller = self.kept.get(trace_id)
+        if teller is not None:
+            teller.add_span(span)
 
     def find(self, trace_ids: Iterable[bytes]) -> list[PeerRow]:
         """The rows of these traces. Scans all: 20,000 take less than a millisecond."""

@@ -91,6 +91,8 @@ class Batch(msgspec.Struct, array_like=True):
     spans: list[Span]
     dropped: int = 0
     """Spans that the process made of these traces and no longer has."""
+    copies: bool = False
+    """Whether a provider of the user's own exports them: they are to be shown, and not exported."""
 
 
 class CallFacts(msgspec.Struct, frozen=True, kw_only=True):

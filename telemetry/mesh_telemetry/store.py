@@ -13,7 +13,7 @@ from mesh_telemetry import names
 from mesh_telemetry.spans import SERVER, Attributes, Span
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 _log = logging.getLogger(__name__)
 
@@ -114,6 +114,10 @@ class KeptTrace:
     def complete(self) -> bool:
         """Whether the entry call has ended and nothing is known to be missing."""
         return self.duration is not None and not self.missing and not self.dropped
+
+    def lose(self, process: str, spans: int) -> None:
+        """Say that a process has lost further spans, which will never come."""
+        self._lost[process] = self._lost.get(process, 0) + spans
 
     @property
     def is_full(self) -> bool:
@@ -254,6 +258,7 @@ class TraceStore:
     Attributes:
         span_count: Spans in it now.
         evicted: Traces that have made way for newer ones.
+        refused: Spans that would have made a trace too long.
         on_evict: Called with the trace id of each of those. One that raises is removed and logged.
 
     Raises:
@@ -267,7 +272,7 @@ class TraceStore:
         self._max_traces = max(1, max_spans // SPANS_PER_TRACE)
         self._traces: dict[bytes, KeptTrace] = {}
         self.span_count = 0
-        self.evicted = 0
+        self.evicted = self.refused = 0
         self.on_evict: list[Callable[[bytes], None]] = []
 
     def __len__(self) -> int:
@@ -327,7 +332,9 @@ class TraceStore:
         trace = self._traces.get(trace_id)
         if trace is None:
             return []
+        before = len(trace._refused)
         taken = trace._add(process, resource, spans, dropped)
+        self.refused += len(trace._refused) - before
         self.span_count += len(taken)
         self._make_room(trace)
         return taken
@@ -342,6 +349,7 @@ class TraceStore:
         activity_id: str = "",
         reason: str = "",
         limit: int = 50,
+        among: Iterable[KeptTrace] | None = None,
     ) -> list[KeptTrace]:
         """Traces that fit all that is asked for, newest first.
 
@@ -353,10 +361,11 @@ class TraceStore:
             activity_id: Of any call in it.
             reason: Why it was kept.
             limit: Traces at most.
+            among: Look at these only, for a search in several goes; all where None.
         """
         found: list[KeptTrace] = []
         asks_for_call = bool(service or method) or code is not None
-        for trace in self._newest():
+        for trace in self._newest() if among is None else among:
             if len(found) >= limit:
                 break
             if (
@@ -367,6 +376,10 @@ class TraceStore:
             ):
                 found.append(trace)
         return found
+
+    def newest(self) -> list[KeptTrace]:
+        """All of them, newest first."""
+        return list(self._newest())
 
     def _newest(self) -> Iterator[KeptTrace]:
         return reversed(self._traces.values())

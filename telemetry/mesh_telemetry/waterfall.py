@@ -18,6 +18,8 @@ from mesh_telemetry.logs import timestamp
 from mesh_telemetry.spans import CLIENT, CONSUMER, ERROR, INTERNAL, PRODUCER, SERVER, Attributes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mesh_telemetry.spans import Span
     from mesh_telemetry.store import KeptTrace
 
@@ -201,6 +203,15 @@ def waterfall(trace: KeptTrace) -> list[WaterfallRow]:
 
     Every span is there exactly once, whatever their parents are.
     """
+    return list(waterfall_rows(trace))
+
+
+def waterfall_rows(trace: KeptTrace) -> Iterator[WaterfallRow]:
+    """The same one by one, for a loop that must not be held up.
+
+    The first takes about 1 us for each span of the trace, every row about 10 us. What the trace
+    gets after the first is not among them.
+    """
     roots = _tree(trace)
     walk: list[tuple[int, _Node]] = []
     stack = [(0, root) for root in sorted(roots, key=_ORDER, reverse=True)]
@@ -210,7 +221,8 @@ def waterfall(trace: KeptTrace) -> list[WaterfallRow]:
         below = sorted(node.children + node.orphans, key=_ORDER, reverse=True)
         stack.extend((depth + 1, child) for child in below)
     first = min((node.start for _, node in walk), default=0)
-    return [_row(depth, node, first) for depth, node in walk]
+    for depth, node in walk:
+        yield _row(depth, node, first)
 
 
 _ORDER = attrgetter("order")
