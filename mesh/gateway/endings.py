@@ -181,9 +181,10 @@ class Endings:
             return
         abandoned = callee.abandoned.pop(call_id, None)
         if answered and abandoned is not None:
-            abandoned.series.method.late += 1
-            if abandoned.trace is not None and self._core.tracing is not None:
-                self._core.tracing.judge(abandoned.trace, TraceReason.LATE, abandoned.name)
+            series, trace, name = abandoned
+            series.late += 1
+            if trace is not None and self._core.tracing is not None:
+                self._core.tracing.judge(trace, TraceReason.LATE, name)
 
     # What callers and time say.
 
@@ -344,7 +345,7 @@ class Endings:
         if entry.forwarded and callee.link.discard(entry.id) == entry.forwarded:
             return
         series.abandoned += 1
-        callee.abandoned[entry.id] = entry
+        callee.abandoned[entry.id] = series, entry.trace, entry.name
         self._core.send(callee.link, codec.encode(Kind.CANCEL, (entry.id, by)))
 
     def end(

@@ -39,6 +39,8 @@ REST = 0.01
 calls per second, asking costs more than all else here."""
 SLICE = 500
 """Traces that are forgotten in one go before other tasks may run."""
+MAX_ROWS = 1000
+"""Ended calls of one trace that are held: their spans are about what a store takes of it."""
 _CANCELLED = Code.CANCELLED.number
 
 
@@ -47,7 +49,7 @@ class Trace(msgspec.Struct, eq=False, gc=False):
 
     trace_id: bytes
     rows: list[RecordRow]
-    """Its ended calls, in the order of their end."""
+    """Its ended calls, in the order of their end; without those whose spans are in the store."""
     open: int = 0
     """Calls without a parent that are in flight."""
     kept: str = ""
@@ -56,12 +58,14 @@ class Trace(msgspec.Struct, eq=False, gc=False):
     """Why it is not kept although there was a reason."""
     quiet_since: float = 0.0
     """When the last call without a parent ended, on trio's clock."""
-    collected: int = 0
-    """Rows whose spans are in the store."""
-    parties: dict[str, str] | None = None
-    """Processes that were told that it is kept, and what they are called."""
+    lost: int = 0
+    """Rows that made way, as there were too many."""
+    parties: set[str] | None = None
+    """Processes that were told that it is kept."""
     hinted: str = ""
     """The process that heard of it by a RESULT."""
+    to_wall: float = 0.0
+    """What has to be added to trio's clock for seconds since 1970; 0 before it is kept."""
     gone: bool = False
     """Forgotten."""
 
@@ -95,6 +99,8 @@ class Tracing:
         self._slow = SlowMethods(settings.slow_after)
         self._quiet: deque[Trace] = deque()
         """Traces of which nothing is in flight, and since when."""
+        self._judged_up_to = 0
+        """The newest call that was judged for being in flight for long."""
         self.collector = Collector(core, self.store, self.sampler, resource, exporter)
 
     # From the path of every call: synchronous and short.
@@ -112,7 +118,13 @@ class Tracing:
 
     def ended(self, trace: Trace, row: RecordRow, code: int, *, slow: bool, name: str) -> None:
         """A call of this trace has ended."""
-        trace.rows.append(row)
+        rows = trace.rows
+        rows.append(row)
+        if len(rows) > MAX_ROWS:
+            # The newest are worth most: what speaks for a trace comes last, and callers end after
+            # those whom they called.
+            del rows[: MAX_ROWS // 2]
+            trace.lost += MAX_ROWS // 2
         if trace.kept:
             self.collector.gather(trace)
         elif code:
@@ -188,6 +200,7 @@ class Tracing:
             del self.traces[trace.trace_id]
             if not trace.kept:
                 self.sampler.dropped(over=trace.over)
+                trace.rows.clear()  # an abandoned call may know it for long
             steps += 1
             if steps % SLICE == 0:
                 await trio.lowlevel.checkpoint()
@@ -196,5 +209,8 @@ class Tracing:
         for entry in self._core.table.by_id.values():  # the oldest first
             if entry.started > before:
                 return
+            if entry.id <= self._judged_up_to:
+                continue
+            self._judged_up_to = entry.id
             if entry.trace is not None:
                 self.judge(entry.trace, Reason.SLOW, entry.name)
