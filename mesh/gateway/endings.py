@@ -378,7 +378,7 @@ class Endings:
             core.held.leave(entry)
         kept: str | None = None
         if core.observes:
-            kept = self._observe(entry, code, reason, message, duration, answered)
+            kept = self._observe(entry, code, reason, message, now, answered)
         if core.listeners:
             core.events.response_routed(entry, code, reason, duration)
         if entry.children:
@@ -391,15 +391,16 @@ class Endings:
         code: int,
         reason: str,
         message: str,
-        duration: float,
+        now: float,
         answered: bool,  # noqa: FBT001 - by position, on the path of every call
     ) -> str | None:
         """Count and record an ended call."""
         core = self._core
         chain, series, parent, callee = entry.chain, entry.series, entry.parent, entry.callee
         core.counters.depths[len(chain)] += 1
-        series.ended(code, duration)
         caller, started = entry.caller, entry.started
+        duration = now - started
+        series.ended(code, duration)
         row = (
             entry.id,
             parent.id if parent is not None else 0,
@@ -431,7 +432,8 @@ class Endings:
         tracing.ended(trace, row, code, slow=slow, name=chain[-1])
         if parent is not None:
             return None
-        return tracing.close(trace, chain[-1], caller.process_id if answered else "")
+        process = caller.process_id if answered else ""
+        return tracing.close(trace, series.method, chain[-1], process, now)
 
     def _end_children(self, entry: InFlight, now: float) -> None:
         for child in list((entry.children or {}).values()):

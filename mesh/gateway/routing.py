@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mesh.gateway.session import Session
     from mesh.gateway.tracing import Trace
     from mesh.limits import Limits
-    from mesh_telemetry import RecordRow
+    from mesh_telemetry import CallSeries, RecordRow
 
 
 Refusal = tuple[Code, Reason, str]
@@ -293,7 +293,8 @@ class Router:
             )
         keep: str | None = None
         if core.observes:
-            core.metrics.series(caller.name, service, name).codes[code.number] += 1
+            series = core.metrics.series(caller.name, service, name)
+            series.codes[code.number] += 1
             core.counters.reject(core.metrics.caller(caller.name), service, str(reason))
             row = (
                 call_id,
@@ -319,7 +320,7 @@ class Router:
                 True,
             )
             core.recorder.append(row)
-            keep = self._trace_refusal(caller, header, row, parent, chain[-1])
+            keep = self._trace_refusal(caller, header, row, parent, series, chain[-1])
         self._endings.send_error(
             caller,
             header.call_id,
@@ -337,6 +338,7 @@ class Router:
         header: codec.Call,
         row: RecordRow,
         parent: InFlight | None,
+        series: CallSeries,
         name: str,
     ) -> str | None:
         """Note a refused call in its trace; returns why that is kept, if the caller shall know."""
@@ -348,7 +350,10 @@ class Router:
             return None
         tracing.judge(trace, TraceReason.REFUSED, name)
         tracing.ended(trace, row, 0, slow=False, name=name)
-        return tracing.close(trace, name, caller.process_id) if parent is None else None
+        if parent is not None:
+            return None
+        now = self._core.clock()
+        return tracing.close(trace, series.method, name, caller.process_id, now)
 
 
 def _foreign(header: codec.Call, caller: Session) -> Refusal:

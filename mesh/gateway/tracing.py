@@ -21,7 +21,7 @@ from mesh_telemetry import Reason, Sampler, SlowMethods, TraceStore
 
 if TYPE_CHECKING:
     from mesh.gateway.core import Core
-    from mesh_telemetry import RecordRow, TraceSettings
+    from mesh_telemetry import MethodSeries, RecordRow, TraceSettings
     from mesh_telemetry.export import Exporter
     from mesh_telemetry.spans import Attributes
 
@@ -34,6 +34,9 @@ LONG = 10.0
 what they recorded of calls that were part of it."""
 SWEEP = 0.25
 """Seconds between two looks at what can be forgotten."""
+REST = 0.01
+"""Seconds for which the baseline is not asked again for a method that has had enough of it: at many
+calls per second, asking costs more than all else here."""
 SLICE = 500
 """Traces that are forgotten in one go before other tasks may run."""
 MAX_ROWS = 1000
@@ -94,7 +97,7 @@ class Tracing:
         self.store = TraceStore(settings.store_spans)
         self.sampler = Sampler(settings, core.clock)
         self._slow = SlowMethods(settings.slow_after)
-        self._quiet: deque[tuple[float, Trace]] = deque()
+        self._quiet: deque[Trace] = deque()
         """Traces of which nothing is in flight, and since when."""
         self._judged_up_to = 0
         """The newest call that was judged for being in flight for long."""
@@ -129,20 +132,27 @@ class Tracing:
         elif slow:
             self.judge(trace, Reason.SLOW, name)
 
-    def close(self, trace: Trace, name: str, process: str) -> str | None:
+    def close(
+        self, trace: Trace, series: MethodSeries, name: str, process: str, now: float
+    ) -> str | None:
         """A call without a parent has ended; returns why its trace is kept, if it is.
 
         Args:
             trace: The call's.
-            name: The call's method.
+            series: The method's.
+            name: The method.
             process: The caller's process, if it is about to be told what this returns.
+            now: The time on trio's clock.
         """
         trace.open -= 1
         if not trace.open:
-            trace.quiet_since = now = self._core.clock()
-            self._quiet.append((now, trace))
-            if not trace.kept and self.sampler.baseline(name):
-                self._keep(trace, Reason.BASELINE)
+            trace.quiet_since = now
+            self._quiet.append(trace)
+            if not trace.kept and now >= series.baseline_from:
+                if self.sampler.baseline(name):
+                    self._keep(trace, Reason.BASELINE)
+                else:
+                    series.baseline_from = now + REST
         if not trace.kept:
             return None
         trace.hinted = process
@@ -182,10 +192,10 @@ class Tracing:
 
     async def _forget(self, before: float) -> None:
         quiet, steps = self._quiet, 0
-        while quiet and quiet[0][0] <= before:
-            since, trace = quiet.popleft()
-            if trace.open or trace.gone or trace.quiet_since > since:
-                continue  # it went on, or closed several times at this moment
+        while quiet and quiet[0].quiet_since <= before:
+            trace = quiet.popleft()
+            if trace.open or trace.gone:
+                continue  # it goes on, or closed several times
             trace.gone = True
             del self.traces[trace.trace_id]
             if not trace.kept:
