@@ -58,6 +58,8 @@ class Trace(msgspec.Struct, eq=False, gc=False):
     """Why it is not kept although there was a reason."""
     quiet_since: float = 0.0
     """When the last call without a parent ended, on trio's clock."""
+    queued_at: float = -1.0
+    """Since when it is in line to be forgotten; negative where it is not."""
     lost: int = 0
     """Rows that made way, as there were too many."""
     parties: set[str] | None = None
@@ -147,7 +149,9 @@ class Tracing:
         trace.open -= 1
         if not trace.open:
             trace.quiet_since = now
-            self._quiet.append(trace)
+            if trace.queued_at < 0.0:
+                trace.queued_at = now
+                self._quiet.append(trace)
             if not trace.kept and now >= series.baseline_from:
                 if self.sampler.baseline(name):
                     self._keep(trace, Reason.BASELINE)
@@ -191,11 +195,16 @@ class Tracing:
                 self.collector.expire(core.clock())
 
     async def _forget(self, before: float) -> None:
-        quiet, steps = self._quiet, 0
-        while quiet and quiet[0].quiet_since <= before:
+        quiet, steps, now = self._quiet, 0, before + LINGER
+        while quiet and quiet[0].queued_at <= before:
             trace = quiet.popleft()
-            if trace.open or trace.gone:
-                continue  # it goes on, or closed several times
+            trace.queued_at = -1.0
+            if trace.open:
+                continue  # it goes on, and will be in line again
+            if trace.quiet_since > before:  # it went on: to the end of the line
+                trace.queued_at = now
+                quiet.append(trace)
+                continue
             trace.gone = True
             del self.traces[trace.trace_id]
             if not trace.kept:
