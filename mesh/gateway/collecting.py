@@ -104,12 +104,12 @@ class Collector:
         for trace in fresh.values():
             rows = trace.rows[trace.collected :]
             trace.collected += len(rows)
+            self._describe(trace, offset)  # before it is noted there who owes what
             made: list[Span] = []
             for row in rows:
                 record = Record._make(row)
                 made += self._own_spans(record, offset, trace.kept)
                 self._note(trace, record, tell)
-            self._describe(trace, offset)
             self._add(trace.trace_id, self._core.instance, self._resource, made)
             built += len(made)
             if built > SLICE:
