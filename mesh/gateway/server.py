@@ -17,6 +17,7 @@ from mesh.gateway.builtin import serve_builtin
 from mesh.gateway.core import Core
 from mesh.gateway.endings import Endings
 from mesh.gateway.entrance import Entrance
+from mesh.gateway.exporting import exporting
 from mesh.gateway.figures import Figures
 from mesh.gateway.kept import TraceViews
 from mesh.gateway.life import pulse
@@ -217,15 +218,22 @@ class Gateway:
         Raises:
             AddressInUse: Another process listens at one of the addresses.
             OSError: An address cannot be listened at.
+            SettingError: An ``OTEL_*`` variable cannot be used.
             UsageError: This gateway runs or ran already, or an address without TLS could be reached
                 from other machines.
         """
         if self._core is not None:
             raise UsageError("a Gateway runs once; make a new one")
         core = self._core = Core(self.limits, self._process, self._feed, observes=self._telemetry)
-        if self._telemetry:
+        if not self._telemetry:
+            await self._serve(core, task_status)
+            return
+        async with exporting() as exporter:
             resource = describe("mesh-gateway", core.instance, __version__)
-            core.tracing = Tracing(core, self._traces, resource)
+            core.tracing = Tracing(core, self._traces, resource, exporter)
+            await self._serve(core, task_status)
+
+    async def _serve(self, core: Core, task_status: trio.TaskStatus[None]) -> None:
         endings = Endings(core)
         self._endings, self._router = endings, Router(core, endings)
         self._figures = Figures(core)

@@ -20,11 +20,10 @@ from mesh.gateway.collecting import Collector
 from mesh_telemetry import Reason, Sampler, SlowMethods, TraceStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from mesh.gateway.core import Core
     from mesh_telemetry import RecordRow, TraceSettings
-    from mesh_telemetry.spans import Attributes, Span
+    from mesh_telemetry.export import Exporter
+    from mesh_telemetry.spans import Attributes
 
 log = logging.getLogger("mesh.gateway")
 
@@ -71,7 +70,7 @@ class Tracing:
         core: The gateway's state.
         settings: What rules the keeping.
         resource: Who the gateway is, in its spans.
-        export: Where new spans of kept traces go besides the store.
+        exporter: Where new spans of kept traces go besides the store.
 
     Attributes:
         traces: Those that go on, or ended a moment ago, by id.
@@ -84,7 +83,7 @@ class Tracing:
         core: Core,
         settings: TraceSettings,
         resource: Attributes,
-        export: Callable[[Attributes, Span], None] | None = None,
+        exporter: Exporter | None = None,
     ) -> None:
         self._core = core
         self.traces: dict[bytes, Trace] = {}
@@ -93,7 +92,7 @@ class Tracing:
         self._slow = SlowMethods(settings.slow_after)
         self._quiet: deque[tuple[float, Trace]] = deque()
         """Traces of which nothing is in flight, and since when."""
-        self.collector = Collector(core, self.store, self.sampler, resource, export)
+        self.collector = Collector(core, self.store, self.sampler, resource, exporter)
 
     # From the path of every call: synchronous and short.
 

@@ -272,6 +272,12 @@ SPANS_STORED: Final = Family("mesh_spans_stored", "gauge", (), "Spans of these."
 TRACES_EVICTED: Final = Family(
     "mesh_traces_evicted_total", "counter", (), "Kept traces that made way for newer ones."
 )
+SPANS_EXPORTED: Final = Family(
+    "mesh_spans_exported_total", "counter", (), "Spans that a backend has taken."
+)
+SPANS_WAITING: Final = Family(
+    "mesh_spans_waiting", "gauge", (), "Spans that wait for a backend to take them."
+)
 GATEWAY_LOOP_LAG: Final = Family(
     "mesh_gateway_loop_lag_seconds",
     "gauge",
@@ -368,6 +374,8 @@ FAMILIES: Final[dict[str, Family]] = {
         TRACES_STORED,
         SPANS_STORED,
         TRACES_EVICTED,
+        SPANS_EXPORTED,
+        SPANS_WAITING,
         GATEWAY_LOOP_LAG,
         SERVICE_GRAPH_REQUESTS,
         SERVICE_GRAPH_FAILED,
