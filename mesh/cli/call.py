@@ -21,8 +21,11 @@ from mesh_telemetry.logs import clean
 
 
 def _parse_params(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -> Any:
-    if text is None:
-        return None
+    return None if text is None else read_params(text)
+
+
+def read_params(text: str) -> Any:
+    """Read the JSON of an argument, of @FILE, or of standard input for -."""
     where = "PARAMS"
     try:
         if text == "-":
@@ -92,7 +95,7 @@ def call(
                 dim=True,
             )
     else:
-        _print_error(f"{service}.{method}", error)
+        print_error(f"{service}.{method}", error)
     if error is not None:
         raise click.exceptions.Exit(1)
 
@@ -141,7 +144,8 @@ def _describe(error: CallError) -> dict[str, Any]:
     }
 
 
-def _print_error(target: str, error: CallError) -> None:
+def print_error(target: str, error: CallError) -> None:
+    """Print on stderr all that is known of a failed call."""
     from rich.text import Text  # noqa: PLC0415 - slow, and of no use to --json
 
     console = make_console(stderr=True)

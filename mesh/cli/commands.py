@@ -36,6 +36,7 @@ COMMANDS: dict[str, Entry] = {
     "info": Entry("mesh.cli.info:info", "Show one service: methods, instances, callers."),
     "ping": Entry("mesh.cli.ping:ping", "Measure round trips to the gateway or a service."),
     "call": Entry("mesh.cli.call:call", "Call a method and print its result."),
+    "trace": Entry("mesh.cli.trace:trace", "Show where the time of a call went, hop by hop."),
     "stat": Entry("mesh.cli.stat:stat", "Watch rates, errors and latencies of every method."),
     "check": Entry("mesh.cli.check:check", "Say what is not in order, and what to do about it."),
     "drain": Entry("mesh.cli.drain:drain", "Have the gateway end without losing a call."),

@@ -7,6 +7,7 @@ nothing of frames, sockets or trio, and imports nothing of ``mesh``.
 from __future__ import annotations
 
 from mesh_telemetry.exposition import Exposition
+from mesh_telemetry.hops import Hop, Share, fold, spent
 from mesh_telemetry.metrics import (
     CallMetrics,
     CallSeries,
@@ -45,6 +46,7 @@ __all__ = [
     "Exposition",
     "Family",
     "GatewayCounters",
+    "Hop",
     "KeptTrace",
     "MethodSeries",
     "MethodSummary",
@@ -59,6 +61,7 @@ __all__ = [
     "RowEvent",
     "RowSource",
     "Sampler",
+    "Share",
     "SideMetrics",
     "SlowMethods",
     "TraceSettings",
@@ -66,10 +69,12 @@ __all__ = [
     "TraceSummary",
     "WaterfallRow",
     "escape_label",
+    "fold",
     "negotiate",
     "otlp_steps",
     "own_span_ids",
     "quantile",
+    "spent",
     "summary",
     "to_otlp",
     "waterfall",

@@ -17,6 +17,7 @@ import trio.testing
 
 import mesh
 from mesh.gateway import TraceFilters
+from mesh.process import Process
 from mesh_telemetry import TraceSettings, names, spans
 
 if TYPE_CHECKING:
@@ -299,3 +300,30 @@ async def test_a_call_may_ask_for_its_trace_to_be_kept() -> None:
         await users.call("users", "nested")
         (trace,) = await complete(gateway, 1)
         assert (trace.reason, trace.method, trace.spans) == ("forced", "nested", 8)
+
+
+async def test_a_trace_is_not_complete_before_all_have_told_their_part() -> None:
+    """Also a service that is gone before it could be asked is missed from the beginning."""
+    async with (
+        mesh.Gateway() as gateway,
+        mesh.connect("shop", gateway=gateway) as caller,
+    ):
+        tracing = gateway.core.tracing
+        assert tracing is not None
+        async with mesh.connect("users", gateway=gateway, process=Process()) as users:
+            users.register("get", lambda: "Ada")
+            await users.call("mesh", "status")
+            with mesh.activity("one"), mesh.traced():
+                await caller.call("users", "get")
+            tracing.collector.collect_now()
+            (trace,) = await gateway.traces.find(activity_id="one")
+            assert len(trace.missing) == 2
+            assert all(said.endswith("has not answered yet") for said in trace.missing)
+            await complete(gateway, 1)
+            with mesh.activity("two"):
+                await caller.call("users", "get")
+            (session,) = [one for one in gateway.core.sessions.values() if one.name == "users"]
+            del tracing.collector._sessions[session.process_id]
+            tracing.collector.collect_now()
+            (trace,) = await gateway.traces.find(activity_id="two")
+            assert any("disconnected before it sent its spans" in said for said in trace.missing)

@@ -1,0 +1,291 @@
+"""`mesh trace`: which traces the gateway has kept, and one of them as a waterfall."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+import trio
+
+from mesh.cli.call import print_error, read_params
+from mesh.cli.commands import example, run
+from mesh.cli.failures import Failure
+from mesh.cli.listing import BUILTIN
+from mesh.cli.output import (
+    duration,
+    make_console,
+    outcome,
+    print_json,
+    print_table,
+    print_value,
+    share_width,
+    shorten,
+)
+from mesh.cli.peer import check_activity, gateway_option, json_option, peer
+from mesh.context import activity, traced
+from mesh.errors import CallError, NotFound
+from mesh.wire.codec import is_name
+from mesh_telemetry import Reason
+from mesh_telemetry.logs import clean
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+    from mesh.client import Client
+
+PATIENCE = 2.0
+"""Seconds to wait for all parts of the trace of a call that has just ended."""
+POLL = 0.02
+"""Seconds between two looks, as the gateway gathers for as long."""
+
+FILTERS = ("service", "method", "code", "min_duration", "activity_id", "reason", "limit")
+FIGURES = ("took", "spans")
+COLUMNS = ("began", "took", "call", "code", "kept", "spans", "services", "trace")
+SPARE = ("services", "spans", "began")
+"""Columns that a narrow terminal does without, the first one first."""
+GIVES_WAY = ("call", "services", "code")
+"""Columns that may be shortened."""
+LONGEST_CALL = 24
+"""Characters of a call that are worth a column."""
+DIGITS = 8
+"""Of a trace id on a terminal; six are enough to ask for it."""
+
+
+@click.command(
+    epilog=example(
+        "mesh trace --service users --code not_found",
+        "mesh trace 4bf92f",
+        "mesh trace order-42",
+        """mesh trace --call users get '{"user_id": "ada"}'""",
+    )
+)
+@click.argument("what", nargs=-1, metavar="[ID | --call SERVICE METHOD [PARAMS]]")
+@click.option("--call", "makes_call", is_flag=True, help="Make a call, and show its trace.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    metavar="S",
+    help="Seconds, of that call. [default: 30]",
+)
+@click.option("--all", "whole", is_flag=True, help="Draw every span, also the gateway's.")
+@click.option("--otlp", is_flag=True, help="Print the trace as OTLP's JSON.")
+@click.option("--service", metavar="NAME", help="Traces in which this service was called.")
+@click.option("--method", metavar="NAME", help="Likewise: get, or users.get.")
+@click.option("--code", metavar="CODE", help="How such a call ended: ok, not_found, ...")
+@click.option("--min-duration", metavar="S", help="What took so long at least: 0.5, 250ms.")
+@click.option(
+    "--activity",
+    "activity_id",
+    metavar="ID",
+    callback=check_activity,
+    help="Traces of this activity; with --call, the one to call on behalf of.",
+)
+@click.option("--reason", metavar="WORD", help=f"Why it was kept: {', '.join(Reason)}.")
+@click.option("--limit", type=click.IntRange(1, 1000), metavar="N", help="How many. [default: 50]")
+@gateway_option
+@json_option
+def trace(
+    *,
+    what: tuple[str, ...],
+    makes_call: bool,
+    timeout: float | None,
+    whole: bool,
+    otlp: bool,
+    gateway: str | None,
+    as_json: bool,
+    **filters: Any,
+) -> None:
+    """List the traces that the gateway has kept, or draw one of them.
+
+    ID is a trace id, its first six digits or more, or an activity id. The drawing has a line for
+    each call: how long it took in all, in its own code and on the way, what was left of its
+    deadline, and a bar; below it, where the time went. With --call it makes a call, keeps its trace
+    and shows both; exits 1 if the call failed.
+    """
+    given = {name: value for name, value in filters.items() if value is not None}
+    if makes_call:
+        service, method, params = _target(what)
+        activity_id = given.pop("activity_id", None)
+        _refuse(given, "--call")
+        ended = run(
+            _call, gateway, service, method, params, timeout=timeout, activity_id=activity_id,
+            form="otlp" if otlp else "waterfall",
+        )  # fmt: skip
+        _show_call(ended, whole=whole, as_json=as_json, otlp=otlp)
+        return
+    if timeout is not None:
+        raise click.UsageError("--timeout is for --call")
+    if len(what) > 1:
+        raise click.UsageError(f"one ID, not {len(what)}; to make a call, say --call")
+    if what:
+        _refuse(given, "an ID")
+        told = run(
+            _ask, gateway, "trace", {"id": what[0], "format": "otlp" if otlp else "waterfall"}
+        )
+        _show(told, whole=whole, as_json=as_json or otlp)
+        return
+    if whole or otlp:
+        raise click.UsageError("--all and --otlp are for one trace: name its ID")
+    found = run(_ask, gateway, "traces", given)
+    if as_json:
+        print_json(found)
+    elif found:
+        _print_list(make_console(), found)
+    else:
+        click.echo("No trace is kept" + (" that fits all of it." if given else " yet."), err=True)
+
+
+def _target(what: tuple[str, ...]) -> tuple[str, str, Any]:
+    if len(what) not in {2, 3}:
+        raise click.UsageError("--call wants SERVICE METHOD [PARAMS]")
+    service, method, *params = what
+    for kind, name in (("service", service), ("method", method)):
+        if not is_name(name):
+            raise click.UsageError(
+                f"{name!r} is no {kind} name: it must begin with a letter or _, then letters, "
+                "digits and _.-"
+            )
+    return service, method, read_params(params[0]) if params else None
+
+
+def _refuse(given: dict[str, Any], beside: str) -> None:
+    for name in given:
+        option = "--activity" if name == "activity_id" else f"--{name.replace('_', '-')}"
+        raise click.UsageError(f"{option} filters the list, and makes no sense beside {beside}")
+
+
+async def _ask(gateway: str | None, method: str, params: Any) -> Any:
+    async with peer(gateway) as client:
+        return await client.call(BUILTIN, method, params)
+
+
+async def _call(
+    gateway: str | None,
+    service: str,
+    method: str,
+    params: Any,
+    *,
+    timeout: float | None,  # noqa: ASYNC109 - travels with the call
+    activity_id: str | None,
+    form: str,
+) -> dict[str, Any]:
+    result: Any = None
+    error: CallError | None = None
+    async with peer(gateway) as client:
+        with activity(activity_id) as its_activity, traced():
+            try:
+                result = await client.call(service, method, params, timeout=timeout)
+            except CallError as failure:
+                error = failure
+        told = await _wait_for(client, its_activity)
+        if told is not None and form == "otlp":
+            wanted = {"id": told["summary"]["trace_id"], "format": form}
+            told = await client.call(BUILTIN, "trace", wanted)
+    return {"activity_id": its_activity, "result": result, "error": error, "trace": told}
+
+
+async def _wait_for(client: Client, activity_id: str) -> Any:
+    """The trace of a call that has just ended, once it is complete or patience is over."""
+    told: Any = None
+    wanted = {"id": activity_id, "format": "waterfall"}
+    with trio.move_on_after(PATIENCE):
+        while told is None or not told["summary"]["complete"]:
+            try:
+                told = await client.call(BUILTIN, "trace", wanted)
+            except NotFound:
+                told = None
+            await trio.sleep(POLL)
+    return told
+
+
+def _show_call(ended: dict[str, Any], *, whole: bool, as_json: bool, otlp: bool) -> None:
+    error: CallError | None = ended["error"]
+    told = ended["trace"]
+    console = make_console()
+    if as_json or otlp:
+        if told is None:
+            raise Failure("the gateway has not kept the trace")
+        print_json(told)
+    else:
+        if error is None:
+            print_value(console, ended["result"])
+        else:
+            print_error("the call", error)
+        print()
+        if told is None:
+            raise Failure(
+                "the gateway has not kept the trace",
+                "It keeps a few forced traces per second; `mesh stat` shows what it does.",
+            )
+        _show(told, whole=whole, as_json=False)
+    if error is not None:
+        raise click.exceptions.Exit(1)
+
+
+def _show(told: Any, *, whole: bool, as_json: bool) -> None:
+    if as_json:
+        print_json(told)
+        return
+    from mesh.cli.waterfall import draw  # noqa: PLC0415 - of no use to --json
+
+    draw(make_console(), told, whole=whole)
+
+
+def _print_list(console: Console, found: list[dict[str, Any]]) -> None:
+    from rich.text import Text  # noqa: PLC0415 - slow, and of no use to --json
+
+    on_terminal = console.is_terminal
+    rows: list[dict[str, str | Text]] = [
+        {
+            "began": one["started"][11:23] if on_terminal else one["started"],
+            "took": duration(one["duration_ms"] and one["duration_ms"] / 1e3),
+            "call": clean(f"{one['caller']} > {one['service']}.{one['method']}")
+            if one["method"]
+            else "-",
+            "code": outcome(one["code"]) if one["code"] else Text("runs", style="yellow"),
+            "kept": one["reason"],
+            "spans": f"{one['spans']:,}" + ("" if one["complete"] else "+"),
+            "services": clean(",".join(name for name in one["services"] if name != "mesh-gateway")),
+            "trace": one["trace_id"][:DIGITS] if on_terminal else one["trace_id"],
+        }
+        for one in found
+    ]
+    columns, widths = fit(rows, console.width if on_terminal else None)
+    cells = [[_shorten(row[name], widths[name]) for name in columns] for row in rows]
+    print_table(console, columns, cells, figures=FIGURES)
+    if on_terminal:
+        some = found[0]["trace_id"][:DIGITS]
+        console.print(Text(f"mesh trace {some} draws the first one", style="dim"))
+
+
+def fit(
+    rows: list[dict[str, str | Text]], width: int | None
+) -> tuple[tuple[str, ...], dict[str, int]]:
+    """The columns that a terminal has room for, and how wide they are; all where there is none."""
+    wanted = {name: max(len(name), *(len(row[name]) for row in rows)) for name in COLUMNS}
+    if width is None:
+        return COLUMNS, wanted
+    shown = list(COLUMNS)
+
+    def room() -> int:
+        """What is left for those that may be shortened."""
+        return width - sum(wanted[name] + 2 for name in shown if name not in GIVES_WAY)
+
+    for spare in SPARE:
+        sharing = [name for name in GIVES_WAY if name in shown]
+        least = sum(min(wanted[name], LONGEST_CALL) + 2 for name in sharing)
+        if room() < least:
+            shown.remove(spare)
+    sharing = [name for name in GIVES_WAY if name in shown]
+    shared = share_width({name: wanted[name] for name in sharing}, room() - 2 * len(sharing))
+    return tuple(shown), wanted | shared
+
+
+def _shorten(cell: str | Text, width: int) -> str | Text:
+    from rich.text import Text  # noqa: PLC0415 - slow, and of no use to --json
+
+    if len(cell) <= width:
+        return cell
+    style = cell.style if isinstance(cell, Text) else ""
+    return Text(shorten(str(cell), width), style=style)

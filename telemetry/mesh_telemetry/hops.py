@@ -1,0 +1,235 @@
+"""A waterfall hop by hop: the spans of one call folded into one, and where its time went.
+
+A hop of the mesh has four spans: CLIENT (caller) > SERVER, CLIENT (gateway) > SERVER (callee). For
+people these are one call: the time in the callee, and the time on the way to it and back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mesh_telemetry.names import OTHER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from mesh_telemetry.waterfall import RowEvent, WaterfallRow
+
+GATEWAY = "mesh-gateway"
+"""The ``service.name`` of gateways."""
+
+_CALLING, _ARRIVED, _PASSED_ON, _SERVED = range(4)
+_EPSILON = 1e-9
+
+
+@dataclass(eq=False)
+class Hop:
+    """One call, or a span that is no call. Times are milliseconds since the trace's first start.
+
+    Attributes:
+        rows: Its spans, the outermost first.
+        served: When the callee worked on it; None where no span of the callee is there.
+        children: What was done inside, by start.
+    """
+
+    rows: list[WaterfallRow]
+    served: WaterfallRow | None = None
+    children: list[Hop] = field(default_factory=list)
+
+    @property
+    def first(self) -> WaterfallRow:
+        """Its outermost span."""
+        return self.rows[0]
+
+    @property
+    def name(self) -> str:
+        """The method with its service, or what the span is called."""
+        return next((row.name for row in self.rows if row.name != OTHER), OTHER)
+
+    @property
+    def is_call(self) -> bool:
+        """Whether it is a call through the mesh."""
+        return self.first.code != ""
+
+    @property
+    def start(self) -> float:
+        """When it began."""
+        return self.first.start_ms
+
+    @property
+    def end(self) -> float:
+        """When it ended."""
+        return self.first.start_ms + self.first.duration_ms
+
+    @property
+    def work(self) -> tuple[float, float]:
+        """From when to when the callee had it, within the hop."""
+        if self.served is None:
+            # Either nobody had it, as no instance was reached, or somebody who has not told.
+            return (self.start if self.is_unseen or not self.is_call else self.end), self.end
+        start = min(max(self.served.start_ms, self.start), self.end)
+        return start, max(start, min(self.served.start_ms + self.served.duration_ms, self.end))
+
+    @property
+    def is_unseen(self) -> bool:
+        """Whether an instance got it, of which no span is there."""
+        return self.served is None and any(_role(row) == _PASSED_ON for row in self.rows)
+
+    @property
+    def way_ms(self) -> float | None:
+        """Time on the way there and back: gateway, queues, network. None where that is unknown."""
+        if not self.is_call or self.is_unseen or self.served is self.first:
+            return None
+        start, end = self.work
+        return max(0.0, self.end - self.start - (end - start))
+
+    @property
+    def own_ms(self) -> float:
+        """Time in which neither the way nor anything below it ran."""
+        at, end = self.work
+        own = 0.0
+        for child in sorted(self.children, key=lambda child: child.start):
+            own += max(0.0, min(child.start, end) - at)
+            at = max(at, min(child.end, end))
+        return own + max(0.0, end - at)
+
+    @property
+    def left_ms(self) -> float | None:
+        """What was left of the deadline at its start."""
+        return self.first.deadline_ms
+
+    @property
+    def error(self) -> tuple[str, str] | None:
+        """Type and message of its failure; None where it went well.
+
+        Who was nearest knows best, but of the end of a call that somebody else ended only this.
+        """
+        failed = [row for row in self.rows if row.error]
+        if not failed:
+            return None
+        if failed[-1].outcome not in {"cancelled", "deadline_exceeded"}:
+            failed.reverse()
+        kind = next((row.error_type for row in failed if row.error_type), "")
+        message = next((row.error_message for row in failed if row.error_message), "")
+        return kind or self.first.code or "error", message
+
+    @property
+    def events(self) -> list[RowEvent]:
+        """What happened in it; exceptions that only repeat its failure are left out."""
+        found = [event for row in self.rows for event in row.events]
+        return [event for event in found if not (self.error and event.name == "exception")]
+
+    def walk(self) -> Iterator[Hop]:
+        """It and all below it, depth first."""
+        stack = [self]
+        while stack:
+            hop = stack.pop()
+            yield hop
+            stack.extend(reversed(hop.children))
+
+
+def fold(rows: Sequence[WaterfallRow], *, whole: bool = False) -> list[Hop]:
+    """The hops that are roots, with everything below them.
+
+    Args:
+        rows: Of :func:`~mesh_telemetry.waterfall.waterfall`, depth first.
+        whole: Whether every span stays one of its own.
+    """
+    roots: list[Hop] = []
+    above: list[Hop] = []
+    """By depth, whose hop the last row of that depth is in."""
+    for row in rows:
+        del above[row.depth :]
+        parent = above[-1] if above else None
+        if parent is not None and not whole and _continues(parent, row):
+            parent.rows.append(row)
+            if _role(row) == _SERVED:
+                parent.served = row
+            above.append(parent)
+            continue
+        hop = Hop([row])
+        if _role(row) == _SERVED:
+            hop.served = row
+        (roots if parent is None else parent.children).append(hop)
+        above.append(hop)
+    return roots
+
+
+def _role(row: WaterfallRow) -> int | None:
+    """Which of a hop's four spans this is; None for a span that is no call."""
+    if not row.code:
+        return None
+    if row.kind == "client":
+        return _PASSED_ON if row.service == GATEWAY else _CALLING
+    if row.kind == "server":
+        return _ARRIVED if row.service == GATEWAY else _SERVED
+    return None
+
+
+def _continues(hop: Hop, row: WaterfallRow) -> bool:
+    """Whether a span below one of this hop is the next one of the same call."""
+    last = hop.rows[-1]
+    before, role = _role(last), _role(row)
+    return (
+        before is not None
+        and role is not None
+        and role > before
+        and row.parent_id == last.span_id
+        and (row.name == last.name or OTHER in {row.name, last.name})
+    )
+
+
+@dataclass
+class Share:
+    """What one method, or the way, took of an entry call's time."""
+
+    name: str
+    """Empty for the way between processes."""
+    ms: float = 0.0
+    times: int = 0
+    """Hops that it took it in."""
+
+
+def spent(entry: Hop) -> list[Share]:
+    """Where the time of an entry call went; the largest share first, the sum is its duration.
+
+    Every moment belongs to the one hop that all above it waited for. Of calls that ran at the same
+    time that is the one that ended last, as in the critical path of CRISP
+    (https://www.usenix.org/conference/atc22/presentation/zhang-zhizhou).
+    """
+    shares: dict[str, Share] = {}
+
+    def add(name: str, ms: float) -> None:
+        if ms > _EPSILON:
+            share = shares.setdefault(name, Share(name))
+            share.ms += ms
+            share.times += 1
+
+    stack = [(entry, entry.end)]
+    while stack:
+        hop, until = stack.pop()
+        begin, end = hop.work
+        begin, end = min(begin, until), min(end, until)
+        add("", begin - hop.start + until - end)
+        own, at = 0.0, end
+        for child, child_end in _waited_for(hop.children, begin, end):
+            own += at - child_end
+            stack.append((child, child_end))
+            at = child.start
+        add(hop.name, own + max(0.0, at - begin))
+    return sorted(shares.values(), key=lambda share: -share.ms)
+
+
+def _waited_for(children: Iterable[Hop], begin: float, end: float) -> Iterator[tuple[Hop, float]]:
+    """The last children first, each with when it ceased to be waited for."""
+    at = end
+    for child in sorted(children, key=lambda child: -child.end):
+        if child.start < begin or child.start >= at:
+            continue
+        over = child.end - at
+        # What still ran for long when the next one began, or its parent ended, nobody waited for.
+        if over > (child.end - child.start) / 2:
+            continue
+        yield child, min(child.end, at)
+        at = child.start
