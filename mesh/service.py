@@ -103,6 +103,8 @@ class Dispatcher:
                 f"{self._uplink.name} no longer serves {name}",
             )
             self._uplink.send(codec.encode_header(refused))
+            if self._uplink.recording:
+                self._record_refusal(header, refused, now)
             return False
         chain = tuple(header.chain or (f"{header.service}.{header.method}",))
         call = context.Call(
@@ -234,11 +236,14 @@ class Dispatcher:
         uplink = self._uplink
         if self.serving.get(call_id) is worker:
             del self.serving[call_id]
-        elif isinstance(failure, trio.Cancelled):
-            raise failure
-        else:
-            job[1].finish()
-            return  # orphaned: its connection is lost
+        else:  # orphaned: its connection is lost, and nobody is told but the trace
+            lost = Reason.CONNECTION_LOST
+            why = f"the connection was lost while {call.chain[-1]} was served"
+            now = trio.current_time()
+            self._record(job, now, Code.CANCELLED.number, lost, why, "")
+            if isinstance(failure, trio.Cancelled):
+                raise failure
+            return
         if self._no_work is not None and not self.serving:
             self._no_work.set()
         if failure is None and len(answer) > uplink.max_message:
@@ -378,6 +383,32 @@ class Dispatcher:
             None,
         )
         self._uplink.answer(call_id, Kind.ERROR, header, details)
+
+    def _record_refusal(self, header: codec.Call, refused: codec.Error, now: float) -> None:
+        """Record a call that no handler has seen."""
+        name = f"{header.service}.{header.method}"
+        self._uplink.records.add(
+            PeerRow(
+                header.trace_id,
+                self._uplink.name,
+                SERVER,
+                self._draw(64),
+                header.span_id,
+                name,
+                header.timeout_us * 1e-6,
+                now,
+                now,
+                refused.code,
+                refused.reason,
+                refused.message,
+                "",
+                header.activity_id,
+                tuple(header.chain or (name,)),
+                header.caller or "",
+                header.attempt,
+                None,
+            )
+        )
 
     def _record(
         self, job: Job, ended: float, code: int, reason: str, message: str, exception: str

@@ -62,6 +62,8 @@ class Trace(msgspec.Struct, eq=False, gc=False):
     """Why it is not kept although there was a reason."""
     quiet_since: float = 0.0
     """When the last call without a parent ended, on trio's clock."""
+    queued_at: float = -1.0
+    """Since when it is in line to be forgotten; negative where it is not."""
     lost: int = 0
     """Rows that made way, as there were too many."""
     parties: set[str] | None = None
@@ -152,9 +154,11 @@ class Tracing:
         trace.open -= 1
         if not trace.open:
             trace.quiet_since = now
-            self._quiet.append(trace)
-            if len(self._quiet) > MAX_QUIET:
-                self._drop(self._quiet.popleft())
+            if trace.queued_at < 0.0:
+                trace.queued_at = now
+                self._quiet.append(trace)
+                if len(self._quiet) > MAX_QUIET:
+                    self._drop(self._quiet.popleft())
             if not trace.kept and now >= series.baseline_from:
                 if self.sampler.baseline(name):
                     self._keep(trace, Reason.BASELINE)
@@ -198,16 +202,22 @@ class Tracing:
                 self.collector.expire(core.clock())
 
     async def _forget(self, before: float) -> None:
-        quiet, steps = self._quiet, 0
-        while quiet and quiet[0].quiet_since <= before:
-            self._drop(quiet.popleft())
+        quiet, steps, now = self._quiet, 0, before + LINGER
+        while quiet and quiet[0].queued_at <= before:
+            trace = quiet.popleft()
+            if not trace.open and trace.quiet_since > before:  # it went on: to the end of the line
+                trace.queued_at = now
+                quiet.append(trace)
+                continue
+            self._drop(trace)
             steps += 1
             if steps % SLICE == 0:
                 await trio.lowlevel.checkpoint()
 
     def _drop(self, trace: Trace) -> None:
-        """Forget a trace that has ended, unless it goes on, or closed several times."""
-        if trace.open or trace.gone:
+        """Forget a trace that has ended; one that goes on will be in line again."""
+        trace.queued_at = -1.0
+        if trace.open:
             return
         trace.gone = True
         del self.traces[trace.trace_id]

@@ -108,7 +108,12 @@ class KeptTrace:
     @property
     def dropped(self) -> int:
         """Spans that are known to have been made and are not here."""
-        return sum(self._lost.values()) + len(self._refused) + self._refused_more
+        return sum(self._lost.values()) + self.refused
+
+    @property
+    def refused(self) -> int:
+        """Spans that came and were too many."""
+        return len(self._refused) + self._refused_more
 
     @property
     def complete(self) -> bool:
@@ -333,9 +338,9 @@ class TraceStore:
         trace = self.traces.get(trace_id)
         if trace is None:
             return []
-        before = len(trace._refused)
+        before = trace.refused
         taken = trace._add(process, resource, spans, dropped)
-        self.refused += len(trace._refused) - before
+        self.refused += trace.refused - before
         self.span_count += len(taken)
         self._make_room(trace)
         return taken
