@@ -261,7 +261,12 @@ class Client:
                 )
             raise
         if uplink.recording:
-            uplink.record(made, 0, "", "", activity_id, parent)
+            here: tuple[str, ...] = (target,)
+            if parent is not None:
+                activity_id, here = parent.activity_id, (*parent.chain, target)
+            uplink.records.add(
+                (*made, trio.current_time(), 0, "", "", "", activity_id, here, self.name, 1, None)
+            )
         if uplink.listeners:
             uplink.feed.response_received(service, method, now, "ok", "")
         return decode_result(answer, encoding, result, target)

@@ -47,6 +47,8 @@ class Process:
 
     random: random.Random = field(default_factory=random.Random)
     usage: Callable[[], Usage] = measure_usage
+    wall: Callable[[], float] = time.time
+    """Seconds since 1970."""
     id: str = ""
     records: PeerRecords = field(default_factory=PeerRecords)
     """What it recorded of its calls, as a peer of any gateway."""

@@ -171,24 +171,6 @@ class Uplink:
         else:
             self.send_long(-call_id, kind, header, payload)
 
-    def record(
-        self,
-        made: tuple[bytes, str, int, int, int, str, float, float],
-        code: int,
-        reason: str,
-        message: str,
-        activity_id: str | None,
-        parent: Call | None,
-    ) -> None:
-        """Record a call made from here: what it was, how it ended, and inside which call."""
-        chain: tuple[str, ...] = (made[5],)
-        if parent is not None:
-            activity_id, chain = parent.activity_id, (*parent.chain, made[5])
-        end = trio.current_time()
-        self.records.add(
-            (*made, end, code, reason, message, "", activity_id, chain, self.name, 1, None)
-        )
-
     def record_failure(
         self,
         made: tuple[bytes, str, int, int, int, str, float, float],
@@ -204,7 +186,11 @@ class Uplink:
             told = Code.DEADLINE_EXCEEDED.number, Reason.DEADLINE_EXCEEDED, ""
         else:
             told = Code.CANCELLED.number, Reason.CALLER_CANCELLED, ""
-        self.record(made, *told, activity_id, parent)
+        here: tuple[str, ...] = (made[5],)
+        if parent is not None:
+            activity_id, here = parent.activity_id, (*parent.chain, made[5])
+        end = trio.current_time()
+        self.records.add((*made, end, *told, "", activity_id, here, self.name, 1, None))
 
     def cancel(self, call_id: int, frames: int, reason: int = BY_CALLER) -> None:
         """Tell the gateway that nobody waits for a call any more."""

@@ -6,7 +6,7 @@ the tree of nested calls, so that ending one ends all below it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 import trio
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from mesh.gateway.session import Session
     from mesh.gateway.tracing import Trace
-    from mesh_telemetry import CallSeries
+    from mesh_telemetry import CallSeries, MethodSeries
 
 SPENT_KEPT = 16
 """Ended children that an entry remembers, to explain how a deadline was spent."""
@@ -69,6 +69,11 @@ class InFlight(msgspec.Struct, eq=False):
     def name(self) -> str:
         """The fully qualified method."""
         return self.chain[-1]
+
+
+Abandoned: TypeAlias = "tuple[MethodSeries, Trace | None, str]"
+"""What is known of a call that its callee was told to stop: its method, its trace, its name. Not
+the entry, which would keep those of its callers alive for as long as a handler does not stop."""
 
 
 class Request(msgspec.Struct):

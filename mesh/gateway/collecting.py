@@ -6,7 +6,7 @@ its reconnects; what never comes is named in the trace.
 
 from __future__ import annotations
 
-import time
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mesh.gateway.core import Core
     from mesh.gateway.session import Session
     from mesh.gateway.tracing import Trace
-    from mesh_telemetry import Sampler, TraceStore
+    from mesh_telemetry import KeptTrace, RecordRow, Sampler, TraceStore
     from mesh_telemetry.export import Exporter
     from mesh_telemetry.spans import Attributes, Span
 
@@ -31,10 +31,24 @@ PAUSE = 0.02
 SLICE = 50
 """Spans that are built in one go before other tasks may run; each takes about 10 us."""
 GONE = "disconnected before it sent its spans"
+PENDING = "has not answered yet"
+MUTE = "does not tell what it records"
+SECOND_ASKING = 1.0
+"""Seconds after which a peer is asked again: a hint in an answer that nobody waited for is lost."""
 PATIENCE, PATIENCE_GONE = 5.0, 30.0
 """Seconds after which what a peer owes is given up: one that is connected, and one that is not."""
 
 _decode = msgspec.msgpack.Decoder(spans.Batch).decode
+
+
+class Debt(msgspec.Struct):
+    """What one process owes of one trace."""
+
+    party: Party
+    since: float
+    """On trio's clock."""
+    asked: bool
+    """Whether a KEEP has named it, and not only the answer to a call."""
 
 
 class Collector:
@@ -62,20 +76,20 @@ class Collector:
         self._sampler = sampler
         self._resource = resource
         self.exporter = exporter
-        self._unwanted = self._lost_by_peers = 0
-        self._fresh: dict[bytes, Trace] = {}
+        self._unwanted = self._lost_by_peers = self._too_long = 0
+        self._fresh: OrderedDict[bytes, Trace] = OrderedDict()
         """Kept traces with rows whose spans have not been built."""
-        self._owed: dict[str, dict[bytes, tuple[Party, float]]] = {}
-        """By process: the traces of which it was told and has not answered; who, since when."""
+        self._owed: dict[str, dict[bytes, Debt]] = {}
+        """By process: the traces of which spans are awaited."""
         self._sessions: dict[str, Session] = {}
-        """By process: a connection that takes KEEP."""
+        """By process: a connection, one that takes KEEP where there is one."""
         self._wake = trio.Event()
 
     def lost(self) -> dict[str, int]:
         """Spans that are in no trace though they were made, by reason."""
         return {
             "not_kept": self._unwanted,
-            "trace_too_long": self._store.refused,
+            "trace_too_long": self._store.refused + self._too_long,
             "lost_by_peer": self._lost_by_peers,
         } | {
             f"export_{reason}": count
@@ -104,18 +118,27 @@ class Collector:
             pass
 
     def _collect(self) -> Iterator[None]:
-        fresh, self._fresh = self._fresh, {}
         tell: dict[str, list[bytes]] = {}
-        offset, built = time.time() - self._core.clock(), 0
-        for trace in fresh.values():
-            rows = trace.rows[trace.collected :]
-            trace.collected += len(rows)
-            self._describe(trace, offset)  # before it is noted there who owes what
+        built = 0
+        while self._fresh:
+            _, trace = self._fresh.popitem(last=False)
+            rows, trace.rows = trace.rows, []
+            if not trace.to_wall:
+                # Once for all of a trace: a wall clock that is set must not tear it apart.
+                trace.to_wall = self._core.process.wall() - self._core.clock()
+            kept = self._describe(trace, rows)
             made: list[Span] = []
+            if kept.is_full:
+                trace.lost += len(rows)
+                rows = []
+            if trace.lost:
+                self._too_long += 2 * trace.lost
+                kept.lose(self._core.instance, 2 * trace.lost)
+                trace.lost = 0
             for row in rows:
                 record = Record._make(row)
-                made += self._own_spans(record, offset, trace.kept)
-                self._note(trace, record, tell)
+                made += self._own_spans(record, trace.to_wall, trace.kept)
+                self._note(trace, kept, record, tell)
             self._add(trace.trace_id, self._core.instance, self._resource, made)
             built += len(made)
             if built > SLICE:
@@ -125,13 +148,19 @@ class Collector:
                 yield
         self._tell(tell)
 
-    def _describe(self, trace: Trace, offset: float) -> None:
+    def _describe(self, trace: Trace, rows: list[RecordRow]) -> KeptTrace:
         """Open the trace in the store, and say what its first entry call was."""
+        offset = trace.to_wall
         now = int((self._core.clock() + offset) * 1e9)
         kept = self._store.open(trace.trace_id, trace.kept, now)
-        for row in trace.rows:
+        if rows and not kept.activity_id:
+            kept.activity_id = Record._make(rows[0]).activity_id
+        if kept.method:
+            return kept
+        for row in rows:
             record = Record._make(row)
-            if not record.parent_id and not kept.method:
+            # A detached call has no parent either, and may end before the entry call does.
+            if record.call_id == record.entry_id or not (record.parent_id or trace.open):
                 kept.caller, kept.service, kept.method = (
                     record.caller,
                     record.service,
@@ -139,7 +168,9 @@ class Collector:
                 )
                 kept.started = int((record.started + offset) * 1e9)
                 kept.duration, kept.code = record.duration, record.code
-            kept.activity_id = kept.activity_id or record.activity_id
+                kept.activity_id = record.activity_id
+                break
+        return kept
 
     def _own_spans(self, record: Record, offset: float, reason: str) -> list[Span]:
         """The span in which the gateway served the call, and the one in which it passed it on."""
@@ -182,27 +213,49 @@ class Collector:
         )
         return [own, spans.build(passed)]
 
-    def _note(self, trace: Trace, record: Record, tell: dict[str, list[bytes]]) -> None:
+    def _note(
+        self, trace: Trace, kept: KeptTrace, record: Record, tell: dict[str, list[bytes]]
+    ) -> None:
         """The caller and the callee of this call have to hear of the trace."""
         if trace.parties is None:
-            trace.parties = {}
-        for process, name in (
-            (record.caller_process, record.caller),
-            (record.instance, record.service),
-        ):
-            if process and process not in trace.parties and process != self._core.instance:
-                trace.parties[process] = name
-                self._owe(Party(process, name), trace.trace_id)
-                if process != trace.hinted:
-                    tell.setdefault(process, []).append(trace.trace_id)
+            trace.parties = set()
+        own = self._core.instance
+        caller, callee = record.caller_process, record.instance
+        if caller != own:
+            kept.expect(caller, span_id=record.span_id)
+            self._involve(trace, kept, Party(caller, record.caller), tell)
+        if callee and callee != own:
+            _, passing = own_span_ids(record.own_span)
+            kept.expect(callee, served_from=passing)
+            self._involve(trace, kept, Party(callee, record.service), tell)
+
+    def _involve(
+        self, trace: Trace, kept: KeptTrace, party: Party, tell: dict[str, list[bytes]]
+    ) -> None:
+        process, trace_id = party.process, trace.trace_id
+        told = trace.parties is not None and process in trace.parties
+        if trace.parties is not None:
+            trace.parties.add(process)
+        if told and not kept.awaited(process):
+            return
+        hinted = process == trace.hinted
+        if not told and not hinted:
+            tell.setdefault(process, []).append(trace_id)
+        debt = self._owed.setdefault(process, {}).get(trace_id)
+        if debt is not None:
+            debt.since = self._core.clock()
+            return
+        self._owed[process][trace_id] = Debt(party, self._core.clock(), told or not hinted)
+        if kept.awaited(process):
+            kept.missed(party, self._why(process))
 
     # What peers owe.
 
-    def _owe(self, party: Party, trace_id: bytes) -> None:
-        owed = self._owed.setdefault(party.process, {})
-        owed[trace_id] = party, self._core.clock()
-        connected = party.process in self._sessions
-        self._missed(trace_id, party, "has not answered yet" if connected else GONE)
+    def _why(self, process: str) -> str:
+        session = self._sessions.get(process)
+        if session is None:
+            return GONE
+        return PENDING if session.sends_spans else MUTE
 
     def _missed(self, trace_id: bytes, party: Party, why: str) -> None:
         kept = self._store.get(trace_id)
@@ -212,7 +265,7 @@ class Collector:
     def _tell(self, tell: dict[str, list[bytes]]) -> None:
         for process, trace_ids in tell.items():
             session = self._sessions.get(process)
-            if session is not None:
+            if session is not None and session.sends_spans:
                 self._send_keep(session, trace_ids)
         self._core.flush()
 
@@ -222,11 +275,17 @@ class Collector:
             self._core.send(session.link, codec.encode_header(codec.Keep(some)))
 
     def connected(self, session: Session) -> None:
-        """A peer that takes KEEP has shaken hands; what it owed before is asked for again."""
-        self._sessions[session.process_id] = session
-        owed = self._owed.get(session.process_id)
-        if owed:
-            self._send_keep(session, list(owed))
+        """A peer has shaken hands; what it owed before is asked for again."""
+        process = session.process_id
+        if session.sends_spans or process not in self._sessions:
+            self._sessions[process] = session
+        owed = self._owed.get(process)
+        if not owed or not session.sends_spans:
+            return
+        for trace_id, debt in owed.items():
+            debt.since, debt.asked = self._core.clock(), True
+            self._missed(trace_id, debt.party, PENDING)
+        self._send_keep(session, list(owed))
 
     def disconnected(self, session: Session) -> None:
         """A connection is over."""
@@ -234,23 +293,37 @@ class Collector:
         if self._sessions.get(process) is not session:
             return
         del self._sessions[process]
-        for other in self._core.sessions.values():  # another connection of the same process
-            if other.process_id == process and other.sends_spans:
-                self.connected(other)
-                return
-        for trace_id, (party, _) in self._owed.get(process, {}).items():
-            self._missed(trace_id, party, GONE)
+        others = [one for one in self._core.sessions.values() if one.process_id == process]
+        others.sort(key=lambda one: one.sends_spans and not one.draining)
+        if others:  # further connections of the same process
+            self.connected(others[-1])
+            return
+        for trace_id, debt in self._owed.get(process, {}).items():
+            self._missed(trace_id, debt.party, GONE)
 
     def expire(self, now: float) -> None:
-        """Give up what is owed for too long."""
+        """Give up what is owed for too long; ask again where the first asking was but a hint."""
         for process, owed in list(self._owed.items()):
-            connected = process in self._sessions
-            patience = PATIENCE if connected else PATIENCE_GONE
-            for trace_id, (party, since) in list(owed.items()):
-                if now - since > patience:
+            session = self._sessions.get(process)
+            connected = session is not None
+            again: list[bytes] = []
+            for trace_id, debt in list(owed.items()):
+                waited = now - debt.since
+                kept = self._store.get(trace_id)
+                awaited = kept.awaited(process) if kept is not None else 0
+                if kept is None or not awaited:
                     del owed[trace_id]
-                    if connected:
-                        self._missed(trace_id, party, f"did not answer within {PATIENCE:g} s")
+                elif waited > (PATIENCE if connected else PATIENCE_GONE):
+                    del owed[trace_id]
+                    if session is not None and session.sends_spans:
+                        what = "span" if awaited == 1 else "spans"
+                        within = f"within {PATIENCE:g} s"
+                        kept.missed(debt.party, f"did not tell {awaited:,} {what} {within}")
+                elif connected and not debt.asked and waited >= SECOND_ASKING:
+                    debt.asked = True
+                    again.append(trace_id)
+            if again:
+                self._tell({process: again})
             if not owed:
                 del self._owed[process]
 
@@ -267,9 +340,12 @@ class Collector:
         by_trace: dict[bytes, list[Span]] = {trace_id: [] for trace_id in header.trace_ids}
         for span in batch.spans:
             by_trace.setdefault(span.trace_id, []).append(span)
+        if not self._fresh.keys().isdisjoint(by_trace):
+            self.collect_now()  # a peer that heard by an answer is quicker than we are
         owed = self._owed.get(session.process_id, {})
         for trace_id, some in by_trace.items():
-            if self._store.get(trace_id) is None:
+            kept = self._store.get(trace_id)
+            if kept is None or not kept.expects(session.process_id):
                 self._unwanted += len(some)
             else:
                 self._add(
@@ -280,8 +356,11 @@ class Collector:
                     batch.dropped,
                     copies=batch.copies,
                 )
-        for trace_id in header.trace_ids:
-            owed.pop(trace_id, None)
+        self._lost_by_peers += batch.dropped
+        for trace_id in by_trace:
+            kept = self._store.get(trace_id)
+            if kept is None or not kept.awaited(session.process_id):
+                owed.pop(trace_id, None)
 
     def _add(
         self,
@@ -294,7 +373,6 @@ class Collector:
         copies: bool = False,
     ) -> None:
         new = self._store.add(trace_id, process, resource, some, dropped)
-        self._lost_by_peers += dropped
         self._sampler.spent(len(new))
         if self.exporter is not None and not copies:
             for span in new:

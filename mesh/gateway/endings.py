@@ -181,9 +181,10 @@ class Endings:
             return
         abandoned = callee.abandoned.pop(call_id, None)
         if answered and abandoned is not None:
-            abandoned.series.method.late += 1
-            if abandoned.trace is not None and self._core.tracing is not None:
-                self._core.tracing.judge(abandoned.trace, TraceReason.LATE, abandoned.name)
+            series, trace, name = abandoned
+            series.late += 1
+            if trace is not None and self._core.tracing is not None:
+                self._core.tracing.judge(trace, TraceReason.LATE, name)
 
     # What callers and time say.
 
@@ -344,7 +345,7 @@ class Endings:
         if entry.forwarded and callee.link.discard(entry.id) == entry.forwarded:
             return
         series.abandoned += 1
-        callee.abandoned[entry.id] = entry
+        callee.abandoned[entry.id] = series, entry.trace, entry.name
         self._core.send(callee.link, codec.encode(Kind.CANCEL, (entry.id, by)))
 
     def end(
@@ -377,7 +378,7 @@ class Endings:
             core.held.leave(entry)
         kept: str | None = None
         if core.observes:
-            kept = self._observe(entry, code, reason, message, duration, answered)
+            kept = self._observe(entry, code, reason, message, now, answered)
         if core.listeners:
             core.events.response_routed(entry, code, reason, duration)
         if entry.children:
@@ -390,15 +391,16 @@ class Endings:
         code: int,
         reason: str,
         message: str,
-        duration: float,
+        now: float,
         answered: bool,  # noqa: FBT001 - by position, on the path of every call
     ) -> str | None:
         """Count and record an ended call."""
         core = self._core
         chain, series, parent, callee = entry.chain, entry.series, entry.parent, entry.callee
         core.counters.depths[len(chain)] += 1
-        series.ended(code, duration)
         caller, started = entry.caller, entry.started
+        duration = now - started
+        series.ended(code, duration)
         row = (
             entry.id,
             parent.id if parent is not None else 0,
@@ -430,7 +432,8 @@ class Endings:
         tracing.ended(trace, row, code, slow=slow, name=chain[-1])
         if parent is not None:
             return None
-        return tracing.close(trace, chain[-1], caller.process_id if answered else "")
+        process = caller.process_id if answered else ""
+        return tracing.close(trace, series.method, chain[-1], process, now)
 
     def _end_children(self, entry: InFlight, now: float) -> None:
         for child in list((entry.children or {}).values()):

@@ -41,7 +41,7 @@ def forward(
         parent.id if parent is not None else 0,
         entry.entry_id,
         0 if left <= 0.0 else int(min(left, LONGEST) * 1e6),
-        header.trace_id,
+        entry.trace_id,
         entry.own_span.to_bytes(8, "big"),
         header.trace_flags,
         header.attempt,

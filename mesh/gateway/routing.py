@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mesh.gateway.session import Session
     from mesh.gateway.tracing import Trace
     from mesh.limits import Limits
-    from mesh_telemetry import RecordRow
+    from mesh_telemetry import CallSeries, RecordRow
 
 
 Refusal = tuple[Code, Reason, str]
@@ -79,8 +79,9 @@ class Router:
         link = method.full_name if method is not None else f"{header.service}.{header.method}"[:257]
 
         parent: InFlight | None = None
+        above: InFlight | None = None  # the same, but of a detached call
         trace: Trace | None = None
-        verified = True
+        trace_id, verified = header.trace_id, True
         if header.parent_id:
             parent = core.table.by_id.get(header.parent_id)
             if header.gateway is not None and header.gateway != core.instance:
@@ -93,7 +94,8 @@ class Router:
         if parent is not None:
             chain = (*parent.chain, link)
             activity_id, entry_id = parent.activity_id, parent.entry_id
-            verified, trace = parent.verified, parent.trace
+            trace_id, verified, trace = parent.trace_id, parent.verified, parent.trace
+            above = parent
             if header.options & DETACHED:
                 parent = None
             elif parent.deadline < deadline:
@@ -116,16 +118,16 @@ class Router:
         limits = core.limits
         if len(chain) > 1:
             if len(chain) > limits.max_depth:
-                self._refuse(caller, header, chain, _too_deep(chain, limits), method)
+                self._refuse(caller, header, chain, _too_deep(chain, limits), method, above)
                 return
             if chain.count(link) > limits.max_visits:
-                self._refuse(caller, header, chain, _loop(chain, limits), method)
+                self._refuse(caller, header, chain, _loop(chain, limits), method, above)
                 return
         if deadline <= now:
-            self._refuse(caller, header, chain, _no_time(link, parent, now), method)
+            self._refuse(caller, header, chain, _no_time(link, parent, now), method, above)
             return
         if core.draining and parent is None:
-            self._refuse(caller, header, chain, _DRAINING, method)
+            self._refuse(caller, header, chain, _DRAINING, method, above)
             return
 
         callee: Session | None = None
@@ -133,14 +135,14 @@ class Router:
             callee = pick(method.instances, limits.max_in_flight)
             if callee is None:
                 self._refuse(
-                    caller, header, chain, overloaded(method, limits.max_in_flight), method
+                    caller, header, chain, overloaded(method, limits.max_in_flight), method, above
                 )
                 return
         elif not self.waiting.is_expected(header, method, now):
-            self._refuse(caller, header, chain, self._missing(header), method)
+            self._refuse(caller, header, chain, self._missing(header), method, above)
             return
         elif not self.waiting.has_room(len(payload)):
-            self._refuse(caller, header, chain, self.waiting.full(), method)
+            self._refuse(caller, header, chain, self.waiting.full(), method, above)
             return
 
         series = (
@@ -169,7 +171,7 @@ class Router:
             entry_id or new_id,
             chain,
             activity_id,
-            header.trace_id,
+            trace_id,
             header.attempt,
             deadline,
             now,
@@ -256,14 +258,24 @@ class Router:
         chain: tuple[str, ...],
         refusal: Refusal,
         method: Method | None,
+        parent: InFlight | None = None,
     ) -> None:
+        """Answer a call that is turned away.
+
+        Args:
+            caller: Who called.
+            header: The CALL.
+            chain: Its chain.
+            refusal: Why.
+            method: What was called, if that is known.
+            parent: The call inside which it was made, if that is known to be so.
+        """
         core = self._core
         code, reason, message = refusal
         service, name = (method.service, method.method) if method is not None else (OTHER, OTHER)
-        activity_id = header.activity_id or header.trace_id.hex()
-        parent = core.table.by_id.get(header.parent_id) if header.parent_id else None
+        trace_id, activity_id = header.trace_id, header.activity_id or header.trace_id.hex()
         if parent is not None:
-            activity_id = parent.activity_id
+            trace_id, activity_id = parent.trace_id, parent.activity_id
         call_id = core.table.next_id()
         if core.listeners:
             core.events.publish(
@@ -281,13 +293,14 @@ class Router:
             )
         keep: str | None = None
         if core.observes:
-            core.metrics.series(caller.name, service, name).codes[code.number] += 1
+            series = core.metrics.series(caller.name, service, name)
+            series.codes[code.number] += 1
             core.counters.reject(core.metrics.caller(caller.name), service, str(reason))
             row = (
                 call_id,
-                header.parent_id,
+                parent.id if parent is not None else 0,
                 parent.entry_id if parent is not None else call_id,
-                header.trace_id,
+                trace_id,
                 activity_id,
                 caller.name,
                 caller.process_id,
@@ -307,7 +320,7 @@ class Router:
                 True,
             )
             core.recorder.append(row)
-            keep = self._trace_refusal(caller, header, row, parent, chain[-1])
+            keep = self._trace_refusal(caller, header, row, parent, series, chain[-1])
         self._endings.send_error(
             caller,
             header.call_id,
@@ -325,6 +338,7 @@ class Router:
         header: codec.Call,
         row: RecordRow,
         parent: InFlight | None,
+        series: CallSeries,
         name: str,
     ) -> str | None:
         """Note a refused call in its trace; returns why that is kept, if the caller shall know."""
@@ -336,7 +350,10 @@ class Router:
             return None
         tracing.judge(trace, TraceReason.REFUSED, name)
         tracing.ended(trace, row, 0, slow=False, name=name)
-        return tracing.close(trace, name, caller.process_id) if parent is None else None
+        if parent is not None:
+            return None
+        now = self._core.clock()
+        return tracing.close(trace, series.method, name, caller.process_id, now)
 
 
 def _foreign(header: codec.Call, caller: Session) -> Refusal:

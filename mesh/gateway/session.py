@@ -17,7 +17,7 @@ from mesh.wire.connection import Connection, Role
 from mesh.wire.frames import CONTINUED, PREFIX, Kind
 
 if TYPE_CHECKING:
-    from mesh.gateway.calls import InFlight
+    from mesh.gateway.calls import Abandoned, InFlight
     from mesh.gateway.core import Core
     from mesh.gateway.endings import Endings
     from mesh.gateway.registry import Registration
@@ -76,7 +76,7 @@ class Session:
         self.metadata: dict[str, str] = {}
         self.calls: dict[int, InFlight] = {}
         self.serving: dict[int, InFlight] = {}
-        self.abandoned: dict[int, InFlight] = {}
+        self.abandoned: dict[int, Abandoned] = {}
         self.last_call_id = 0
         self.last_issued = 0
         self.services: dict[str, Registration] = {}
@@ -187,8 +187,8 @@ class Session:
             core.counters.connections_opened += 1
         welcome = _make_welcome(core, self.id, tracebacks=self.tracebacks)
         self.link.put(codec.encode_header(welcome))
-        if codec.SPANS_FEATURE in hello.features and core.tracing is not None:
-            self.sends_spans = True
+        if core.tracing is not None:
+            self.sends_spans = codec.SPANS_FEATURE in hello.features
             core.tracing.collector.connected(self)
         if codec.EVENTS in hello.features:
             core.events.watchers[self] = limits.max_chunk

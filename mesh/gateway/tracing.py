@@ -21,7 +21,7 @@ from mesh_telemetry import Reason, Sampler, SlowMethods, TraceStore
 
 if TYPE_CHECKING:
     from mesh.gateway.core import Core
-    from mesh_telemetry import RecordRow, TraceSettings
+    from mesh_telemetry import MethodSeries, RecordRow, TraceSettings
     from mesh_telemetry.export import Exporter
     from mesh_telemetry.spans import Attributes
 
@@ -34,8 +34,13 @@ LONG = 10.0
 what they recorded of calls that were part of it."""
 SWEEP = 0.25
 """Seconds between two looks at what can be forgotten."""
+REST = 0.01
+"""Seconds for which the baseline is not asked again for a method that has had enough of it: at many
+calls per second, asking costs more than all else here."""
 SLICE = 500
 """Traces that are forgotten in one go before other tasks may run."""
+MAX_ROWS = 1000
+"""Ended calls of one trace that are held: their spans are about what a store takes of it."""
 _CANCELLED = Code.CANCELLED.number
 
 
@@ -44,7 +49,7 @@ class Trace(msgspec.Struct, eq=False, gc=False):
 
     trace_id: bytes
     rows: list[RecordRow]
-    """Its ended calls, in the order of their end."""
+    """Its ended calls, in the order of their end; without those whose spans are in the store."""
     open: int = 0
     """Calls without a parent that are in flight."""
     kept: str = ""
@@ -53,12 +58,14 @@ class Trace(msgspec.Struct, eq=False, gc=False):
     """Why it is not kept although there was a reason."""
     quiet_since: float = 0.0
     """When the last call without a parent ended, on trio's clock."""
-    collected: int = 0
-    """Rows whose spans are in the store."""
-    parties: dict[str, str] | None = None
-    """Processes that were told that it is kept, and what they are called."""
+    lost: int = 0
+    """Rows that made way, as there were too many."""
+    parties: set[str] | None = None
+    """Processes that were told that it is kept."""
     hinted: str = ""
     """The process that heard of it by a RESULT."""
+    to_wall: float = 0.0
+    """What has to be added to trio's clock for seconds since 1970; 0 before it is kept."""
     gone: bool = False
     """Forgotten."""
 
@@ -90,8 +97,10 @@ class Tracing:
         self.store = TraceStore(settings.store_spans)
         self.sampler = Sampler(settings, core.clock)
         self._slow = SlowMethods(settings.slow_after)
-        self._quiet: deque[tuple[float, Trace]] = deque()
+        self._quiet: deque[Trace] = deque()
         """Traces of which nothing is in flight, and since when."""
+        self._judged_up_to = 0
+        """The newest call that was judged for being in flight for long."""
         self.collector = Collector(core, self.store, self.sampler, resource, exporter)
 
     # From the path of every call: synchronous and short.
@@ -109,7 +118,13 @@ class Tracing:
 
     def ended(self, trace: Trace, row: RecordRow, code: int, *, slow: bool, name: str) -> None:
         """A call of this trace has ended."""
-        trace.rows.append(row)
+        rows = trace.rows
+        rows.append(row)
+        if len(rows) > MAX_ROWS:
+            # The newest are worth most: what speaks for a trace comes last, and callers end after
+            # those whom they called.
+            del rows[: MAX_ROWS // 2]
+            trace.lost += MAX_ROWS // 2
         if trace.kept:
             self.collector.gather(trace)
         elif code:
@@ -117,20 +132,27 @@ class Tracing:
         elif slow:
             self.judge(trace, Reason.SLOW, name)
 
-    def close(self, trace: Trace, name: str, process: str) -> str | None:
+    def close(
+        self, trace: Trace, series: MethodSeries, name: str, process: str, now: float
+    ) -> str | None:
         """A call without a parent has ended; returns why its trace is kept, if it is.
 
         Args:
             trace: The call's.
-            name: The call's method.
+            series: The method's.
+            name: The method.
             process: The caller's process, if it is about to be told what this returns.
+            now: The time on trio's clock.
         """
         trace.open -= 1
         if not trace.open:
-            trace.quiet_since = now = self._core.clock()
-            self._quiet.append((now, trace))
-            if not trace.kept and self.sampler.baseline(name):
-                self._keep(trace, Reason.BASELINE)
+            trace.quiet_since = now
+            self._quiet.append(trace)
+            if not trace.kept and now >= series.baseline_from:
+                if self.sampler.baseline(name):
+                    self._keep(trace, Reason.BASELINE)
+                else:
+                    series.baseline_from = now + REST
         if not trace.kept:
             return None
         trace.hinted = process
@@ -170,14 +192,15 @@ class Tracing:
 
     async def _forget(self, before: float) -> None:
         quiet, steps = self._quiet, 0
-        while quiet and quiet[0][0] <= before:
-            since, trace = quiet.popleft()
-            if trace.open or trace.gone or trace.quiet_since > since:
-                continue  # it went on, or closed several times at this moment
+        while quiet and quiet[0].quiet_since <= before:
+            trace = quiet.popleft()
+            if trace.open or trace.gone:
+                continue  # it goes on, or closed several times
             trace.gone = True
             del self.traces[trace.trace_id]
             if not trace.kept:
                 self.sampler.dropped(over=trace.over)
+                trace.rows.clear()  # an abandoned call may know it for long
             steps += 1
             if steps % SLICE == 0:
                 await trio.lowlevel.checkpoint()
@@ -186,5 +209,8 @@ class Tracing:
         for entry in self._core.table.by_id.values():  # the oldest first
             if entry.started > before:
                 return
+            if entry.id <= self._judged_up_to:
+                continue
+            self._judged_up_to = entry.id
             if entry.trace is not None:
                 self.judge(entry.trace, Reason.SLOW, entry.name)

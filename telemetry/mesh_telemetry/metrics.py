@@ -31,10 +31,12 @@ class MethodSeries:
         late: Results that came after the outcome.
         slow_after: Seconds from which on a call of it is slow; whoever samples traces sets it, see
             :class:`~mesh_telemetry.slowness.SlowMethods`.
+        baseline_from: When the baseline of traces may be asked for this method again; likewise.
     """
 
     __slots__ = (
         "abandoned",
+        "baseline_from",
         "buckets",
         "duration_sum",
         "in_flight",
@@ -53,6 +55,7 @@ class MethodSeries:
         self.abandoned = 0
         self.late = 0
         self.slow_after = inf
+        self.baseline_from = 0.0
 
     def observe(self, seconds: float) -> None:
         """Count a call that took ``seconds``. A bucket includes its upper bound, as ``le`` says."""

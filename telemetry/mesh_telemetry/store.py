@@ -51,12 +51,14 @@ class KeptTrace:
 
     __slots__ = (
         "_activities",
+        "_awaited",
         "_calls",
         "_lost",
         "_max_spans",
         "_missed",
         "_refused",
         "_refused_more",
+        "_served",
         "_span_ids",
         "activity_id",
         "batches",
@@ -82,6 +84,8 @@ class KeptTrace:
         self.missing: list[str] = []
         self._max_spans = max_spans
         self._missed: dict[str, str] = {}
+        self._awaited: dict[str, set[bytes]] = {}
+        self._served: set[bytes] = set()
         self._span_ids: set[bytes] = set()
         self._refused: set[bytes] = set()
         self._refused_more = 0
@@ -110,6 +114,40 @@ class KeptTrace:
     def complete(self) -> bool:
         """Whether the entry call has ended and nothing is known to be missing."""
         return self.duration is not None and not self.missing and not self.dropped
+
+    def lose(self, process: str, spans: int) -> None:
+        """Say that a process has lost further spans, which will never come."""
+        self._lost[process] = self._lost.get(process, 0) + spans
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it takes no further spans."""
+        return len(self._span_ids) >= self._max_spans
+
+    def expect(self, process: str, *, span_id: bytes = b"", served_from: bytes = b"") -> None:
+        """Say that a process has a span to deliver; until it has, see :meth:`awaited`.
+
+        Args:
+            process: Its id.
+            span_id: The span's id, if that is known.
+            served_from: Else the parent of the SERVER span.
+        """
+        awaited = self._awaited.setdefault(process, set())
+        if len(awaited) >= self._max_spans:
+            return  # more than the trace may have: what comes of it is counted as dropped
+        if span_id:
+            if span_id not in self._span_ids and span_id not in self._refused:
+                awaited.add(span_id)
+        elif _SERVED + served_from not in self._served:
+            awaited.add(_SERVED + served_from)
+
+    def expects(self, process: str) -> bool:
+        """Whether a process is known to have taken part."""
+        return process in self._awaited
+
+    def awaited(self, process: str) -> int:
+        """How many spans a process has yet to deliver."""
+        return len(self._awaited.get(process, ()))
 
     def missed(self, party: Party, why: str) -> None:
         """Say that a party has not delivered its spans. Should it still do so, that is forgotten.
@@ -151,14 +189,18 @@ class KeptTrace:
     def _add(
         self, process: str, resource: Attributes, spans: list[Span], dropped: int
     ) -> list[Span]:
-        self._recovered(process)
         if dropped > self._lost.get(process, 0):
             self._lost[process] = dropped
         taken = []
+        awaited = self._awaited.get(process, set())
         for span in spans:
             span_id = span.span_id
             if span_id in self._span_ids or not _is_of(span, self.trace_id):
                 continue
+            awaited.discard(span_id)
+            if span.kind == SERVER and len(self._served) < 2 * self._max_spans:
+                self._served.add(_SERVED + span.parent_id)
+                awaited.discard(_SERVED + span.parent_id)
             if len(self._span_ids) >= self._max_spans:
                 # Remembered, so that sending them again does not count them again; of what has
                 # more than twice its share, roughly how many is enough.
@@ -170,6 +212,8 @@ class KeptTrace:
             self._span_ids.add(span_id)
             self._note(span)
             taken.append(span)
+        if not awaited:
+            self._recovered(process)
         key = process, str(resource.get(names.SERVICE_NAME, ""))
         known = self.batches.get(key)
         if known is not None:
@@ -189,6 +233,10 @@ class KeptTrace:
         activity = attributes.get(names.ACTIVITY_ID)
         if isinstance(activity, str):
             self._activities.add(activity)
+
+
+_SERVED = b"<"
+"""Tells the parent of a SERVER span that is awaited from the id of one that is."""
 
 
 def _is_of(span: Span, trace_id: bytes) -> bool:

@@ -42,10 +42,11 @@ def call_header(
     gateway: str | None = None,
     metadata: dict[str, str] | None = None,
     trace_id: bytes = TRACE,
+    span_id: bytes = SPAN,
 ) -> codec.Call:
     """A CALL's header; what is not named is what a first call of a tree carries."""
     return codec.Call(
-        call_id, parent_id, 0, timeout_us, trace_id, SPAN, 3, 1, service, method, codec.MSGPACK,
+        call_id, parent_id, 0, timeout_us, trace_id, span_id, 3, 1, service, method, codec.MSGPACK,
         options, metadata, activity_id, chain, gateway, None, None,
     )  # fmt: skip
 
@@ -87,9 +88,11 @@ class RawPeer:
             b"".join(codec.encode_header(header, payload) for header in headers)
         )
 
-    async def open(self, name: str = "raw", process_id: str = "raw-1") -> codec.Welcome:
+    async def open(
+        self, name: str = "raw", process_id: str = "raw-1", features: tuple[str, ...] = ()
+    ) -> codec.Welcome:
         """Introduce itself, and return the gateway's answer."""
-        await self.send(hello(name, process_id))
+        await self.send(hello(name, process_id, features))
         _, _, welcome, _ = await self.receive(Kind.WELCOME)
         self._connection.open()
         assert isinstance(welcome, codec.Welcome)
@@ -138,14 +141,21 @@ class RawPeer:
             return reason
 
 
-def hello(name: str = "raw", process_id: str = "raw-1") -> codec.Hello:
+def hello(
+    name: str = "raw", process_id: str = "raw-1", features: tuple[str, ...] = ()
+) -> codec.Hello:
     """A HELLO's header."""
-    return codec.Hello(1, name, process_id, None, {}, {}, [], "by hand")
+    return codec.Hello(1, name, process_id, None, {}, {}, [*features], "by hand")
 
 
 @asynccontextmanager
 async def raw_peer(
-    gateway: mesh.Gateway, name: str | None = "raw", *, process_id: str = "", lockstep: bool = False
+    gateway: mesh.Gateway,
+    name: str | None = "raw",
+    *,
+    process_id: str = "",
+    lockstep: bool = False,
+    features: tuple[str, ...] = (),
 ) -> AsyncIterator[RawPeer]:
     """A raw peer over a stream in memory, welcomed unless ``name`` is None.
 
@@ -154,6 +164,7 @@ async def raw_peer(
         name: What it calls itself.
         process_id: Its identity; made from the name where empty.
         lockstep: Whether the stream takes bytes only once they are read.
+        features: What it asks of the gateway.
     """
     make = trio.testing.lockstep_stream_pair if lockstep else trio.testing.memory_stream_pair
     ours, theirs = make()
@@ -161,7 +172,7 @@ async def raw_peer(
     peer = RawPeer(ours)
     try:
         if name is not None:
-            await peer.open(name, process_id or f"{name}-1")
+            await peer.open(name, process_id or f"{name}-1", features)
         yield peer
     finally:
         await trio.aclose_forcefully(ours)

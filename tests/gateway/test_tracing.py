@@ -1,0 +1,544 @@
+# ruff: noqa: ARG001 - a test on trio's jumping clock asks for it by an argument
+"""Which traces are kept, and that nothing stays of those that are not."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+import mesh
+from mesh.wire import Kind, codec
+from mesh.wire.codec import FORCED
+from mesh_telemetry import TraceSettings
+from tests.gateway.raw_peer import (
+    raw_peer,
+    register_header,
+    result_header,
+    settled,
+)
+from tests.gateway.traces import QUIET, Mesh, forest, hop, running, tree
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from trio.testing import MockClock
+
+
+def serve(users: mesh.Client, orders: mesh.Client, background: trio.Nursery) -> None:
+    """Methods that end in every way."""
+
+    async def get(params: Any) -> Any:
+        return params
+
+    async def wait(seconds: float) -> None:
+        await trio.sleep(seconds)
+
+    async def fail() -> None:
+        raise mesh.NotFound("no such user")
+
+    async def shielded(seconds: float) -> str:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(seconds)
+        return "late"
+
+    for name, handler in (("get", get), ("wait", wait), ("fail", fail), ("shielded", shielded)):
+        users.register(name, handler)
+
+    async def place(method: str) -> None:
+        await orders.call("users", method)
+
+    async def later(seconds: float) -> None:
+        async def work() -> None:
+            with mesh.detached():
+                await trio.sleep(seconds)
+                await orders.call("users", "get", 1)
+
+        background.start_soon(work)
+
+    async def patient(seconds: float) -> None:
+        await orders.call("users", "get", 1)
+        await trio.sleep(seconds)
+        await orders.call("users", "get", 2)
+
+    for name, method in (("place", place), ("later", later), ("patient", patient)):
+        orders.register(name, method)
+
+
+@asynccontextmanager
+async def shop(traces: TraceSettings = QUIET) -> AsyncIterator[tuple[Mesh, mesh.Client]]:
+    """A caller, two services and their gateway; at the end nothing may be left."""
+    async with (
+        running(traces) as it,
+        it.peer("users") as users,
+        it.peer("orders") as orders,
+        it.peer("web") as web,
+        trio.open_nursery() as nursery,
+    ):
+        serve(users, orders, nursery)
+        await settled(users)
+        await settled(orders)
+        yield it, web
+        nursery.cancel_scope.cancel()
+
+
+async def test_nothing_stays_of_a_trace_that_nothing_speaks_for(autojump_clock: MockClock) -> None:
+    """It is held for a second after its entry call, for a late answer, and then it is gone."""
+    async with shop() as (it, web):
+        await web.call("orders", "place", "get")
+        assert len(it.tracing.traces) == 1
+        await trio.sleep(0.9)
+        assert len(it.tracing.traces) == 1
+        assert it.counts == {}
+        await trio.sleep(0.5)
+        it.check_nothing_left()
+        assert it.kept == []
+        assert it.counts == {"dropped": 1}
+
+
+async def test_the_baseline_keeps_whole_traces(autojump_clock: MockClock) -> None:
+    """Of each hop the four spans, with the right parents, and nothing missing."""
+    async with shop(TraceSettings()) as (it, web):
+        await web.call("orders", "place", "get")
+        await it.settled()
+        (trace,) = it.kept
+        assert tree(trace).outline == hop(
+            "web", "orders", "orders.place", hop("orders", "users", "users.get")
+        )
+        assert trace.complete
+        assert (trace.caller, trace.service, trace.method) == ("web", "orders", "place")
+        assert it.counts == {"kept_baseline": 1}
+        it.check_nothing_left()
+
+
+async def test_the_baseline_has_a_rate_for_each_method(autojump_clock: MockClock) -> None:
+    """Two per second of each entry method; calls below an entry call are none."""
+    async with shop(TraceSettings(baseline=2)) as (it, web):
+        for _ in range(5):
+            await web.call("users", "get")
+            await web.call("orders", "place", "get")
+        await it.settled()
+        assert it.counts == {"kept_baseline": 4, "dropped": 6}
+        for _ in range(5):
+            await web.call("users", "get")
+        await it.settled()
+        assert it.counts == {"kept_baseline": 6, "dropped": 9}
+        it.check_nothing_left()
+
+
+async def test_an_error_below_keeps_the_trace_at_once(autojump_clock: MockClock) -> None:
+    """The whole of it, also what ended before the error; a server's status says whose fault."""
+    async with shop() as (it, web):
+        with pytest.raises(mesh.NotFound):
+            await web.call("orders", "place", "fail")
+        await it.settled()
+        (trace,) = it.kept
+        assert trace.reason == "error"
+        assert trace.complete
+        root = tree(trace)
+        assert root.outline == hop(
+            "web", "orders", "orders.place", hop("orders", "users", "users.fail")
+        )
+        assert {node.span.attributes["rpc.status_code"] for node in root.walk()} == {"not_found"}
+        reasons = [node.span.attributes.get("mesh.keep.reason") for node in root.walk()]
+        assert reasons == [None, "error", *[None] * 6]
+        it.check_nothing_left()
+
+
+async def test_a_refused_call_keeps_the_trace(autojump_clock: MockClock) -> None:
+    """With the span of who called, and the gateway's that says why."""
+    async with shop() as (it, web):
+        with pytest.raises(mesh.Unimplemented):
+            await web.call("orders", "place", "nothing")
+        with pytest.raises(mesh.Unimplemented):
+            await web.call("users", "nothing")
+        await it.settled()
+        direct, nested = it.kept
+        assert {direct.reason, nested.reason} == {"refused"}
+        assert tree(nested).outline == hop(
+            "web",
+            "orders",
+            "orders.place",
+            ("client orders users.nothing", "server mesh-gateway _OTHER"),
+        )
+        assert tree(direct).outline == ("client web users.nothing", "server mesh-gateway _OTHER")
+        refused = tree(direct).below[0].span.attributes
+        assert refused["rpc.method_original"] == "users.nothing"
+        assert refused["error.type"] == "METHOD_NOT_FOUND"
+        assert refused["mesh.call.chain"] == ["users.nothing"]
+        below = [node for node in tree(nested).walk() if node.span.name == "_OTHER"]
+        assert below[0].span.attributes["mesh.call.chain"] == ["orders.place", "users.nothing"]
+        assert direct.complete
+        assert nested.complete
+        it.check_nothing_left()
+
+
+async def test_a_cancelled_call_keeps_the_trace_as_cancelled(autojump_clock: MockClock) -> None:
+    """An outcome of its own in every span, the handler's too."""
+    async with shop() as (it, web):
+        with trio.move_on_after(0.1) as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(web.call, "users", "wait", 5)
+                await trio.sleep(0.05)
+                nursery.cancel_scope.cancel()
+        assert not scope.cancelled_caught
+        await it.settled()
+        (trace,) = it.kept
+        assert trace.reason == "cancelled"
+        assert tree(trace).outline == hop("web", "users", "users.wait")
+        outcomes = {node.span.attributes["mesh.call.outcome"] for node in tree(trace).walk()}
+        assert outcomes == {"cancelled"}
+        assert trace.complete
+        it.check_nothing_left()
+
+
+async def test_a_deadline_keeps_the_trace_as_an_error(autojump_clock: MockClock) -> None:
+    """Its outcome is deadline_exceeded on both sides."""
+    async with shop() as (it, web):
+        with pytest.raises(mesh.DeadlineExceeded):
+            await web.call("users", "wait", 5, timeout=0.2)
+        await it.settled()
+        (trace,) = it.kept
+        assert trace.reason == "error"
+        outcomes = {node.span.attributes["mesh.call.outcome"] for node in tree(trace).walk()}
+        assert outcomes == {"deadline_exceeded"}
+        assert trace.complete
+
+
+async def test_a_slow_call_keeps_the_trace(autojump_clock: MockClock) -> None:
+    """From the setting on, where nothing has been learnt yet."""
+    async with shop() as (it, web):
+        await trio.sleep(2)
+        await web.call("users", "wait", 0.9)
+        await web.call("users", "wait", 1.1)
+        await it.settled()
+        (trace,) = it.kept
+        assert trace.reason == "slow"
+        assert trace.duration == pytest.approx(1.1, abs=0.001)
+        assert it.counts == {"kept_slow": 1, "dropped": 1}
+
+
+async def test_what_is_slow_is_learnt(autojump_clock: MockClock) -> None:
+    """A method that takes 10 ms a hundred times is slow at 100 ms."""
+    async with shop() as (it, web):
+        for _ in range(150):
+            await web.call("users", "wait", 0.01)
+        await trio.sleep(1.5)
+        await web.call("users", "wait", 0.1)
+        await it.settled()
+        (trace,) = it.kept
+        assert trace.reason == "slow"
+        assert trace.duration == pytest.approx(0.1, abs=0.001)
+
+
+async def test_a_late_answer_keeps_the_trace(autojump_clock: MockClock) -> None:
+    """What its callee did is in it; a quota that was used up for the error is no hindrance."""
+    async with shop(TraceSettings(baseline=0, quota=1)) as (it, web):
+        for _ in range(2):
+            with pytest.raises(mesh.DeadlineExceeded):
+                await web.call("users", "shielded", 0.5, timeout=0.1)
+        await it.settled()
+        newer, older = it.kept
+        assert (older.reason, newer.reason) == ("error", "late")
+        assert {(len(forest(trace)), len(trace), trace.complete) for trace in it.kept} == {
+            (1, 4, True)
+        }
+        it.check_nothing_left()
+
+
+async def test_a_forced_trace_is_kept(autojump_clock: MockClock) -> None:
+    """Before anything in it has ended, and whatever the cap."""
+    async with running(TraceSettings(baseline=0, max_spans_per_second=1)) as it:
+        it.tracing.sampler.spent(100)
+        async with raw_peer(it.gateway) as peer:
+            await peer.send(register_header("raw", "do"))
+            await peer.call("raw", "do", options=FORCED)
+            _, _, call, _ = await peer.receive(Kind.CALL)
+            await trio.sleep(0.1)
+            (trace,) = it.kept
+            assert (trace.reason, trace.duration, trace.complete) == ("forced", None, False)
+            await peer.send(result_header(call.call_id))
+            _, _, result, _ = await peer.receive(Kind.RESULT)
+            assert result.keep == "forced"
+            await trio.sleep(0.1)
+            assert (trace.service, trace.method, len(trace)) == ("raw", "do", 2)
+            assert it.counts == {"kept_forced": 1}
+
+
+async def test_each_reason_and_method_has_a_quota(autojump_clock: MockClock) -> None:
+    """What is over it is counted as that when it is dropped."""
+    async with shop(TraceSettings(baseline=0, quota=2)) as (it, web):
+        for _ in range(5):
+            with pytest.raises(mesh.NotFound):
+                await web.call("users", "fail")
+        with pytest.raises(mesh.Unimplemented):
+            await web.call("users", "nothing")
+        await it.settled()
+        assert it.counts == {"kept_error": 2, "kept_refused": 1, "over_quota": 3}
+        it.check_nothing_left()
+
+
+async def test_all_have_a_cap(autojump_clock: MockClock) -> None:
+    """Spans of all processes count; over the cap nothing is kept for a while."""
+    async with shop(TraceSettings(max_spans_per_second=4)) as (it, web):
+        for _ in range(3):
+            await web.call("users", "get")
+        await it.settled()
+        for _ in range(3):
+            with pytest.raises(mesh.NotFound):
+                await web.call("users", "fail")
+        await it.settled()
+        assert it.counts == {"kept_baseline": 3, "over_cap": 3}
+        await trio.sleep(5)
+        with pytest.raises(mesh.NotFound):
+            await web.call("users", "fail")
+        assert it.counts["kept_error"] == 1
+
+
+async def test_a_call_in_flight_for_long_is_kept_before_it_ends(autojump_clock: MockClock) -> None:
+    """So that what its peers recorded of its beginning is asked for while they have it."""
+    async with shop() as (it, web):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: web.call("orders", "patient", 120, timeout=200))
+            await trio.sleep(12)
+            (trace,) = it.kept
+            assert (trace.reason, trace.duration, trace.complete) == ("slow", None, False)
+            assert {node.span.name for node in forest(trace)} == {"users.get"}
+            assert len(trace) == 4
+            assert trace.missing == []
+        await it.settled()
+        assert trace.complete
+        assert tree(trace).outline == hop(
+            "web",
+            "orders",
+            "orders.patient",
+            hop("orders", "users", "users.get"),
+            hop("orders", "users", "users.get"),
+        )
+        assert it.counts == {"kept_slow": 1}
+        it.check_nothing_left()
+
+
+async def test_calls_in_flight_for_long_take_from_the_quota_once(
+    autojump_clock: MockClock,
+) -> None:
+    """Those that were over it are not judged again every second."""
+    async with (
+        shop(TraceSettings(baseline=0, quota=1)) as (it, web),
+        trio.open_nursery() as nursery,
+    ):
+        for _ in range(5):
+            nursery.start_soon(web.call, "users", "wait", 25)
+        await trio.sleep(20)
+        assert it.counts == {"kept_slow": 1}
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_detached_call_keeps_its_trace_open(autojump_clock: MockClock) -> None:
+    """It belongs to the trace of the call inside which it was made, under that call's span."""
+    async with shop(TraceSettings()) as (it, web):
+        await web.call("orders", "later", 3)
+        await it.settled()
+        await trio.sleep(3)
+        (trace,) = it.kept
+        assert (trace.service, trace.method) == ("orders", "later")
+        assert trace.complete
+        assert tree(trace).outline == hop(
+            "web", "orders", "orders.later", hop("orders", "users", "users.get")
+        )
+        it.check_nothing_left()
+
+
+async def test_a_detached_call_that_ends_first_is_not_the_entry_call(
+    autojump_clock: MockClock,
+) -> None:
+    """The trace is described by the call that began it."""
+    async with shop() as (it, web):
+
+        async def outer() -> None:
+            with mesh.detached(), pytest.raises(mesh.NotFound):
+                await web.call("users", "fail")
+            await trio.sleep(0.5)
+
+        web.register("outer", outer)
+        await settled(web)
+        await web.call("web", "outer")
+        await it.settled()
+        (trace,) = it.kept
+        assert (trace.service, trace.method, trace.code) == ("web", "outer", 0)
+        assert trace.duration == pytest.approx(0.5, abs=0.01)
+
+
+async def test_several_entry_calls_of_one_trace_are_kept_together(
+    autojump_clock: MockClock,
+) -> None:
+    """As where a W3C trace has come in: once one of them keeps it, all are in it."""
+    async with running(QUIET) as it, raw_peer(it.gateway) as peer:
+        await peer.send(register_header("raw", "do"))
+        for number in range(3):
+            span_id = bytes([number + 1]) * 8
+            await peer.call("raw", "do", span_id=span_id)
+            _, _, call, _ = await peer.receive(Kind.CALL)
+            if number == 1:
+                await peer.send(codec.refusal(call.call_id, 13, "BROKEN", "no"))
+                assert (await peer.receive(Kind.ERROR))[2].keep == "error"
+            else:
+                await peer.send(result_header(call.call_id))
+                keep = (await peer.receive(Kind.RESULT))[2].keep
+                assert keep == (None if number == 0 else "error")
+            await trio.sleep(0.5)
+        (trace,) = it.kept
+        assert [node.span.parent_id[0] for node in forest(trace)] == [1, 2, 3]
+        assert len(it.tracing.traces) == 1
+        await trio.sleep(40)
+        it.check_nothing_left()
+        assert it.counts == {"kept_error": 1}
+        await peer.call("raw", "do", span_id=b"\7" * 8)
+        _, _, call, _ = await peer.receive(Kind.CALL)
+        await peer.send(result_header(call.call_id))
+        assert (await peer.receive(Kind.RESULT))[2].keep == "error", "it is in the store"
+        await trio.sleep(0.5)
+        assert len(trace) == 8
+        assert it.counts == {"kept_error": 1}
+
+
+async def test_a_nested_call_is_of_its_parents_trace_whatever_it_says(
+    autojump_clock: MockClock,
+) -> None:
+    """Routed or refused."""
+    async with running(TraceSettings()) as it, raw_peer(it.gateway) as peer:
+        await peer.send(register_header("raw", "outer", "inner"))
+        await peer.call("raw", "outer")
+        _, _, outer, _ = await peer.receive(Kind.CALL)
+        other = b"\xee" * 16
+        for method in ("inner", "nothing"):
+            await peer.call("raw", method, parent_id=outer.call_id, trace_id=other)
+        _, _, inner, _ = await peer.receive(Kind.CALL)
+        assert inner.trace_id == outer.trace_id
+        await peer.send(result_header(inner.call_id), result_header(outer.call_id))
+        await it.settled()
+        (trace,) = it.kept
+        assert len(trace) == 5
+        records = it.gateway.core.recorder.by_activity(outer.trace_id.hex())
+        assert {record.trace_id for record in records} == {outer.trace_id}
+
+
+async def test_what_is_refused_for_a_parent_of_others_is_not_in_that_parents_trace(
+    autojump_clock: MockClock,
+) -> None:
+    """Neither where another peer serves the parent, nor where another gateway knows it."""
+    async with (
+        running(QUIET) as it,
+        raw_peer(it.gateway, "one") as one,
+        raw_peer(it.gateway, "two") as two,
+    ):
+        await one.send(register_header("one", "do"))
+        await one.call("one", "do")
+        _, _, call, _ = await one.receive(Kind.CALL)
+        theirs = b"\xee" * 16
+        await two.call("one", "do", parent_id=call.call_id, trace_id=theirs)
+        _, _, refused, _ = await two.receive(Kind.ERROR)
+        assert refused.reason == "PARENT_FOREIGN"
+        assert refused.activity_id == theirs.hex()
+        await two.call("one", "do", parent_id=call.call_id, gateway="another", trace_id=theirs)
+        _, _, refused, _ = await two.receive(Kind.ERROR)
+        assert refused.reason == "PARENT_ENDED"
+        assert refused.activity_id == theirs.hex()
+        await trio.sleep(0.1)
+        assert [trace.trace_id for trace in it.kept] == [theirs]
+        assert it.tracing.traces[call.trace_id].kept == ""
+
+
+async def test_the_built_in_service_leaves_no_traces(autojump_clock: MockClock) -> None:
+    async with shop(TraceSettings()) as (it, web):
+        await web.call("mesh", "status")
+        with pytest.raises(mesh.MeshError):
+            await web.call("mesh", "nothing")
+        with pytest.raises(mesh.NotFound):
+            await web.call("mesh", "ping", "nobody")
+        assert not it.tracing.traces
+        await it.settled()
+        assert it.kept == []
+        assert it.counts == {}
+
+
+async def test_without_telemetry_nothing_is_recorded(autojump_clock: MockClock) -> None:
+    async with (
+        mesh.Gateway(telemetry=False) as gateway,
+        Mesh(gateway).peer("users") as users,
+        Mesh(gateway).peer("web") as web,
+    ):
+
+        async def get() -> None:
+            raise mesh.NotFound("no")
+
+        users.register("get", get)
+        await settled(users)
+        with pytest.raises(mesh.NotFound):
+            await web.call("users", "get")
+        with pytest.raises(mesh.Unimplemented):
+            await web.call("users", "nothing")
+        assert gateway.core.tracing is None
+        assert len(users._uplink.records) == len(web._uplink.records) == 0
+
+
+async def test_a_trace_of_very_many_calls_is_bounded_and_says_so(
+    autojump_clock: MockClock,
+) -> None:
+    """The newest records are held, the rest is counted, and the trace is not called complete."""
+    async with running(QUIET) as it, raw_peer(it.gateway) as peer:
+        await peer.send(register_header("raw", "outer", "inner"))
+        await peer.call("raw", "outer")
+        _, _, outer, _ = await peer.receive(Kind.CALL)
+        for number in range(2600):
+            span_id = (number + 1).to_bytes(8)
+            await peer.call("raw", "inner", parent_id=outer.call_id, span_id=span_id)
+            _, _, inner, _ = await peer.receive(Kind.CALL)
+            await peer.send(result_header(inner.call_id))
+            await peer.receive(Kind.RESULT)
+        (held,) = it.tracing.traces.values()
+        assert len(held.rows) <= 1000
+        await peer.send(codec.refusal(outer.call_id, 13, "BROKEN", "no"))
+        await peer.receive(Kind.ERROR)
+        await it.settled()
+        (trace,) = it.kept
+        assert (trace.method, trace.code) == ("outer", 13)
+        assert trace.dropped == 2 * 2601 - len(trace)
+        assert not trace.complete
+
+
+async def test_a_wall_clock_that_is_set_does_not_tear_a_trace_apart(
+    autojump_clock: MockClock,
+) -> None:
+    """The gateway's spans of one trace are all told by the same clock."""
+    async with shop() as (it, web):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: web.call("orders", "patient", 20, timeout=60))
+            await trio.sleep(12)
+            assert len(it.kept) == 1
+            it.gateway._process.wall = lambda: 0.0
+        await it.settled()
+        (trace,) = it.kept
+        own = [span for resource, span in trace.spans() if "gateway" in str(resource)]
+        assert max(span.end for span in own) - min(span.start for span in own) == pytest.approx(
+            20e9, rel=0.01
+        )
+
+
+async def test_an_abandoned_call_holds_no_other(autojump_clock: MockClock) -> None:
+    """A handler that does not stop keeps neither its callers' entries nor their records alive."""
+    async with running(QUIET) as it, raw_peer(it.gateway) as peer:
+        await peer.send(register_header("raw", "outer", "inner"))
+        await peer.call("raw", "outer")
+        _, _, outer, _ = await peer.receive(Kind.CALL)
+        await peer.call("raw", "inner", parent_id=outer.call_id)
+        await peer.receive(Kind.CALL)
+        await peer.send(result_header(outer.call_id))
+        await it.settled()
+        (session,) = [one for one in it.gateway.core.sessions.values() if one.name == "raw"]
+        ((_, trace, name),) = session.abandoned.values()
+        assert name == "raw.inner"
+        assert trace is not None
+        assert trace.rows == []
