@@ -102,6 +102,8 @@ def trace(
     each call: how long it took in all, in its own code and on the way, what was left of its
     deadline, and a bar; below it, where the time went. With --call it makes a call, keeps its trace
     and shows both; exits 1 if the call failed.
+
+    A + behind the number of spans in the list: some are missing, or have yet to come.
     """
     given = {name: value for name, value in filters.items() if value is not None}
     if makes_call:

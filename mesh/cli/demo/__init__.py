@@ -189,7 +189,7 @@ class Demo:
         mesh = "mesh" if shutil.which("mesh") else str(Path(sys.executable).with_name("mesh"))
         for command in (
             f"export MESH_GATEWAY={address}",
-            f"{mesh} trace    # what was kept; `{mesh} trace ID` draws one",
+            f"{mesh} trace    # what was kept",
             f"{mesh} trace --call orders place '{to_json(order)}'",
             f"{mesh} stat",
             f"curl {metrics}",
