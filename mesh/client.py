@@ -18,6 +18,7 @@ from mesh.watching import PeerView
 from mesh.wire.codec import DETACHED, FORCED, IDEMPOTENT, is_name
 from mesh.wire.codec import encode as encode_frame
 from mesh.wire.frames import Kind
+from mesh_telemetry.peer_records import PeerRow
 from mesh_telemetry.spans import CLIENT
 
 if TYPE_CHECKING:
@@ -246,13 +247,15 @@ class Client:
             frames = uplink.send_long(call_id, Kind.CALL, header, payload)
         scope_at = deadline if by_scope else None
         pending = (trio.lowlevel.current_task(), target, remaining, frames, scope_at, trace_id)
-        made = (trace_id, self.name, CLIENT, span, above, target, deadline - began, began)
         try:
             encoding, answer = await trio.lowlevel.wait_task_rescheduled(
                 outgoing.park(call_id, limit, pending)
             )
         except BaseException as failure:
             if uplink.recording:
+                parent_span = above.to_bytes(8, "big") if above else b""
+                allowed = deadline - began
+                made = (trace_id, self.name, CLIENT, span, parent_span, target, allowed, began)
                 uplink.record_failure(made, activity_id, parent, failure, scope_at)
             if not isinstance(failure, CallError):
                 raise
@@ -263,11 +266,31 @@ class Client:
                 )
             raise
         if uplink.recording:
-            here: tuple[str, ...] = (target,)
+            records = uplink.records
+            here: tuple[str, ...] = ()
             if parent is not None:
-                activity_id, here = parent.activity_id, (*parent.chain, target)
-            uplink.records.add(
-                (*made, trio.current_time(), 0, "", "", "", activity_id, here, self.name, 1, None)
+                activity_id, here = parent.activity_id, records.share(parent.chain)
+            records.add(
+                PeerRow(
+                    trace_id,
+                    self.name,
+                    CLIENT,
+                    span,
+                    above.to_bytes(8, "big") if above else b"",
+                    target,
+                    deadline - began,
+                    began,
+                    trio.current_time(),
+                    0,
+                    "",
+                    "",
+                    "",
+                    activity_id,
+                    here,
+                    self.name,
+                    1,
+                    None,
+                )
             )
         if uplink.listeners:
             uplink.feed.response_received(service, method, now, "ok", "")
@@ -292,7 +315,8 @@ class Client:
         bits = uplink.process.random.getrandbits
         trace_id, above, _, _ = continued(parent, bits)
         allowed = max(0.0, deadline - began)
-        made = (trace_id, self.name, CLIENT, bits(64), above, target, allowed, began)
+        parent_span = above.to_bytes(8, "big") if above else b""
+        made = (trace_id, self.name, CLIENT, bits(64), parent_span, target, allowed, began)
         activity = context.current_activity.get() if parent is None else parent.activity_id
         uplink.record_failure(made, activity, parent, failure, deadline if by_scope else None)
 

@@ -161,10 +161,10 @@ class Reporter:
         late, self._late = self._late, []
         known = frozenset(asked)
         rows = self._recorder.find(known) if known else []
-        rows += [row for row in late if row[0] not in known]
+        rows += [row for row in late if row.trace_id not in known]
         by_name: dict[str, list[PeerRow]] = {}
         for row in rows:
-            by_name.setdefault(row[1], []).append(row)
+            by_name.setdefault(row.name, []).append(row)
         offset = self._uplink.process.wall() - trio.current_time()
         for name, some in by_name.items():
             for frame in self._batches(name, (self._span(row, offset) for row in some)):
@@ -237,29 +237,27 @@ class Reporter:
         return len(_encode(self._resource(name))) + ENVELOPE
 
     def _span(self, row: PeerRow, offset: float) -> Span:
-        (trace_id, _, kind, span, parent, method, allowed, start, end, code, reason, message,
-         exception, activity_id, chain, caller, attempt, touched) = row  # fmt: skip
-        served = kind == spans.SERVER
+        served = row.kind == spans.SERVER
         built = spans.build(
             spans.CallFacts(
-                trace_id=trace_id,
-                span_id=span.to_bytes(8, "big"),
-                parent_id=parent.to_bytes(8, "big") if parent else b"",
-                kind=kind,
-                method=method,
-                start=int((start + offset) * 1e9),
-                end=int((end + offset) * 1e9),
-                code=code,
-                reason=clean_text(reason),
-                message=clean_text(message),
-                exception=exception,
-                activity_id=activity_id or trace_id.hex(),
-                chain=chain,
-                deadline_ms=allowed * 1e3,
-                attempt=attempt,
-                caller=caller,
+                trace_id=row.trace_id,
+                span_id=row.span_id.to_bytes(8, "big"),
+                parent_id=row.parent_id,
+                kind=row.kind,
+                method=row.method,
+                start=int((row.started + offset) * 1e9),
+                end=int((row.ended + offset) * 1e9),
+                code=row.code,
+                reason=clean_text(row.reason),
+                message=clean_text(row.message),
+                exception=row.exception,
+                activity_id=row.activity_id or row.trace_id.hex(),
+                chain=row.chain if served else (*row.chain, row.method),
+                deadline_ms=row.allowed * 1e3,
+                attempt=row.attempt,
+                caller=row.caller,
                 instance=self._uplink.process.id if served else "",
                 server_address="" if served else self._uplink.address,
             )
         )
-        return touched.apply(built) if touched is not None else built
+        return row.touched.apply(built) if row.touched is not None else built

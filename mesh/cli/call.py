@@ -83,7 +83,7 @@ def call(
     ended = run(_call, service, method, params, gateway, timeout=timeout, activity_id=activity_id)
     error: CallError | None = ended.pop("error")
     if as_json:
-        ended["error"] = _describe(error) if error is not None else None
+        ended["error"] = describe(error) if error is not None else None
         print_json(ended)
     elif error is None:
         print_value(make_console(), ended["result"])
@@ -131,7 +131,8 @@ async def _call(
     }
 
 
-def _describe(error: CallError) -> dict[str, Any]:
+def describe(error: CallError) -> dict[str, Any]:
+    """All that is known of a failed call, for programs."""
     return {
         "code": str(error.code),
         "reason": error.reason,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import trio
 
-from mesh.cli.call import print_error, read_params
+from mesh.cli.call import describe, print_error, read_params
 from mesh.cli.commands import example, run
 from mesh.cli.failures import Failure
 from mesh.cli.listing import BUILTIN
@@ -102,6 +102,8 @@ def trace(
     each call: how long it took in all, in its own code and on the way, what was left of its
     deadline, and a bar; below it, where the time went. With --call it makes a call, keeps its trace
     and shows both; exits 1 if the call failed.
+
+    A + behind the number of spans in the list: some are missing, or have yet to come.
     """
     given = {name: value for name, value in filters.items() if value is not None}
     if makes_call:
@@ -178,15 +180,25 @@ async def _call(
                 result = await client.call(service, method, params, timeout=timeout)
             except CallError as failure:
                 error = failure
-        told = await _wait_for(client, its_activity)
+        told = await wait_for(client, its_activity)
         if told is not None and form == "otlp":
             wanted = {"id": told["summary"]["trace_id"], "format": form}
             told = await client.call(BUILTIN, "trace", wanted)
-    return {"activity_id": its_activity, "result": result, "error": error, "trace": told}
+    return {
+        "target": f"{service}.{method}",
+        "activity_id": its_activity,
+        "result": result,
+        "error": error,
+        "trace": told,
+    }
 
 
-async def _wait_for(client: Client, activity_id: str) -> Any:
-    """The trace of a call that has just ended, once it is complete or patience is over."""
+async def wait_for(client: Client, activity_id: str) -> Any:
+    """The trace of a call that has just ended, once it is complete or patience is over.
+
+    Returns:
+        What the method `mesh.trace` tells with the format ``waterfall``; None where none is kept.
+    """
     told: Any = None
     wanted = {"id": activity_id, "format": "waterfall"}
     with trio.move_on_after(PATIENCE):
@@ -202,22 +214,21 @@ async def _wait_for(client: Client, activity_id: str) -> Any:
 def _show_call(ended: dict[str, Any], *, whole: bool, as_json: bool, otlp: bool) -> None:
     error: CallError | None = ended["error"]
     told = ended["trace"]
-    console = make_console()
-    if as_json or otlp:
-        if told is None:
-            raise Failure("the gateway has not kept the trace")
+    if told is None:
+        raise Failure(
+            f"the gateway has not kept the trace of activity {ended['activity_id']}",
+            "It keeps a few of those that are asked for per second (traces.quota).",
+        )
+    if otlp:
         print_json(told)
+    elif as_json:
+        print_json({**ended, "error": describe(error) if error is not None else None})
     else:
         if error is None:
-            print_value(console, ended["result"])
+            print_value(make_console(), ended["result"])
         else:
-            print_error("the call", error)
+            print_error(ended["target"], error)
         print()
-        if told is None:
-            raise Failure(
-                "the gateway has not kept the trace",
-                "It keeps a few forced traces per second; `mesh stat` shows what it does.",
-            )
         _show(told, whole=whole, as_json=False)
     if error is not None:
         raise click.exceptions.Exit(1)

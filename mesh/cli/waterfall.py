@@ -11,7 +11,7 @@ import msgspec
 from rich.text import Text
 
 from mesh.cli.output import duration, outcome, shorten
-from mesh_telemetry import Hop, TraceSummary, WaterfallRow, fold, spent
+from mesh_telemetry import Hop, Share, TraceSummary, WaterfallRow, fold, spent
 from mesh_telemetry.logs import clean
 
 if TYPE_CHECKING:
@@ -183,11 +183,12 @@ class Drawing:
     def _label(self, line: Line) -> Text:
         hop, first = line.hop, line.hop.first
         style = "red" if hop.error else "bold" if hop.is_call else ""
-        label = Text.assemble((line.branch, "dim"), (clean(hop.name), style))
-        if self._whole:
-            label.append(f" {first.kind} {clean(first.service)}", style="dim")
-        elif hop.served is not None and not hop.name.startswith(f"{hop.served.service}."):
-            label.append(f" by {clean(hop.served.service)}", style="dim")
+        # The service comes first where each span has a line: the name is the same four times.
+        where = f"{clean(first.service)} {first.kind} " if self._whole else ""
+        label = Text.assemble((line.branch, "dim"), (where, "dim"), (clean(hop.name), style))
+        server = hop.served.service if hop.served is not None and not self._whole else ""
+        if server and not hop.name.startswith(f"{server}."):
+            label.append(f" by {clean(server)}", style="dim")
         marks = ("?" if first.orphan else "") + (
             "~" if any(row.shifted_ms for row in hop.rows) else ""
         )
@@ -308,15 +309,13 @@ class Drawing:
         shares = spent(entry)
         shown = shares[:MOST_SHARES]
         rest = sum(share.ms for share in shares[MOST_SHARES:])
-        rows = [
-            (clean(share.name) or "on the way", share.ms, _times(share.name, share.times))
-            for share in shown
-        ]
+        rows = [(clean(share.name) or "on the way", share.ms, _note(share)) for share in shown]
         if rest:
             rows.append((f"{len(shares) - MOST_SHARES} others", rest, ""))
         names = max(len(name) for name, _, _ in rows)
         names = min(names, max(SHORTEST_LABEL, self._width - 60))
-        bar = min(40, max(SHORTEST_BAR, self._width - names - 32))
+        notes = max(len(note) for _, _, note in rows)
+        bar = min(40, max(SHORTEST_BAR, self._width - names - notes - 24))
         for name, ms, note in rows:
             part = ms / total if total else 0.0
             drawn = self._signs.own * round(part * bar) or self._signs.moment
@@ -364,10 +363,12 @@ def _spans(count: int) -> str:
     return "1 span" if count == 1 else f"{count:,} spans"
 
 
-def _times(name: str, times: int) -> str:
-    if not name:
-        return f"{times} hops" if times > 1 else ""
-    return f"{times} calls" if times > 1 else ""
+def _note(share: Share) -> str:
+    if share.name:
+        return f"{share.times} calls" if share.times > 1 else ""
+    if share.most_ms > share.ms / 2:
+        return f"most to {clean(share.most)}"
+    return f"{share.times} hops" if share.times > 1 else ""
 
 
 def _fit(label: Text, width: int) -> Text:

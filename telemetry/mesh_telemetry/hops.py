@@ -31,11 +31,13 @@ class Hop:
         rows: Its spans, the outermost first.
         served: When the callee worked on it; None where no span of the callee is there.
         children: What was done inside, by start.
+        whole: Whether it is one span that was to stay one of its own.
     """
 
     rows: list[WaterfallRow]
     served: WaterfallRow | None = None
     children: list[Hop] = field(default_factory=list)
+    whole: bool = False
 
     @property
     def first(self) -> WaterfallRow:
@@ -67,19 +69,24 @@ class Hop:
         """From when to when the callee had it, within the hop."""
         if self.served is None:
             # Either nobody had it, as no instance was reached, or somebody who has not told.
-            return (self.start if self.is_unseen or not self.is_call else self.end), self.end
+            is_work = self.whole or self.is_unseen or not self.is_call
+            return (self.start if is_work else self.end), self.end
         start = min(max(self.served.start_ms, self.start), self.end)
         return start, max(start, min(self.served.start_ms + self.served.duration_ms, self.end))
 
     @property
     def is_unseen(self) -> bool:
         """Whether an instance got it, of which no span is there."""
-        return self.served is None and any(_role(row) == _PASSED_ON for row in self.rows)
+        return (
+            self.served is None
+            and not self.whole
+            and any(_role(row) == _PASSED_ON for row in self.rows)
+        )
 
     @property
     def way_ms(self) -> float | None:
         """Time on the way there and back: gateway, queues, network. None where that is unknown."""
-        if not self.is_call or self.is_unseen or self.served is self.first:
+        if self.whole or not self.is_call or self.is_unseen or self.served is self.first:
             return None
         start, end = self.work
         return max(0.0, self.end - self.start - (end - start))
@@ -148,7 +155,7 @@ def fold(rows: Sequence[WaterfallRow], *, whole: bool = False) -> list[Hop]:
                 parent.served = row
             above.append(parent)
             continue
-        hop = Hop([row])
+        hop = Hop([row], whole=whole)
         if _role(row) == _SERVED:
             hop.served = row
         (roots if parent is None else parent.children).append(hop)
@@ -189,6 +196,9 @@ class Share:
     ms: float = 0.0
     times: int = 0
     """Hops that it took it in."""
+    most_ms: float = 0.0
+    most: str = ""
+    """The hop that had the most of it, and how much that was."""
 
 
 def spent(entry: Hop) -> list[Share]:
@@ -200,24 +210,26 @@ def spent(entry: Hop) -> list[Share]:
     """
     shares: dict[str, Share] = {}
 
-    def add(name: str, ms: float) -> None:
+    def add(name: str, ms: float, hop: Hop) -> None:
         if ms > _EPSILON:
             share = shares.setdefault(name, Share(name))
             share.ms += ms
             share.times += 1
+            if ms > share.most_ms:
+                share.most, share.most_ms = hop.name, ms
 
     stack = [(entry, entry.end)]
     while stack:
         hop, until = stack.pop()
         begin, end = hop.work
         begin, end = min(begin, until), min(end, until)
-        add("", begin - hop.start + until - end)
+        add("", begin - hop.start + until - end, hop)
         own, at = 0.0, end
         for child, child_end in _waited_for(hop.children, begin, end):
             own += at - child_end
             stack.append((child, child_end))
             at = child.start
-        add(hop.name, own + max(0.0, at - begin))
+        add(hop.name, own + max(0.0, at - begin), hop)
     return sorted(shares.values(), key=lambda share: -share.ms)
 
 

@@ -109,12 +109,14 @@ def test_every_order_ends_as_it_must(folder: Path) -> None:
     assert after["outcome"]["code"] == "ok"
     assert after["duration_s"] > 0.3  # it waited for the process to come back
 
-    nested, failed = document["trees"].values()
-    assert max(record["depth"] for record in nested) >= 4
-    assert {record["code"] for record in nested} == {"ok"}
-    assert failed[-1]["reason"] == "LOOP_DETECTED"
-    assert failed[-1]["refused"] is True
-    assert len({record["trace_id"] for record in nested}) == 1
+    slow, failed = document["traces"].values()
+    took = {order["order"]: order["duration_s"] for order in document["orders"]
+            if order["outcome"]["code"] == "ok"}  # fmt: skip
+    assert slow["summary"]["activity_id"] == max(took, key=lambda order: took[order])
+    assert failed["summary"]["code"] == "deadline_exceeded"
+    for shown in (slow, failed):
+        assert shown["summary"]["complete"], shown["summary"]["missing"]
+        assert len(shown["rows"]) == shown["summary"]["spans"] == 20
 
     places = next(row for row in document["methods"] if row["method"] == "place")
     assert places["calls"] == 120
@@ -133,6 +135,10 @@ def test_in_a_pipe_it_prints_plain_lines(folder: Path) -> None:
     assert "20 of 45 orders played, 20 ended as expected" in output
     assert "order-041  failed_precondition LOOP_DETECTED" in output
     assert "All 45 orders ended as they must" in output
+    end = output[output.index("All 45 orders ended as they must") :]
+    assert re.search(r"The slowest order: order-\d+, .*\norders.place by customers  ok after", end)
+    assert "An order that failed: order-034, 5 x lamp for barbara\n" in end
+    assert re.search(r"payments.charge +2\d\d\.\d ms +\d\d%  █", end)
     assert "/metrics" in output
 
 
@@ -194,10 +200,11 @@ def test_while_it_is_open_the_shop_can_be_looked_at(folder: Path) -> None:
     with start_demo(folder, "--orders", "10") as process:
         output = read_until(process, "Ctrl-C closes it")
         address = re.search(r"MESH_GATEWAY=(\S+)", output)
-        order = re.search(r"mesh call orders place '(.+)'", output)
+        order = re.search(r"mesh trace --call orders place '(.+)'", output)
         assert address is not None
         assert order is not None
-        for arguments in (["list"], ["ping", "payments"], ["call", "orders", "place", order[1]]):
+        call = ["orders", "place", order[1]]
+        for arguments in (["list"], ["trace"], ["call", *call], ["trace", "--call", *call]):
             result = subprocess.run(
                 [*COMMAND[:-1], *arguments],
                 env={**environment(folder), "MESH_GATEWAY": address[1]},

@@ -17,16 +17,12 @@ from mesh.cli.commands import example, run
 from mesh.cli.demo.orders import Played, load, unexpected
 from mesh.cli.demo.play import AT_A_TIME, Player, ask
 from mesh.cli.demo.processes import GATEWAY, Processes, open_processes
-from mesh.cli.demo.report import (
-    arrange,
-    nested_success,
-    print_methods,
-    print_tree,
-    telling_failure,
-)
+from mesh.cli.demo.report import describe, print_methods, slowest, telling_failure
 from mesh.cli.demo.screen import Screen
 from mesh.cli.output import duration, make_console, print_json, to_json
 from mesh.cli.peer import json_option, peer
+from mesh.cli.trace import wait_for
+from mesh.cli.waterfall import draw
 from mesh.environment import forget_settings
 from mesh.units import tell_seconds
 
@@ -36,6 +32,9 @@ SERVICES = {
     "payments": "the way to the bank",
     "orders": "what customers talk to",
 }
+
+Shown = tuple[str, Played, Any]
+"""What is special about an order, the order, and its trace."""
 
 
 @click.command(epilog=example("mesh demo", "mesh demo --once --json"))
@@ -119,15 +118,21 @@ class Demo:
             with self._screen:
                 self._screen.title(f"{len(self._orders)} orders, {AT_A_TIME} at a time")
                 self.played = await self._player.play(client, processes, self._orders)
-            shown = [
-                one for one in (nested_success(self.played), telling_failure(self.played)) if one
-            ]
-            trees = [(one, await ask(client, "records", one.order.id)) for one in shown]
             methods = await ask(client, "stats")
+            shown = {
+                "The slowest order": slowest(self.played),
+                "An order that failed": telling_failure(self.played),
+            }
+            traces = [
+                (title, one, await wait_for(client, one.order.id))
+                for title, one in shown.items()
+                if one is not None
+            ]
         if self._as_json:
-            self._print_json(address, metrics, trees, methods)
+            self._print_json(address, metrics, traces, methods)
         else:
-            self._print_report(metrics, trees, methods)
+            self._print_report(metrics, methods)
+            self._print_traces(traces)
         self._is_over = True
         if not self._once:
             if not self._as_json:
@@ -149,14 +154,9 @@ class Demo:
                 nursery.start_soon(start, name, about)
         return str(gateway.details["metrics"])
 
-    def _print_report(
-        self, metrics: str, trees: list[tuple[Played, Any]], methods: list[dict[str, Any]]
-    ) -> None:
+    def _print_report(self, metrics: str, methods: list[dict[str, Any]]) -> None:
         screen, wrong = self._screen, unexpected(self.played)
         screen.title("What the mesh saw, with no line of instrumentation in the shop")
-        for one, records in trees:
-            screen.line("")
-            print_tree(self._console, one, records)
         screen.line("")
         print_methods(self._console, methods)
         screen.line("")
@@ -174,6 +174,14 @@ class Demo:
         for one in wrong:
             screen.line(f"  {one.order.id}: {one.outcome} instead of {one.order.expect}")
 
+    def _print_traces(self, traces: list[Shown]) -> None:
+        for title, one, told in traces:
+            self._screen.title(f"{title}: {describe(one)}")
+            if told is None:
+                self._screen.line("  its trace has not been kept")
+            else:
+                draw(self._console, told)
+
     def _invite(self, processes: Processes, address: str, metrics: str) -> None:
         order = {"user": "tu", "sku": "mug", "quantity": 1, "card": "1"}
         screen = self._screen
@@ -181,9 +189,9 @@ class Demo:
         mesh = "mesh" if shutil.which("mesh") else str(Path(sys.executable).with_name("mesh"))
         for command in (
             f"export MESH_GATEWAY={address}",
-            f"{mesh} list",
-            f"{mesh} ping payments",
-            f"{mesh} call orders place '{to_json(order)}'",
+            f"{mesh} trace    # what was kept",
+            f"{mesh} trace --call orders place '{to_json(order)}'",
+            f"{mesh} stat",
             f"curl {metrics}",
             f"kill -9 {processes.pid('payments')}    # it comes back",
         ):
@@ -194,7 +202,7 @@ class Demo:
         self,
         address: str,
         metrics: str,
-        trees: list[tuple[Played, Any]],
+        traces: list[Shown],
         methods: list[dict[str, Any]],
     ) -> None:
         wrong = unexpected(self.played)
@@ -203,10 +211,7 @@ class Demo:
                 "ok": not wrong,
                 "orders": [one.describe() for one in self.played],
                 "unexpected": [one.order.id for one in wrong],
-                "trees": {
-                    one.order.id: [record for _, record in arrange(records)]
-                    for one, records in trees
-                },
+                "traces": {one.order.id: told for _, one, told in traces},
                 "methods": methods,
                 "gateway": address,
                 "metrics": metrics,

@@ -12,6 +12,9 @@ import signal
 import sys
 import threading
 
+KEEP_ALL = ("--traces-baseline", "1000", "--traces-max-spans-per-second", "20000")
+"""The demo has more orders a second than a gateway keeps by default, and shows the slowest."""
+
 
 def tie_to_parent(directory: str) -> None:
     """End with the process at the other end of standard input, and leave nothing behind."""
@@ -32,7 +35,10 @@ def main(name: str, directory: str) -> None:
     if name == "gateway":
         from mesh.cli import main as command  # noqa: PLC0415 - the services need none of it
 
-        command(["gateway", "--json", "--listen", address, "--admin", "127.0.0.1:0"])
+        command([
+            *("gateway", "--json", "--listen", address, "--admin", "127.0.0.1:0"),
+            *KEEP_ALL,
+        ])  # fmt: skip
     else:
         from mesh.cli.demo.shop import serve  # noqa: PLC0415
 

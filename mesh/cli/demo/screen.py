@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Self
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
-from mesh.cli.demo.report import glyphs
 from mesh.cli.output import duration, outcome
+from mesh.cli.waterfall import signs_of
 from mesh_telemetry.logs import clean
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Screen:
         self._console = console
         self._total = total
         self._quiet = quiet
-        self._glyphs = glyphs(console)
+        self._signs = signs_of(console)
         self._played = 0
         self._good = 0
         self._progress = Progress(
@@ -66,7 +66,7 @@ class Screen:
     def started(self, name: str, pid: int, about: str) -> None:
         """A process is ready."""
         self.line(
-            (f"  {self._glyphs.good} ", "green"),
+            (f"  {self._signs.good} ", "green"),
             (f"{name:<11}", "bold cyan"),
             (f"process {pid:<8} ", "dim"),
             clean(about),
@@ -90,7 +90,7 @@ class Screen:
         how.pad_right(max(0, 33 - len(how)))
         self.line(
             (
-                f"  {self._glyphs.good} " if good else f"  {self._glyphs.bad} ",
+                f"  {self._signs.good} " if good else f"  {self._signs.bad} ",
                 "green" if good else "red",
             ),
             f"{played.order.id}  ",
@@ -111,7 +111,7 @@ class Screen:
         elif event == "back":
             waiting = f"; {in_flight} orders waited for it" if in_flight else ""
             self.line(
-                (f"  {self._glyphs.good} ", "green"), (name, "bold cyan"),
+                (f"  {self._signs.good} ", "green"), (name, "bold cyan"),
                 f" is back after {duration(details['away_s'])} ",
                 (f"(process {details['pid']})", "dim"), waiting,
             )  # fmt: skip
