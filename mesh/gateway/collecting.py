@@ -352,12 +352,14 @@ class Collector:
             if kept is None or not kept.expects(session.process_id):
                 self._unwanted += len(some)
             else:
+                # Of several traces there is no telling which has lost what.
+                dropped = batch.dropped if len(by_trace) == 1 else 0
                 self._add(
                     trace_id,
                     session.process_id,
                     batch.resource,
                     some,
-                    batch.dropped,
+                    dropped,
                     copies=batch.copies,
                 )
         self._lost_by_peers += batch.dropped
