@@ -18,6 +18,7 @@ from mesh.watching import PeerView
 from mesh.wire.codec import DETACHED, FORCED, IDEMPOTENT, is_name
 from mesh.wire.codec import encode as encode_frame
 from mesh.wire.frames import Kind
+from mesh_telemetry.peer_records import PeerRow
 from mesh_telemetry.spans import CLIENT
 
 if TYPE_CHECKING:
@@ -152,11 +153,11 @@ class Client:
             encoding = uplink.encoding
             payload = encode_params(params, target, encoding)
         except CallError as failure:
-            _locate(failure, parent, target)
+            self._never_left(failure, parent, target, trio.current_time(), 0.0)
             raise
         if result is not Any:
             check_type(result, encoding)
-        now = trio.current_time()
+        now = began = trio.current_time()
         if timeout is None:
             timeout = uplink.call_timeout
         elif not timeout >= 0:
@@ -175,15 +176,17 @@ class Client:
         if link is None or not uplink.ready or link.queued >= link.limit:
             try:
                 await self._wait_ready(target, parent is not None and not detached, deadline)
-            except CallError as failure:
-                _locate(failure, parent, target)
+            except BaseException as failure:
+                self._never_left(failure, parent, target, began, deadline, by_scope=by_scope)
                 raise
             now = trio.current_time()
         remaining = deadline - now
         if remaining <= 0:
+            late = _no_time_left(target, parent)
+            self._never_left(late, parent, target, began, deadline)
             if by_scope:  # it fires now, unless it was extended meanwhile
                 await trio.sleep(GRACE)
-            raise _no_time_left(target, parent)
+            raise late
 
         if len(payload) > uplink.max_message:
             too_large = CallError.of(
@@ -193,7 +196,7 @@ class Client:
                 reason=Reason.MESSAGE_TOO_LARGE,
                 maybe_executed=False,
             )
-            _locate(too_large, parent, target)
+            self._never_left(too_large, parent, target, began, deadline)
             raise too_large
         parent_id = entry_id = 0
         activity_id: str | None = None
@@ -244,13 +247,15 @@ class Client:
             frames = uplink.send_long(call_id, Kind.CALL, header, payload)
         scope_at = deadline if by_scope else None
         pending = (trio.lowlevel.current_task(), target, remaining, frames, scope_at, trace_id)
-        made = (trace_id, self.name, CLIENT, span, above, target, remaining, now)
         try:
             encoding, answer = await trio.lowlevel.wait_task_rescheduled(
                 outgoing.park(call_id, limit, pending)
             )
         except BaseException as failure:
             if uplink.recording:
+                parent_span = above.to_bytes(8, "big") if above else b""
+                allowed = deadline - began
+                made = (trace_id, self.name, CLIENT, span, parent_span, target, allowed, began)
                 uplink.record_failure(made, activity_id, parent, failure, scope_at)
             if not isinstance(failure, CallError):
                 raise
@@ -261,15 +266,59 @@ class Client:
                 )
             raise
         if uplink.recording:
-            here: tuple[str, ...] = (target,)
+            records = uplink.records
+            here: tuple[str, ...] = ()
             if parent is not None:
-                activity_id, here = parent.activity_id, (*parent.chain, target)
-            uplink.records.add(
-                (*made, trio.current_time(), 0, "", "", "", activity_id, here, self.name, 1, None)
+                activity_id, here = parent.activity_id, records.share(parent.chain)
+            records.add(
+                PeerRow(
+                    trace_id,
+                    self.name,
+                    CLIENT,
+                    span,
+                    above.to_bytes(8, "big") if above else b"",
+                    target,
+                    deadline - began,
+                    began,
+                    trio.current_time(),
+                    0,
+                    "",
+                    "",
+                    "",
+                    activity_id,
+                    here,
+                    self.name,
+                    1,
+                    None,
+                )
             )
         if uplink.listeners:
             uplink.feed.response_received(service, method, now, "ok", "")
         return decode_result(answer, encoding, result, target)
+
+    def _never_left(
+        self,
+        failure: BaseException,
+        parent: context.Call | None,
+        target: str,
+        began: float,
+        deadline: float,
+        *,
+        by_scope: bool = False,
+    ) -> None:
+        """Say of a call that failed on this side where in the chain it did, and record it."""
+        if isinstance(failure, CallError):
+            _locate(failure, parent, target)
+        uplink = self._uplink
+        if not uplink.recording:
+            return
+        bits = uplink.process.random.getrandbits
+        trace_id, above, _, _ = continued(parent, bits)
+        allowed = max(0.0, deadline - began)
+        parent_span = above.to_bytes(8, "big") if above else b""
+        made = (trace_id, self.name, CLIENT, bits(64), parent_span, target, allowed, began)
+        activity = context.current_activity.get() if parent is None else parent.activity_id
+        uplink.record_failure(made, activity, parent, failure, deadline if by_scope else None)
 
     async def _wait_ready(self, target: str, nested: bool, deadline: float) -> None:  # noqa: FBT001
         """Wait for a connection, or for room in its outbox; at most until the call's deadline."""

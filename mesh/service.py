@@ -27,6 +27,7 @@ from mesh.wire import codec
 from mesh.wire.codec import BY_DEADLINE, BY_DISCONNECT, MAYBE_EXECUTED, MSGPACK, UNVERIFIED
 from mesh.wire.frames import Kind
 from mesh_telemetry.current import CallContext
+from mesh_telemetry.peer_records import PeerRow
 from mesh_telemetry.spans import SERVER
 
 if TYPE_CHECKING:
@@ -102,6 +103,8 @@ class Dispatcher:
                 f"{self._uplink.name} no longer serves {name}",
             )
             self._uplink.send(codec.encode_header(refused))
+            if self._uplink.recording:
+                self._record_refusal(header, refused, now)
             return False
         chain = tuple(header.chain or (f"{header.service}.{header.method}",))
         call = context.Call(
@@ -233,11 +236,14 @@ class Dispatcher:
         uplink = self._uplink
         if self.serving.get(call_id) is worker:
             del self.serving[call_id]
-        elif isinstance(failure, trio.Cancelled):
-            raise failure
-        else:
-            job[1].finish()
-            return  # orphaned: its connection is lost
+        else:  # orphaned: its connection is lost, and nobody is told but the trace
+            lost = Reason.CONNECTION_LOST
+            why = f"the connection was lost while {call.chain[-1]} was served"
+            now = trio.current_time()
+            self._record(job, now, Code.CANCELLED.number, lost, why, "")
+            if isinstance(failure, trio.Cancelled):
+                raise failure
+            return
         if self._no_work is not None and not self.serving:
             self._no_work.set()
         if failure is None and len(answer) > uplink.max_message:
@@ -247,13 +253,14 @@ class Dispatcher:
                 f"{uplink.max_message:,}",
                 reason=Reason.MESSAGE_TOO_LARGE,
             )
-        elapsed = int((trio.current_time() - arrived) * 1e6)
+        ended = trio.current_time()
+        elapsed = int((ended - arrived) * 1e6)
         if uplink.listeners:
             told = _single(failure)[0] if isinstance(failure, BaseExceptionGroup) else failure
             late = worker.reason == BY_DEADLINE
             uplink.feed.method_executed(uplink.name, call, told, elapsed / 1e6, late=late)
         if failure is None:
-            self._record(job, 0, "", "", "")
+            self._record(job, ended, 0, "", "", "")
             uplink.answer(call_id, Kind.RESULT, (call_id, encoding, elapsed, 1, None, None), answer)
         else:
             try:
@@ -355,7 +362,8 @@ class Dispatcher:
     ) -> None:
         call_id = job[0].call_id
         told = message.removeprefix(f"{exception}: ") if exception else message
-        self._record(job, code.number, str(reason), told, exception or "")
+        now = trio.current_time()
+        self._record(job, now, code.number, str(reason), told, exception or "")
         if len(details) > self._uplink.max_message:
             details = encode({"details": f"lost: {len(details):,} bytes exceed max_message"})
         max_header = self._uplink.max_header
@@ -376,29 +384,59 @@ class Dispatcher:
         )
         self._uplink.answer(call_id, Kind.ERROR, header, details)
 
-    def _record(self, job: Job, code: int, reason: str, message: str, exception: str) -> None:
+    def _record_refusal(self, header: codec.Call, refused: codec.Error, now: float) -> None:
+        """Record a call that no handler has seen."""
+        name = f"{header.service}.{header.method}"
+        self._uplink.records.add(
+            PeerRow(
+                header.trace_id,
+                self._uplink.name,
+                SERVER,
+                self._draw(64),
+                header.span_id,
+                name,
+                header.timeout_us * 1e-6,
+                now,
+                now,
+                refused.code,
+                refused.reason,
+                refused.message,
+                "",
+                header.activity_id,
+                tuple(header.chain or (name,)),
+                header.caller or "",
+                header.attempt,
+                None,
+            )
+        )
+
+    def _record(
+        self, job: Job, ended: float, code: int, reason: str, message: str, exception: str
+    ) -> None:
         """Record a call that is about to be answered."""
         call, surroundings, _, _, _, arrived = job
         touched = surroundings.finish()
         if not self._uplink.recording:
             return
-        self._uplink.records.add(
-            (
+        records = self._uplink.records
+        chain = records.share(call.chain)
+        records.add(
+            PeerRow(
                 call.trace_id,
                 self._uplink.name,
                 SERVER,
                 call.own_span,
-                int.from_bytes(call.span_id),
-                call.chain[-1],
+                call.span_id,
+                chain[-1],
                 call.deadline - arrived,
                 arrived,
-                trio.current_time(),
+                ended,
                 code,
                 reason,
                 message[:MESSAGE_KEPT],
                 exception,
                 call.activity_id,
-                call.chain,
+                chain,
                 call.caller,
                 call.attempt,
                 touched,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -20,9 +19,11 @@ from mesh import _version
 from mesh.process import this_process
 from mesh.wire import codec
 from mesh_telemetry import spans
+from mesh_telemetry.attributes import clean_text
 from mesh_telemetry.current import BAGGAGE, TRACESTATE, outgoing
 from mesh_telemetry.propagation import Ratio
 from mesh_telemetry.resource import describe
+from mesh_telemetry.spans import clip
 from mesh_telemetry.user_spans import collect, convert
 
 if TYPE_CHECKING:
@@ -41,8 +42,10 @@ CARRIED = (BAGGAGE, TRACESTATE)
 PAUSE = 0.02
 """Seconds in which answers to KEEP gather."""
 
-RESERVE = 4096
-"""Bytes of a frame that are left for the resource."""
+ENVELOPE = 16
+"""Bytes of a frame's payload beside the resource and the spans."""
+CLIPPED = (4096, 1024, 256, 64, 0)
+"""To how many characters the texts of a span are clipped, by turns, that does not fit a frame."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -117,9 +120,15 @@ class Reporter:
         self._wake.set()
 
     def add(self, row: PeerRow) -> None:
-        """A call of a trace that is kept already has ended."""
+        """A call of a trace that is kept already has ended, perhaps in another loop of trio's."""
+        if self._uplink.link is None:
+            return  # asked for again after the reconnect
         self._late.append(row)
-        self._wake.set()
+        if self._token is trio.lowlevel.current_trio_token():
+            self._wake.set()
+        elif self._token is not None:
+            with contextlib.suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._rouse, idempotent=True)
 
     def add_span(self, span: ReadableSpan) -> None:
         """A span of the user's in a trace that is kept already has ended, in whatever thread."""
@@ -143,24 +152,28 @@ class Reporter:
     def flush(self) -> None:
         """Send what is to be told."""
         link = self._uplink.link
-        if link is None:
-            return  # asked again after the reconnect
+        if link is None:  # asked again after the reconnect
+            self._asked.clear()
+            self._late.clear()
+            self._late_spans.clear()
+            return
         asked, self._asked = list(self._asked), {}
         late, self._late = self._late, []
         known = frozenset(asked)
         rows = self._recorder.find(known) if known else []
-        rows += [row for row in late if row[0] not in known]
+        rows += [row for row in late if row.trace_id not in known]
         by_name: dict[str, list[PeerRow]] = {}
         for row in rows:
-            by_name.setdefault(row[1], []).append(row)
-        offset = time.time() - trio.current_time()
+            by_name.setdefault(row.name, []).append(row)
+        offset = self._uplink.process.wall() - trio.current_time()
         for name, some in by_name.items():
             for frame in self._batches(name, (self._span(row, offset) for row in some)):
                 link.put_bulk(0, frame)
         for frame in self._batches(self._uplink.name, self._users(known), users=True):
             link.put_bulk(0, frame)
-        for start in range(0, len(asked), codec.MAX_TRACES):
-            some_ids = asked[start : start + codec.MAX_TRACES]
+        most = max(1, min(codec.MAX_TRACES, self._uplink.max_header // 20))
+        for start in range(0, len(asked), most):
+            some_ids = asked[start : start + most]
             link.put_bulk(0, self._frame(self._uplink.name, some_ids, [], 0))
         link.flush()
 
@@ -178,12 +191,16 @@ class Reporter:
 
     def _batches(self, name: str, some: Iterable[Span], *, users: bool = False) -> Iterator[bytes]:
         """SPANS of one peer of this process, each within what one frame may carry."""
-        room = self._uplink.max_chunk - RESERVE
+        room = self._uplink.max_chunk - self._overhead(name)
         copies = users and self._recorder.users.copies
         batch: list[msgspec.Raw] = []
         size = dropped = 0
         for span in some:
             packed = _encode(span)
+            for longest in CLIPPED if len(packed) > room else ():
+                packed = _encode(clip(span, longest))
+                if len(packed) <= room:
+                    break
             if len(packed) > room:
                 dropped += 1
                 continue
@@ -204,37 +221,43 @@ class Reporter:
         *,
         copies: bool = False,
     ) -> bytes:
+        payload = _encode((self._resource(name), batch, dropped, copies))
+        return codec.encode_header(codec.Spans(asked, len(batch)), payload)
+
+    def _resource(self, name: str) -> Attributes:
+        """Who that peer is; nothing where even that exceeds what a frame may carry."""
         resource = self._resources.get(name)
         if resource is None:
             resource = describe(name, self._uplink.process.id, _version.__version__)
             self._resources[name] = resource
-        payload = _encode((resource, batch, dropped, copies))
-        return codec.encode_header(codec.Spans(asked, len(batch)), payload)
+        return resource if len(_encode(resource)) + ENVELOPE <= self._uplink.max_chunk else {}
+
+    def _overhead(self, name: str) -> int:
+        """Bytes of a frame's payload that are not spans."""
+        return len(_encode(self._resource(name))) + ENVELOPE
 
     def _span(self, row: PeerRow, offset: float) -> Span:
-        (trace_id, _, kind, span, parent, method, allowed, start, end, code, reason, message,
-         exception, activity_id, chain, caller, attempt, touched) = row  # fmt: skip
-        served = kind == spans.SERVER
+        served = row.kind == spans.SERVER
         built = spans.build(
             spans.CallFacts(
-                trace_id=trace_id,
-                span_id=span.to_bytes(8, "big"),
-                parent_id=parent.to_bytes(8, "big") if parent else b"",
-                kind=kind,
-                method=method,
-                start=int((start + offset) * 1e9),
-                end=int((end + offset) * 1e9),
-                code=code,
-                reason=reason,
-                message=message,
-                exception=exception,
-                activity_id=activity_id or trace_id.hex(),
-                chain=chain,
-                deadline_ms=allowed * 1e3,
-                attempt=attempt,
-                caller=caller,
+                trace_id=row.trace_id,
+                span_id=row.span_id.to_bytes(8, "big"),
+                parent_id=row.parent_id,
+                kind=row.kind,
+                method=row.method,
+                start=int((row.started + offset) * 1e9),
+                end=int((row.ended + offset) * 1e9),
+                code=row.code,
+                reason=clean_text(row.reason),
+                message=clean_text(row.message),
+                exception=row.exception,
+                activity_id=row.activity_id or row.trace_id.hex(),
+                chain=row.chain if served else (*row.chain, row.method),
+                deadline_ms=row.allowed * 1e3,
+                attempt=row.attempt,
+                caller=row.caller,
                 instance=self._uplink.process.id if served else "",
                 server_address="" if served else self._uplink.address,
             )
         )
-        return touched.apply(built) if touched is not None else built
+        return row.touched.apply(built) if row.touched is not None else built

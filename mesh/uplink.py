@@ -19,6 +19,7 @@ from mesh.watching import PeerFeed
 from mesh.wire import codec
 from mesh.wire.codec import BY_CALLER, MSGPACK
 from mesh.wire.frames import PREFIX, Kind
+from mesh_telemetry.peer_records import PeerRow
 from mesh_telemetry.user_spans import collect
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ class Uplink:
 
     def record_failure(
         self,
-        made: tuple[bytes, str, int, int, int, str, float, float],
+        made: tuple[bytes, str, int, int, bytes, str, float, float],
         activity_id: str | None,
         parent: Call | None,
         failure: BaseException,
@@ -186,11 +187,12 @@ class Uplink:
             told = Code.DEADLINE_EXCEEDED.number, Reason.DEADLINE_EXCEEDED, ""
         else:
             told = Code.CANCELLED.number, Reason.CALLER_CANCELLED, ""
-        here: tuple[str, ...] = (made[5],)
+        here: tuple[str, ...] = ()
         if parent is not None:
-            activity_id, here = parent.activity_id, (*parent.chain, made[5])
+            activity_id, here = parent.activity_id, self.records.share(parent.chain)
         end = trio.current_time()
-        self.records.add((*made, end, *told, "", activity_id, here, self.name, 1, None))
+        row = PeerRow(*made, end, *told, "", activity_id, here, self.name, 1, None)
+        self.records.add(row)
 
     def cancel(self, call_id: int, frames: int, reason: int = BY_CALLER) -> None:
         """Tell the gateway that nobody waits for a call any more."""

@@ -64,6 +64,8 @@ class InFlight(msgspec.Struct, eq=False):
     """The process id of a callee that was told to stop."""
     forwarded: int = 0
     """Frames of a chunked request handed to the callee's outbox."""
+    partial: bool = False
+    """Whether the end of a chunked request has yet to be handed to its callee."""
 
     @property
     def name(self) -> str:

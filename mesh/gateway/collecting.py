@@ -34,7 +34,8 @@ GONE = "disconnected before it sent its spans"
 PENDING = "has not answered yet"
 MUTE = "does not tell what it records"
 SECOND_ASKING = 1.0
-"""Seconds after which a peer is asked again: a hint in an answer that nobody waited for is lost."""
+"""Seconds after which a peer is asked again. A hint is lost where nobody waits for the answer any
+more, and who was asked may have ceased to tell of what ends later: another peer of its process."""
 PATIENCE, PATIENCE_GONE = 5.0, 30.0
 """Seconds after which what a peer owes is given up: one that is connected, and one that is not."""
 
@@ -47,8 +48,8 @@ class Debt(msgspec.Struct):
     party: Party
     since: float
     """On trio's clock."""
-    asked: bool
-    """Whether a KEEP has named it, and not only the answer to a call."""
+    urged: bool = False
+    """Whether it was asked a second time."""
 
 
 class Collector:
@@ -238,14 +239,13 @@ class Collector:
             trace.parties.add(process)
         if told and not kept.awaited(process):
             return
-        hinted = process == trace.hinted
-        if not told and not hinted:
+        if not told and process != trace.hinted:
             tell.setdefault(process, []).append(trace_id)
         debt = self._owed.setdefault(process, {}).get(trace_id)
         if debt is not None:
             debt.since = self._core.clock()
             return
-        self._owed[process][trace_id] = Debt(party, self._core.clock(), told or not hinted)
+        self._owed[process][trace_id] = Debt(party, self._core.clock())
         if kept.awaited(process):
             kept.missed(party, self._why(process))
 
@@ -283,7 +283,7 @@ class Collector:
         if not owed or not session.sends_spans:
             return
         for trace_id, debt in owed.items():
-            debt.since, debt.asked = self._core.clock(), True
+            debt.since, debt.urged = self._core.clock(), False
             self._missed(trace_id, debt.party, PENDING)
         self._send_keep(session, list(owed))
 
@@ -302,7 +302,7 @@ class Collector:
             self._missed(trace_id, debt.party, GONE)
 
     def expire(self, now: float) -> None:
-        """Give up what is owed for too long; ask again where the first asking was but a hint."""
+        """Give up what is owed for too long; ask once more before that."""
         for process, owed in list(self._owed.items()):
             session = self._sessions.get(process)
             connected = session is not None
@@ -319,8 +319,8 @@ class Collector:
                         what = "span" if awaited == 1 else "spans"
                         within = f"within {PATIENCE:g} s"
                         kept.missed(debt.party, f"did not tell {awaited:,} {what} {within}")
-                elif connected and not debt.asked and waited >= SECOND_ASKING:
-                    debt.asked = True
+                elif connected and not debt.urged and waited >= SECOND_ASKING:
+                    debt.urged = True
                     again.append(trace_id)
             if again:
                 self._tell({process: again})

@@ -340,10 +340,14 @@ class Endings:
             return
         del callee.serving[entry.id]
         entry.callee = None
-        entry.served_by = callee.process_id
         series = entry.series.method
-        if entry.forwarded and callee.link.discard(entry.id) == entry.forwarded:
-            return
+        if entry.forwarded:
+            dropped = callee.link.discard(entry.id)
+            if dropped == entry.forwarded:
+                return
+            entry.partial = entry.partial or dropped > 0
+        if not entry.partial:
+            entry.served_by = callee.process_id
         series.abandoned += 1
         callee.abandoned[entry.id] = series, entry.trace, entry.name
         self._core.send(callee.link, codec.encode(Kind.CANCEL, (entry.id, by)))
@@ -413,7 +417,7 @@ class Endings:
             entry.own_span,
             entry.service,
             entry.method,
-            callee.process_id if callee is not None else entry.served_by,
+            entry.served_by if callee is None or entry.partial else callee.process_id,
             chain,
             entry.attempt,
             started,

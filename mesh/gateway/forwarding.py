@@ -8,7 +8,7 @@ from mesh.errors import Code, Reason
 from mesh.limits import LONGEST
 from mesh.wire import codec
 from mesh.wire.codec import UNVERIFIED
-from mesh.wire.frames import Kind
+from mesh.wire.frames import MORE, Kind
 
 if TYPE_CHECKING:
     from mesh.gateway.calls import InFlight
@@ -57,7 +57,7 @@ def forward(
         None,
     )
     if flags:
-        entry.forwarded = 1
+        entry.forwarded, entry.partial = 1, bool(flags & MORE)
         head = codec.head(Kind.CALL, fields, len(payload), flags)
         core.send_bulk(callee.link, call_id, head, payload)
     else:
@@ -67,6 +67,7 @@ def forward(
 def forward_more(core: Core, entry: InFlight, callee: Session, flags: int, payload: bytes) -> None:
     """Queue a further frame of a long call."""
     entry.forwarded += 1
+    entry.partial = bool(flags & MORE)
     head = codec.head(Kind.CALL, (entry.id,), len(payload), flags)
     core.send_bulk(callee.link, entry.id, head, payload)
 

@@ -18,6 +18,7 @@ import trio
 from mesh.errors import Code
 from mesh.gateway.collecting import Collector
 from mesh_telemetry import Reason, Sampler, SlowMethods, TraceStore
+from mesh_telemetry.names import DROPPED
 
 if TYPE_CHECKING:
     from mesh.gateway.core import Core
@@ -39,6 +40,9 @@ REST = 0.01
 calls per second, asking costs more than all else here."""
 SLICE = 500
 """Traces that are forgotten in one go before other tasks may run."""
+MAX_QUIET = 2_000
+"""Traces that stay for :data:`LINGER`. At many calls per second they stay shorter: this many fit a
+processor's cache, and what does not makes every call dearer by a microsecond."""
 MAX_ROWS = 1000
 """Ended calls of one trace that are held: their spans are about what a store takes of it."""
 _CANCELLED = Code.CANCELLED.number
@@ -58,6 +62,8 @@ class Trace(msgspec.Struct, eq=False, gc=False):
     """Why it is not kept although there was a reason."""
     quiet_since: float = 0.0
     """When the last call without a parent ended, on trio's clock."""
+    queued_at: float = -1.0
+    """Since when it is in line to be forgotten; negative where it is not."""
     lost: int = 0
     """Rows that made way, as there were too many."""
     parties: set[str] | None = None
@@ -96,6 +102,8 @@ class Tracing:
         self.traces: dict[bytes, Trace] = {}
         self.store = TraceStore(settings.store_spans)
         self.sampler = Sampler(settings, core.clock)
+        self._stored = self.store.traces
+        self._counts = self.sampler.counts
         self._slow = SlowMethods(settings.slow_after)
         self._quiet: deque[Trace] = deque()
         """Traces of which nothing is in flight, and since when."""
@@ -110,9 +118,8 @@ class Tracing:
         trace = self.traces.get(trace_id)
         if trace is None:
             trace = self.traces[trace_id] = Trace(trace_id, [])
-            kept = self.store.get(trace_id)
-            if kept is not None:  # by an earlier entry call
-                trace.kept = kept.reason
+            if trace_id in self._stored:  # by an earlier entry call
+                trace.kept = self._stored[trace_id].reason
         trace.open += 1
         return trace
 
@@ -147,7 +154,11 @@ class Tracing:
         trace.open -= 1
         if not trace.open:
             trace.quiet_since = now
-            self._quiet.append(trace)
+            if trace.queued_at < 0.0:
+                trace.queued_at = now
+                self._quiet.append(trace)
+                if len(self._quiet) > MAX_QUIET:
+                    self._drop(self._quiet.popleft())
             if not trace.kept and now >= series.baseline_from:
                 if self.sampler.baseline(name):
                     self._keep(trace, Reason.BASELINE)
@@ -191,19 +202,28 @@ class Tracing:
                 self.collector.expire(core.clock())
 
     async def _forget(self, before: float) -> None:
-        quiet, steps = self._quiet, 0
-        while quiet and quiet[0].quiet_since <= before:
+        quiet, steps, now = self._quiet, 0, before + LINGER
+        while quiet and quiet[0].queued_at <= before:
             trace = quiet.popleft()
-            if trace.open or trace.gone:
-                continue  # it goes on, or closed several times
-            trace.gone = True
-            del self.traces[trace.trace_id]
-            if not trace.kept:
-                self.sampler.dropped(over=trace.over)
-                trace.rows.clear()  # an abandoned call may know it for long
+            if not trace.open and trace.quiet_since > before:  # it went on: to the end of the line
+                trace.queued_at = now
+                quiet.append(trace)
+                continue
+            self._drop(trace)
             steps += 1
             if steps % SLICE == 0:
                 await trio.lowlevel.checkpoint()
+
+    def _drop(self, trace: Trace) -> None:
+        """Forget a trace that has ended; one that goes on will be in line again."""
+        trace.queued_at = -1.0
+        if trace.open:
+            return
+        trace.gone = True
+        del self.traces[trace.trace_id]
+        if not trace.kept:
+            self._counts[trace.over or DROPPED] += 1
+            trace.rows.clear()  # an abandoned call may know it for long
 
     def _judge_long(self, before: float) -> None:
         for entry in self._core.table.by_id.values():  # the oldest first

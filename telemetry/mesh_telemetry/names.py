@@ -103,6 +103,9 @@ INSTANCE_ID: Final = "mesh.instance.id"
 KEEP_REASON: Final = "mesh.keep.reason"
 """On the root span of the gateway: why the trace was kept."""
 
+CLIPPED: Final = "mesh.clipped"
+"""On a span that was too large for one frame: that it was larger."""
+
 # Values of the label ``decision`` besides ``kept_`` and the reason.
 DROPPED: Final = "dropped"
 """Nothing spoke for the trace, and the baseline had enough of its method."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from mesh_telemetry.user_spans import UserSpans
 
@@ -19,22 +21,49 @@ MAX_KEPT = 10_000
 MAX_AGE = 60.0
 """Seconds after which a row is of no more use: the gateway keeps long calls while they run."""
 
-PeerRow: TypeAlias = (
-    "tuple[bytes, str, int, int, int, str, float, float, float, int, str, str, str, str | None, "
-    "tuple[str, ...], str, int, CallSpan | None]"
-)
-"""trace id, the peer's own name, kind, span, parent span (0 for none), method, seconds allowed,
-start and end on the clock of the process, code, reason, message, exception, activity id, chain,
-caller, attempt, what the handler did to its span.
-
-Nearly all are of atoms alone, so that the garbage collector does not track them."""
+MAX_CHAINS = 1_000
+"""Different chains that are shared by rows."""
+GENERATION = 500
+"""Rows that come and go together: letting so many go takes a fifth of a millisecond."""
 
 
-Link: TypeAlias = "tuple[PeerRow, Link | None]"
-"""A row, and the one before it of the same trace."""
+class PeerRow(msgspec.Struct, eq=False, gc=False):
+    """One ended call, as one of its two ends saw it.
 
-GENERATION = 2_500
-"""Rows that come and go together: letting so many go takes half a millisecond."""
+    Of a kind that the garbage collector does not know: it would run more often the more is kept,
+    and look at all of it again and again. Made by position, on the path of every call.
+    """
+
+    trace_id: bytes
+    name: str
+    """The peer's own."""
+    kind: int
+    """Of the span: its number in OTLP."""
+    span_id: int
+    parent_id: bytes
+    """The parent's span, 8 bytes; none for a root."""
+    method: str
+    """Fully qualified."""
+    allowed: float
+    """Seconds until the deadline when it started."""
+    started: float
+    """Seconds on the clock of the process, as :attr:`ended`."""
+    ended: float
+    code: int
+    reason: str
+    message: str
+    exception: str
+    """The type of what a handler raised."""
+    activity_id: str | None
+    chain: tuple[str, ...]
+    """The hops that led to the call being served: to this one, or to the one that made it. One that
+    :meth:`PeerRecords.share` has given back."""
+    caller: str
+    attempt: int
+    touched: CallSpan | None
+    """What the handler did to its span."""
+    previous: PeerRow | None = None
+    """The one before it of the same trace, in the same generation."""
 
 
 class Teller(Protocol):
@@ -64,15 +93,26 @@ class PeerRecords:
         dropped: Rows that have made way before they were old.
     """
 
-    __slots__ = ("_capacity", "_count", "_current", "_held", "_older", "dropped", "kept", "users")
+    __slots__ = (
+        "_capacity",
+        "_chains",
+        "_count",
+        "_current",
+        "_held",
+        "_older",
+        "dropped",
+        "kept",
+        "users",
+    )
 
     def __init__(self, capacity: int = 20_000) -> None:
         self._capacity = capacity
-        self._current: dict[bytes, Link] = {}
+        self._current: dict[bytes, PeerRow] = {}
         self._count = 0
-        self._older: deque[tuple[dict[bytes, Link], int, float]] = deque()
+        self._older: deque[tuple[dict[bytes, PeerRow], int, float]] = deque()
         """Earlier generations: the rows, how many, when the last one ended."""
         self._held = 0
+        self._chains: dict[tuple[str, ...], tuple[str, ...]] = {}
         self.dropped = 0
         self.kept: OrderedDict[bytes, Teller] = OrderedDict()
         self.users = UserSpans(self.kept.__contains__, self._tell_span)
@@ -82,15 +122,21 @@ class PeerRecords:
 
     def add(self, row: PeerRow) -> None:
         """A call has ended."""
-        trace_id = row[0]
-        current = self._current
-        # A chain of tuples, not a list: the garbage collector stops tracking tuples of atoms.
-        current[trace_id] = row, current.get(trace_id)
+        trace_id, current = row.trace_id, self._current
+        row.previous = current.get(trace_id)
+        current[trace_id] = row
         self._count = count = self._count + 1
         if count >= GENERATION:
-            self._turn(row[8])
+            self._turn(row.ended)
         if trace_id in self.kept:
             self.kept[trace_id].add(row)
+
+    def share(self, chain: tuple[str, ...]) -> tuple[str, ...]:
+        """An equal chain, the same object for many rows; they differ little."""
+        shared = self._chains.setdefault(chain, chain)
+        if len(self._chains) > MAX_CHAINS:
+            self._chains.clear()
+        return shared
 
     def _turn(self, ended: float) -> None:
         self._older.append((self._current, self._count, ended))
@@ -112,10 +158,10 @@ class PeerRecords:
         found: list[PeerRow] = []
         for trace_id in trace_ids:
             for rows in generations:
-                link = rows.get(trace_id)
-                while link is not None:
-                    row, link = link
+                row = rows.get(trace_id)
+                while row is not None:
                     found.append(row)
+                    row = row.previous
         return found
 
     def keep(self, trace_id: bytes, teller: Teller) -> None:

@@ -7,6 +7,7 @@ OpenTelemetry's conventions for RPC: https://opentelemetry.io/docs/specs/semconv
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
@@ -163,7 +164,7 @@ def build(facts: CallFacts) -> Span:
     if facts.chain:
         attributes[names.CALL_CHAIN] = list(facts.chain)
         attributes[names.CALL_DEPTH_LINKS] = len(facts.chain)
-    if facts.deadline_ms:
+    if facts.deadline_ms and isfinite(facts.deadline_ms):
         attributes[names.CALL_DEADLINE_MS] = round(facts.deadline_ms, 3)
     attributes[names.CALL_ATTEMPT] = facts.attempt
     if facts.caller:
@@ -193,3 +194,53 @@ def build(facts: CallFacts) -> Span:
         facts.message if failed else "",
         events,
     )
+
+
+MAX_KEY = 200
+"""Characters of an attribute's name in a span that has to be clipped."""
+MAX_CLIPPED = 16
+"""Events and links, the newest, that such a span keeps."""
+
+
+def clip(span: Span, longest: int) -> Span:
+    """A span that is shortened, and says so, to fit where it does not as it is.
+
+    Args:
+        span: Stays as it is.
+        longest: Characters that a text of an attribute, and items that a list, may have; at 0, no
+            more than the mesh's own attributes stay.
+    """
+    attributes = _clipped(span.attributes, longest)
+    if not longest:
+        attributes = {
+            key: value
+            for key, value in attributes.items()
+            if key.startswith(("rpc.", "mesh.", "error.", "otel."))
+        }
+    attributes[names.CLIPPED] = True
+    return msgspec.structs.replace(
+        span,
+        name=span.name[:300],
+        attributes=attributes,
+        status_message=span.status_message[: max(longest, 64)],
+        events=[
+            SpanEvent(event.name[:300], event.time, _clipped(event.attributes, longest))
+            for event in span.events[-MAX_CLIPPED:]
+        ]
+        if longest
+        else [],
+        links=span.links[-MAX_CLIPPED:] if longest > 256 else [],
+        trace_state=span.trace_state if longest > 256 else "",
+    )
+
+
+def _clipped(attributes: Attributes, longest: int) -> Attributes:
+    longest = max(longest, 64)
+    return {
+        key[:MAX_KEY]: value[:longest]
+        if isinstance(value, str)
+        else [one[:64] if isinstance(one, str) else one for one in value[: longest // 8]]
+        if isinstance(value, list)
+        else value
+        for key, value in attributes.items()
+    }

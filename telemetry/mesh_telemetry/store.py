@@ -108,7 +108,12 @@ class KeptTrace:
     @property
     def dropped(self) -> int:
         """Spans that are known to have been made and are not here."""
-        return sum(self._lost.values()) + len(self._refused) + self._refused_more
+        return sum(self._lost.values()) + self.refused
+
+    @property
+    def refused(self) -> int:
+        """Spans that came and were too many."""
+        return len(self._refused) + self._refused_more
 
     @property
     def complete(self) -> bool:
@@ -256,6 +261,7 @@ class TraceStore:
         max_spans: Spans in it; of one trace a tenth at most. A quarter as many traces are kept.
 
     Attributes:
+        traces: Those in it, by id, the oldest first; to be read only.
         span_count: Spans in it now.
         evicted: Traces that have made way for newer ones.
         refused: Spans that would have made a trace too long.
@@ -270,13 +276,13 @@ class TraceStore:
             raise ValueError(f"max_spans {max_spans} is less than {TRACE_SHARE}")
         self._max_spans = max_spans
         self._max_traces = max(1, max_spans // SPANS_PER_TRACE)
-        self._traces: dict[bytes, KeptTrace] = {}
+        self.traces: dict[bytes, KeptTrace] = {}
         self.span_count = 0
         self.evicted = self.refused = 0
         self.on_evict: list[Callable[[bytes], None]] = []
 
     def __len__(self) -> int:
-        return len(self._traces)
+        return len(self.traces)
 
     @property
     def max_spans(self) -> int:
@@ -291,16 +297,16 @@ class TraceStore:
             reason: Why it is kept; of no effect where it is there already, as is ``started``.
             started: Nanoseconds since 1970.
         """
-        trace = self._traces.get(trace_id)
+        trace = self.traces.get(trace_id)
         if trace is None:
             trace = KeptTrace(trace_id, reason, started, self._max_spans // TRACE_SHARE)
-            self._traces[trace_id] = trace
+            self.traces[trace_id] = trace
             self._make_room(trace)
         return trace
 
     def get(self, trace_id: bytes) -> KeptTrace | None:
         """The trace of this id, if it is there."""
-        return self._traces.get(trace_id)
+        return self.traces.get(trace_id)
 
     def starting_with(self, prefix: str) -> list[KeptTrace]:
         """The traces whose id, in hexadecimal, starts so; newest first."""
@@ -329,12 +335,12 @@ class TraceStore:
         Returns:
             Those that were new, and are now in the store; none for a trace that is not.
         """
-        trace = self._traces.get(trace_id)
+        trace = self.traces.get(trace_id)
         if trace is None:
             return []
-        before = len(trace._refused)
+        before = trace.refused
         taken = trace._add(process, resource, spans, dropped)
-        self.refused += len(trace._refused) - before
+        self.refused += trace.refused - before
         self.span_count += len(taken)
         self._make_room(trace)
         return taken
@@ -382,15 +388,15 @@ class TraceStore:
         return list(self._newest())
 
     def _newest(self) -> Iterator[KeptTrace]:
-        return reversed(self._traces.values())
+        return reversed(self.traces.values())
 
     def _make_room(self, newest: KeptTrace) -> None:
         """Let the oldest go, but not the one that something has just been added to."""
-        while self.span_count > self._max_spans or len(self._traces) > self._max_traces:
-            oldest = next((trace for trace in self._traces.values() if trace is not newest), None)
+        while self.span_count > self._max_spans or len(self.traces) > self._max_traces:
+            oldest = next((trace for trace in self.traces.values() if trace is not newest), None)
             if oldest is None:
                 return
-            del self._traces[oldest.trace_id]
+            del self.traces[oldest.trace_id]
             self.span_count -= len(oldest)
             self.evicted += 1
             for hook in tuple(self.on_evict):

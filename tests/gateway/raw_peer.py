@@ -94,7 +94,6 @@ class RawPeer:
         """Introduce itself, and return the gateway's answer."""
         await self.send(hello(name, process_id, features))
         _, _, welcome, _ = await self.receive(Kind.WELCOME)
-        self._connection.open()
         assert isinstance(welcome, codec.Welcome)
         return welcome
 
@@ -127,8 +126,10 @@ class RawPeer:
             if not data:
                 self.is_over = True
                 raise EOFError
-            # Lazily: the state may change between two frames.
-            self._frames += list(self._connection.receive(bytes(data)))
+            for frame in self._connection.receive(bytes(data)):
+                if frame[0] == Kind.WELCOME:  # what follows in the same piece is legal
+                    self._connection.open()
+                self._frames.append(frame)
 
     async def goodbye(self) -> str:
         """Read to the end of the connection; returns the reason of the GOAWAY that came last."""

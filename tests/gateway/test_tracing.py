@@ -542,3 +542,22 @@ async def test_an_abandoned_call_holds_no_other(autojump_clock: MockClock) -> No
         assert name == "raw.inner"
         assert trace is not None
         assert trace.rows == []
+
+
+async def test_a_trace_that_goes_on_for_ever_does_not_keep_the_others(
+    autojump_clock: MockClock,
+) -> None:
+    """It is forgotten when it ends; what began after it, a second after its own end."""
+    async with running(QUIET) as it, raw_peer(it.gateway) as peer:
+        await peer.send(register_header("raw", "do"))
+        for number in range(20):
+            for trace_id in (b"\xaa" * 16, (number + 1).to_bytes(16)):
+                await peer.call("raw", "do", trace_id=trace_id)
+                _, _, call, _ = await peer.receive(Kind.CALL)
+                await peer.send(result_header(call.call_id))
+                await peer.receive(Kind.RESULT)
+            await trio.sleep(0.5)
+        assert len(it.tracing.traces) <= 5
+        assert len(it.tracing._quiet) <= 5
+        await trio.sleep(3)
+        it.check_nothing_left()
