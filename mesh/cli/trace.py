@@ -29,6 +29,8 @@ from mesh_telemetry import Reason
 from mesh_telemetry.logs import clean
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from rich.console import Console
     from rich.text import Text
 
@@ -176,11 +178,14 @@ async def _call(
     error: CallError | None = None
     async with peer(gateway) as client:
         with activity(activity_id) as its_activity, traced():
+            # Also tells, before anything is done, whether this gateway keeps traces at all.
+            earlier = await client.call(BUILTIN, "traces", {"activity_id": its_activity})
             try:
                 result = await client.call(service, method, params, timeout=timeout)
             except CallError as failure:
                 error = failure
-        told = await wait_for(client, its_activity)
+        known = {one["trace_id"] for one in earlier}
+        told = await wait_for(client, its_activity, known)
         if told is not None and form == "otlp":
             wanted = {"id": told["summary"]["trace_id"], "format": form}
             told = await client.call(BUILTIN, "trace", wanted)
@@ -193,8 +198,13 @@ async def _call(
     }
 
 
-async def wait_for(client: Client, activity_id: str) -> Any:
+async def wait_for(client: Client, activity_id: str, known: Container[str] = ()) -> Any:
     """The trace of a call that has just ended, once it is complete or patience is over.
+
+    Args:
+        client: A peer of the gateway that keeps it.
+        activity_id: Of the call.
+        known: Ids of traces that this activity had before.
 
     Returns:
         What the method `mesh.trace` tells with the format ``waterfall``; None where none is kept.
@@ -204,9 +214,11 @@ async def wait_for(client: Client, activity_id: str) -> Any:
     with trio.move_on_after(PATIENCE):
         while told is None or not told["summary"]["complete"]:
             try:
-                told = await client.call(BUILTIN, "trace", wanted)
+                newest = await client.call(BUILTIN, "trace", wanted)
             except NotFound:
-                told = None
+                newest = None  # the gateway gathers what it keeps for a moment
+            if newest is not None and newest["summary"]["trace_id"] not in known:
+                told = newest
             await trio.sleep(POLL)
     return told
 

@@ -48,6 +48,13 @@ def test_a_call_is_made_and_drawn(served: Mesh) -> None:
     assert len(otlp["resourceSpans"]) == 3
 
 
+def test_a_second_call_of_an_activity_is_drawn_and_not_the_first(served: Mesh) -> None:
+    for method in ("get", "nested"):
+        result = served("trace", "--call", "users", method, '"ada"', "--activity", "twice")
+        assert f"users.{method} by mesh-cli  ok after " in result.stdout
+    assert len(lists(served, "--activity", "twice")) == 2
+
+
 def test_a_call_that_fails_is_drawn_too(served: Mesh) -> None:
     result = served("trace", "--call", "users", "get", '"nobody"')
     assert result.returncode == 1
