@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from mesh.errors import CODES
+from mesh.gateway.collecting import PATIENCE as PATIENCE_SPANS
 from mesh.gateway.collecting import PATIENCE_GONE
 from mesh_telemetry import names
 
@@ -128,9 +129,12 @@ async def _check_traces(world: World, hub: Hub) -> None:
     tracing, name = core.tracing, hub.gateway.instance
     if tracing is None:
         return
-    with trio.move_on_after(PATIENCE_GONE + 5.0):
-        while tracing.collector._owed:  # noqa: ASYNC110 - there is no event, and time is virtual
+    collector = tracing.collector
+    with trio.move_on_after(PATIENCE_SPANS + 3.0):
+        while collector._owed.keys() & collector._sessions.keys():  # noqa: ASYNC110 - virtual time
             await trio.sleep(1.0)
+    # Those that are gone have half a minute, in which nothing more would happen here.
+    collector.expire(trio.current_time() + PATIENCE_GONE)
     for what, count in {
         "calls in flight in its traces": sum(trace.open for trace in tracing.traces.values()),
         "traces": len(tracing.traces),

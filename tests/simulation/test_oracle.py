@@ -6,9 +6,12 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from mesh.gateway.endings import Endings
+from mesh.gateway.tracing import Tracing
 from mesh.service import Dispatcher
 from mesh.timers import Timers
 from mesh.wire.frames import PREFIX, Kind
+from mesh_telemetry import KeptTrace
+from mesh_telemetry.peer_records import PeerRecords
 from tests.simulation.run import run_seed
 
 if TYPE_CHECKING:
@@ -160,3 +163,33 @@ def test_it_notices_a_crash_in_the_gateway(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(Endings, "cancelled", crashing)
     assert "KeyError: 'a bug'" in _complaints()
+
+
+def test_it_notices_a_trace_that_is_wrongly_called_complete(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole, count = PeerRecords.add, 0
+
+    def forgetful(self: PeerRecords, row: Any) -> None:
+        nonlocal count
+        count += 1
+        if count % 5:
+            whole(self, row)
+
+    monkeypatch.setattr(PeerRecords, "add", forgetful)
+    monkeypatch.setattr(KeptTrace, "missed", lambda *_: None)
+    assert "called complete" in _complaints()
+
+
+def test_it_notices_a_trace_that_is_never_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, count = Tracing.close, 0
+
+    def leaking(self: Tracing, trace: Any, *what: Any) -> str | None:
+        nonlocal count
+        count += 1
+        if count % 10 == 0:
+            trace.open += 1
+        return whole(self, trace, *what)
+
+    monkeypatch.setattr(Tracing, "close", leaking)
+    assert "calls in flight in its traces" in _complaints()
