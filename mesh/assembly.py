@@ -73,6 +73,11 @@ class Assembler:
         """Whether a message of this key has begun."""
         return key in self._begun
 
+    def header(self, key: int) -> Any:
+        """What a message began with that has begun; None where there is none."""
+        begun = self._begun.get(key)
+        return begun[1] if begun is not None else None
+
     def drop(self, key: int) -> bool:
         """Forget what has come of a message; false if there was none."""
         begun = self._begun.pop(key, None)

@@ -219,16 +219,22 @@ class Conversation:
             return self._dispatcher.dispatch(header, payload)
         if flags & CONTINUED and not self.assembler.has(-call_id):
             return 0  # refused or cancelled meanwhile
+        first = self.assembler.header(-call_id) if flags & CONTINUED else header
         try:
             whole = self.assembler.add(-call_id, Kind.CALL, flags, header, payload)
         except AssemblyFull as fault:
-            self._refuse(call_id, Code.RESOURCE_EXHAUSTED, Reason.MESSAGE_TOO_LARGE, str(fault))
+            refused = self._refuse(
+                call_id, Code.RESOURCE_EXHAUSTED, Reason.MESSAGE_TOO_LARGE, str(fault)
+            )
+            self._dispatcher.record_refusal(first, refused)
             return 0
         return self._dispatcher.dispatch(whole[1], whole[2]) if whole is not None else 0
 
-    def _refuse(self, call_id: int, code: Code, reason: Reason, message: str) -> None:
-        self.link.put(codec.encode_header(codec.refusal(call_id, code.number, reason, message)))
+    def _refuse(self, call_id: int, code: Code, reason: Reason, message: str) -> codec.Error:
+        refused = codec.refusal(call_id, code.number, reason, message)
+        self.link.put(codec.encode_header(refused))
         self.link.flush()
+        return refused
 
     def _told_to_go(self, reason: str) -> None:
         if self._uplink.leaving:

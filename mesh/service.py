@@ -103,8 +103,7 @@ class Dispatcher:
                 f"{self._uplink.name} no longer serves {name}",
             )
             self._uplink.send(codec.encode_header(refused))
-            if self._uplink.recording:
-                self._record_refusal(header, refused, now)
+            self.record_refusal(header, refused)
             return False
         chain = tuple(header.chain or (f"{header.service}.{header.method}",))
         call = context.Call(
@@ -384,8 +383,11 @@ class Dispatcher:
         )
         self._uplink.answer(call_id, Kind.ERROR, header, details)
 
-    def _record_refusal(self, header: codec.Call, refused: codec.Error, now: float) -> None:
+    def record_refusal(self, header: codec.Call, refused: codec.Error) -> None:
         """Record a call that no handler has seen."""
+        if not self._uplink.recording:
+            return
+        now = trio.current_time()
         name = f"{header.service}.{header.method}"
         self._uplink.records.add(
             PeerRow(

@@ -8,9 +8,11 @@ later.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections import deque
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import trio
@@ -46,6 +48,10 @@ ENVELOPE = 16
 """Bytes of a frame's payload beside the resource and the spans."""
 CLIPPED = (4096, 1024, 256, 64, 0)
 """To how many characters the texts of a span are clipped, by turns, that does not fit a frame."""
+
+T = TypeVar("T")
+
+log = logging.getLogger("mesh.client")
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -109,6 +115,8 @@ class Reporter:
         self._asked: dict[bytes, None] = {}
         self._late: list[PeerRow] = []
         self._late_spans: deque[ReadableSpan] = deque()
+        self._untold = 0
+        """Spans that were lost here, and of which the gateway has yet to hear."""
         self._wake = trio.Event()
         self._token: trio.lowlevel.TrioToken | None = None
 
@@ -159,6 +167,10 @@ class Reporter:
             return
         asked, self._asked = list(self._asked), {}
         late, self._late = self._late, []
+        if link.full:  # by a gateway that does not read; calls go first
+            self._untold += len(late) + len(self._late_spans)
+            self._late_spans.clear()
+            return
         known = frozenset(asked)
         rows = self._recorder.find(known) if known else []
         rows += [row for row in late if row.trace_id not in known]
@@ -167,50 +179,66 @@ class Reporter:
             by_name.setdefault(row.name, []).append(row)
         offset = self._uplink.process.wall() - trio.current_time()
         for name, some in by_name.items():
-            for frame in self._batches(name, (self._span(row, offset) for row in some)):
+            for frame in self._batches(name, some, lambda row: self._span(row, offset)):
                 link.put_bulk(0, frame)
-        for frame in self._batches(self._uplink.name, self._users(known), users=True):
+        name, copies = self._uplink.name, self._recorder.users.copies
+        for frame in self._batches(name, self._users(known), convert, copies=copies):
             link.put_bulk(0, frame)
+        if self._untold:
+            link.put_bulk(0, self._frame(name, [], [], self._untold))
+            self._untold = 0
         most = max(1, min(codec.MAX_TRACES, self._uplink.max_header // 20))
         for start in range(0, len(asked), most):
             some_ids = asked[start : start + most]
             link.put_bulk(0, self._frame(self._uplink.name, some_ids, [], 0))
         link.flush()
 
-    def _users(self, known: frozenset[bytes]) -> Iterator[Span]:
+    def _users(self, known: frozenset[bytes]) -> Iterator[ReadableSpan]:
         """The spans that users' code made in these traces, and since in others that are kept."""
         spans_of_users = self._recorder.users
         told: set[int] = set()
         for span in spans_of_users.find(known) if known else ():
             told.add(id(span))
-            yield convert(span)
+            yield span
         while self._late_spans:
             span = self._late_spans.popleft()
             if id(span) not in told:
-                yield convert(span)
+                yield span
 
-    def _batches(self, name: str, some: Iterable[Span], *, users: bool = False) -> Iterator[bytes]:
-        """SPANS of one peer of this process, each within what one frame may carry."""
-        room = self._uplink.max_chunk - self._overhead(name)
-        copies = users and self._recorder.users.copies
-        batch: list[msgspec.Raw] = []
-        size = dropped = 0
-        for span in some:
+    def _packed(self, make: Callable[[], Span], room: int) -> bytes | None:
+        """A span as it travels; None where even what is clipped of it does not fit."""
+        try:
+            span = make()
             packed = _encode(span)
             for longest in CLIPPED if len(packed) > room else ():
                 packed = _encode(clip(span, longest))
                 if len(packed) <= room:
                     break
-            if len(packed) > room:
-                dropped += 1
+        except Exception:
+            # What users' code has put into it. It must not cost the peer its connection.
+            log.exception("a span cannot be told")
+            return None
+        return packed if len(packed) <= room else None
+
+    def _batches(
+        self, name: str, some: Iterable[T], make: Callable[[T], Span], *, copies: bool = False
+    ) -> Iterator[bytes]:
+        """SPANS of one peer of this process, each within what one frame may carry."""
+        room = self._uplink.max_chunk - self._overhead(name)
+        batch: list[msgspec.Raw] = []
+        size = 0
+        for one in some:
+            packed = self._packed(partial(make, one), room)
+            if packed is None:
+                self._untold += 1
                 continue
             if size + len(packed) > room:
-                yield self._frame(name, [], batch, dropped, copies=copies)
-                batch, size, dropped = [], 0, 0
+                yield self._frame(name, [], batch, 0, copies=copies)
+                batch, size = [], 0
             batch.append(msgspec.Raw(packed))
             size += len(packed)
-        if batch or dropped:
-            yield self._frame(name, [], batch, dropped, copies=copies)
+        if batch:
+            yield self._frame(name, [], batch, 0, copies=copies)
 
     def _frame(
         self,

@@ -33,6 +33,8 @@ SLICE = 50
 GONE = "disconnected before it sent its spans"
 PENDING = "has not answered yet"
 MUTE = "does not tell what it records"
+ELSEWHERE = Party("unknown", "another gateway, or this one some time ago")
+"""Where the calls above one went that begins what is here of a trace."""
 SECOND_ASKING = 1.0
 """Seconds after which a peer is asked again. A hint is lost where nobody waits for the answer any
 more, and who was asked may have ceased to tell of what ends later: another peer of its process."""
@@ -170,6 +172,8 @@ class Collector:
                 kept.started = int((record.started + offset) * 1e9)
                 kept.duration, kept.code = record.duration, record.code
                 kept.activity_id = record.activity_id
+                if record.depth > 1:
+                    kept.missed(ELSEWHERE, f"served what led to {record.service}.{record.method}")
                 break
         return kept
 
@@ -348,12 +352,14 @@ class Collector:
             if kept is None or not kept.expects(session.process_id):
                 self._unwanted += len(some)
             else:
+                # Of several traces there is no telling which has lost what.
+                dropped = batch.dropped if len(by_trace) == 1 else 0
                 self._add(
                     trace_id,
                     session.process_id,
                     batch.resource,
                     some,
-                    batch.dropped,
+                    dropped,
                     copies=batch.copies,
                 )
         self._lost_by_peers += batch.dropped

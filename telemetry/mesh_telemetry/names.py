@@ -341,6 +341,15 @@ RUNTIME_THREADS: Final = Family(
 RUNTIME_THREADS_LIMIT: Final = Family(
     "mesh_runtime_threads_limit", "gauge", (), "Such threads that there may be at once."
 )
+RECORDS: Final = Family(
+    "mesh_records", "gauge", (), "Records of this process's calls that are held for kept traces."
+)
+RECORDS_DROPPED: Final = Family(
+    "mesh_records_dropped_total",
+    "counter",
+    (),
+    "Such records that made way before they were old; traces that are kept later lack them.",
+)
 BUILD_INFO: Final = Family(
     "mesh_build_info", "gauge", (VERSION,), "Always 1; the label tells the version that runs."
 )
@@ -390,6 +399,8 @@ FAMILIES: Final[dict[str, Family]] = {
         RUNTIME_LOOP_LAG,
         RUNTIME_THREADS,
         RUNTIME_THREADS_LIMIT,
+        RECORDS,
+        RECORDS_DROPPED,
         BUILD_INFO,
     )
 }

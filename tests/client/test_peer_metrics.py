@@ -351,3 +351,13 @@ async def test_a_call_with_no_limit_is_cancelled_by_its_program() -> None:
                         await trio.lowlevel.checkpoint()
                 scope.cancel()
         assert ended(await scrape(client), "client") == {("users", "wait", "cancelled"): 1}
+
+
+async def test_the_records_that_traces_are_made_of_are_shown() -> None:
+    """How many are held, and how many have made way too early."""
+    async with two_peers() as (server, client):
+        await client.call("users", "get", 1)
+        after = await scrape(client)
+        assert after["mesh_records",] == len(client._uplink.records) >= 2
+        assert after["mesh_records_dropped_total",] == client._uplink.records.dropped
+        assert server._uplink.records is client._uplink.records, "they share a process"

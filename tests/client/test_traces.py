@@ -554,7 +554,7 @@ def test_rows_are_bounded_by_count_and_age() -> None:
         records.add(row(number, 100.0))
     assert 4_500 <= len(records) <= 5_500
     assert records.dropped + len(records) == 12_000
-    assert records.find([b"t" * 16])[0].span_id == 11_999
+    assert max(found.span_id for found in records.find([b"t" * 16])) == 11_999
     records.forget(100.0 + MAX_AGE - 1)
     dropped = records.dropped
     assert len(records) == 12_000 - dropped > 0
@@ -656,3 +656,60 @@ async def test_peers_in_several_threads_share_their_records_without_harm() -> No
             await trio.to_thread.run_sync(thread.join)
         assert seen == []
         assert forest(it.kept[0])
+
+
+async def test_a_span_that_cannot_be_told_costs_nothing_else(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such as one whose name somebody has replaced by what is no text."""
+    async with pair() as (it, users, web):
+
+        async def get() -> None:
+            otel.get_current_span()._name = object()  # type: ignore[attr-defined]
+
+        async def fine() -> None: ...
+
+        users.register("get", get)
+        users.register("fine", fine)
+        await settled(users)
+        await web.call("users", "get")
+        await web.call("users", "fine")
+        await trio.sleep(8)
+        fine_trace, odd = it.kept
+        assert fine_trace.complete
+        assert odd.missing == ["users (users-1): did not tell 1 span within 5 s"]
+        assert it.tracing.collector.lost()["lost_by_peer"] >= 1
+    assert "a span cannot be told" in caplog.text
+
+
+async def test_a_gateway_that_does_not_read_is_not_told_without_end(
+    autojump_clock: MockClock,
+) -> None:
+    """Where the outbox is full, calls go first; what is lost by that is counted and told."""
+    gateway = HandGateway(lockstep=True, features=[codec.TRACES_FEATURE])
+    async with trio.open_nursery() as nursery:
+
+        async def peer() -> None:
+            limits = Limits(max_outbox=1024 * 1024)
+            async with mesh.connect(
+                "web", gateway=gateway, process=process("web"), limits=limits
+            ) as web:
+                clients.append(web)
+                await trio.sleep_forever()
+
+        clients: list[mesh.Client] = []
+        nursery.start_soon(peer)
+        await gateway.accept()
+        await trio.sleep(0.1)
+        uplink = clients[0]._uplink
+        uplink.reporter.keep([b"t" * 16])
+        for number in range(20):
+            for index in range(500):
+                uplink.records.add(row(number * 500 + index, trio.current_time()))
+            await trio.sleep(0.1)
+        link = uplink.link
+        assert link is not None
+        assert link.queued <= 2 * link.limit
+        assert uplink.reporter._untold > 0
+        assert not uplink.reporter._late
+        nursery.cancel_scope.cancel()

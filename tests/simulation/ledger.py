@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 import trio
 
 from mesh.errors import CODES
+from mesh.gateway.collecting import PATIENCE_GONE
+from mesh_telemetry import names
 
 if TYPE_CHECKING:
     import mesh
+    from mesh_telemetry import KeptTrace
     from tests.simulation.peers import Peer
     from tests.simulation.world import Hub, World
 
@@ -54,6 +57,7 @@ async def close_books(world: World) -> None:
             world.chronicle.complain(f"{peer.id} is not connected after everything healed")
         _check_peer(world, peer)
     _check_hub(world, world.hub, alive=True)
+    await _check_traces(world, world.hub)
     for peer in peers:
         peer.leaving.set()
     with trio.move_on_after(5.0) as limit:
@@ -116,6 +120,60 @@ def _check_hub(world: World, hub: Hub, *, alive: bool) -> None:
     world.chronicle.seen["abandoned call"] += sum(
         series.abandoned for series in core.metrics.methods()
     )
+
+
+async def _check_traces(world: World, hub: Hub) -> None:
+    """Nothing is held of traces that have ended, and those kept are whole or say what they miss."""
+    core, chronicle = hub.gateway.core, world.chronicle
+    tracing, name = core.tracing, hub.gateway.instance
+    if tracing is None:
+        return
+    with trio.move_on_after(PATIENCE_GONE + 5.0):
+        while tracing.collector._owed:  # noqa: ASYNC110 - there is no event, and time is virtual
+            await trio.sleep(1.0)
+    for what, count in {
+        "calls in flight in its traces": sum(trace.open for trace in tracing.traces.values()),
+        "traces": len(tracing.traces),
+        "traces in line": len(tracing._quiet),
+        "traces to collect": len(tracing.collector._fresh),
+        "processes that owe spans": len(tracing.collector._owed),
+    }.items():
+        if count:
+            chronicle.complain(f"{name} is left with {count} {what}")
+    served: dict[bytes, list[bytes]] = {}
+    for runs in chronicle.executions.values():
+        for run in runs:
+            if run.call.gateway == core.instance:
+                served.setdefault(run.call.trace_id, []).append(run.call.own_span.to_bytes(8))
+    calm = not world.plan.faults and world.limits.max_chunk >= 2048 and not hub.killed
+    for trace in tracing.store.find(limit=100_000):
+        _check_trace(world, trace, served.get(trace.trace_id, []), calm=calm)
+
+
+def _check_trace(world: World, trace: KeptTrace, served: list[bytes], *, calm: bool) -> None:
+    chronicle, who = world.chronicle, f"trace {trace.trace_id.hex()}"
+    spans = [span for _, span in trace.spans()]
+    ids = {span.span_id for span in spans}
+    chronicle.seen["complete trace" if trace.complete else "incomplete trace"] += 1
+    if trace.duration is None:
+        chronicle.complain(f"{who} has no entry call")
+    if not trace.complete:
+        if not (trace.missing or trace.dropped):
+            chronicle.complain(f"{who} is not complete, and does not say why")
+        begun_here = not any("another gateway" in what for what in trace.missing)
+        if calm and begun_here and world.limits.max_outbox >= 2**20:
+            chronicle.complain(f"{who} lacks something though nothing went wrong: {trace.missing}")
+        return
+    if len(spans) != len(ids):
+        chronicle.complain(f"{who} has a span twice")
+    lost = [span_id for span_id in served if span_id not in ids]
+    if lost:
+        chronicle.complain(f"{who} lacks {len(lost)} served calls and is called complete")
+    own = sum(names.SERVICE_NAME in resource and resource[names.SERVICE_NAME] == "mesh-gateway"
+              for resource, _ in trace.spans())  # fmt: skip
+    orphans = [span for span in spans if span.parent_id and span.parent_id not in ids]
+    if orphans or not own:
+        chronicle.complain(f"{who} has {len(orphans)} spans without their parents")
 
 
 def check_records(world: World) -> None:

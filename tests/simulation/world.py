@@ -96,7 +96,12 @@ class World:
     def process(self, name: str) -> Process:
         """An identity of the simulated kind."""
         self._names += 1
-        return Process(random=self.rng, usage=lambda: Usage(0, 0), id=f"{name}#{self._names}")
+        return Process(
+            random=self.rng,
+            usage=lambda: Usage(0, 0),
+            wall=trio.current_time,
+            id=f"{name}#{self._names}",
+        )
 
     def disturb(self, seconds: float = 0.0, *, lossy: bool = True) -> None:
         """All promises of promptness are off for a while; of calls under way too, if lossy."""
