@@ -184,6 +184,11 @@ class Dispatcher:
             # Told already, with the handler's name. This worker ends, and no other suffers.
 
     async def _work_on(self, worker: Worker, task: trio.lowlevel.Task, job: Job) -> None:
+        def abort(_: object) -> trio.lowlevel.Abort:
+            # At once, and not when the task runs: the reader may dispatch before that.
+            self._idle.remove(worker)
+            return trio.lowlevel.Abort.SUCCEEDED
+
         with worker.scope:
             clean = task._cancel_status
             while True:
@@ -198,12 +203,7 @@ class Dispatcher:
                 if worker.scope.cancel_called or len(self._idle) >= IDLE_WORKERS:
                     return
                 self._idle.append(worker)
-                try:
-                    job = await trio.lowlevel.wait_task_rescheduled(_abort)
-                except trio.Cancelled:
-                    if worker in self._idle:
-                        self._idle.remove(worker)
-                    raise
+                job = await trio.lowlevel.wait_task_rescheduled(abort)
 
     async def _execute(self, worker: Worker, job: Job) -> None:
         call, _, handler, encoding, payload, arrived = job
@@ -459,10 +459,6 @@ def _enter(call: context.Call, surroundings: CallContext) -> None:
     """Make a call the current one, for the mesh and for OpenTelemetry."""
     context.current.set(call)
     attach(surroundings)
-
-
-def _abort(_: object) -> trio.lowlevel.Abort:
-    return trio.lowlevel.Abort.SUCCEEDED
 
 
 def _single(group: BaseExceptionGroup[BaseException]) -> tuple[BaseException, BaseException | None]:

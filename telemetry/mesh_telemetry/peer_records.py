@@ -154,7 +154,7 @@ class PeerRecords:
 
     def find(self, trace_ids: Iterable[bytes]) -> list[PeerRow]:
         """The rows of these traces, the newest first."""
-        generations = [self._current, *(rows for rows, _, _ in self._older)]
+        generations = [self._current, *(rows for rows, _, _ in reversed(self._older))]
         found: list[PeerRow] = []
         for trace_id in trace_ids:
             for rows in generations:

@@ -16,7 +16,7 @@ import trio.testing
 
 import mesh
 from mesh.errors import Code, Reason
-from mesh.wire import Kind
+from mesh.wire import Kind, codec
 from tests.end_to_end.processes import Running, world
 from tests.gateway.raw_peer import HandGateway, MemoryDialer, settled
 
@@ -578,3 +578,23 @@ async def test_the_second_signal_does_not_wait_for_the_drain(
         assert await it.running.end(second) == -second
         assert trio.current_time() - began < 5, "a drain takes ten seconds"
     assert it.outcomes == [Reason.CONNECTION_LOST]
+
+
+async def test_a_call_that_arrives_while_its_peer_ends_does_not_crash_it() -> None:
+    """Seen under load: the reader gave it to a parked worker that had just been cancelled."""
+    async with mesh.Gateway() as gateway, mesh.connect("peer", gateway=gateway) as peer:
+
+        @peer.method("quick")
+        async def quick() -> str:
+            return "quick"
+
+        await peer.call("peer", "quick")
+        dispatcher = peer._uplink.dispatcher
+        assert dispatcher._idle
+        assert dispatcher._nursery is not None
+        dispatcher._nursery.cancel_scope.cancel()
+        header = codec.Call(
+            99, 0, 99, 1_000_000, bytes(15) + b"1", bytes(7) + b"1", 3, 1, "peer", "quick",
+            codec.MSGPACK, 0, None, "activity", ["peer.quick"], gateway.instance, "peer", None,
+        )  # fmt: skip
+        assert dispatcher.dispatch(header, b"")

@@ -297,7 +297,7 @@ def test_it_takes_a_part(backend: Backend, caplog: pytest.LogCaptureFixture) -> 
         exporter.add(USERS, a_span())
         assert exporter.flush(20)
         assert (exporter.exported, exporter.trouble) == (4, "")
-    assert len(said(caplog)) == 1
+    assert [level for level, _ in said(caplog)].count("WARNING") == 1
 
 
 def test_it_takes_its_time(backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
