@@ -280,7 +280,7 @@ class Client:
                     target,
                     deadline - began,
                     began,
-                    trio.current_time(),
+                    uplink.heard_at,
                     0,
                     "",
                     "",

@@ -47,7 +47,7 @@ class Conversation:
         self._connection = Connection(Role.PEER, uplink.limits)
         self._heartbeat = uplink.limits.heartbeat
         self._silent_after = uplink.limits.silent_after
-        self._last_received = trio.current_time()
+        self._uplink.heard_at = trio.current_time()
         self._changes = 0
         self._scope = trio.CancelScope()
 
@@ -136,7 +136,7 @@ class Conversation:
             lag = self._uplink.loop_lag = now - due
             self._uplink.records.forget(now)
             self._uplink.records.users.forget(int((time.time() - MAX_AGE) * 1e9))
-            silent = now - self._last_received
+            silent = now - self._uplink.heard_at
             if link.is_tcp and silent > self._silent_after * self._heartbeat:
                 self.fault = f"the gateway was silent for {silent:.0f} s"
                 self._scope.cancel()
@@ -165,7 +165,7 @@ class Conversation:
             self._dispatcher.dispatch,
         )
         while data := await link.receive():
-            self._last_received = trio.current_time()
+            self._uplink.heard_at = trio.current_time()
             woken = 0
             for kind, flags, header, payload in receive(data):
                 if kind == 6:  # RESULT

@@ -25,7 +25,8 @@ _NUMBERS: dict[str, int] = dict(zip(get_args(Encoding), (MSGPACK, JSON, RAW), st
 MAX_DEPTH = 200
 """How deep a value is searched for what is at fault."""
 
-_ENCODERS = {MSGPACK: msgspec.msgpack.Encoder().encode, JSON: msgspec.json.Encoder().encode}
+_encode_msgpack = msgspec.msgpack.Encoder().encode
+_ENCODERS = {MSGPACK: _encode_msgpack, JSON: msgspec.json.Encoder().encode}
 _DECODERS: dict[int, Any] = {MSGPACK: msgspec.msgpack.Decoder, JSON: msgspec.json.Decoder}
 _decode_any = msgspec.msgpack.Decoder().decode
 _decode_any_json = msgspec.json.Decoder().decode
@@ -53,6 +54,11 @@ def encode(value: Any, encoding: int = MSGPACK) -> bytes:
     Raises:
         EncodingFault: It cannot be done; the message names the path and the type.
     """
+    if encoding == MSGPACK:  # nearly always: no look-up
+        try:
+            return _encode_msgpack(value)
+        except (RecursionError, TypeError, ValueError, OverflowError, UnicodeError):
+            pass  # told below
     if encoding == RAW:
         if isinstance(value, (bytes, bytearray, memoryview)):
             return bytes(value)
@@ -166,6 +172,8 @@ def decode_result(payload: bytes, encoding: int, result: Any, target: str) -> An
         Internal: It is not of the type that the caller asked for (`UNDECODABLE`).
     """
     try:
+        if result is Any and encoding == MSGPACK:
+            return _decode_any(payload)
         return decode(payload, encoding, result)
     except (msgspec.MsgspecError, RecursionError, ValueError) as fault:
         wanted = "" if result is Any else f" as {getattr(result, '__name__', result)}"

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import outcome
 import trio
-from opentelemetry.context import attach
 
 from mesh import context
 from mesh.errors import CallError, Code, Reason
@@ -26,7 +25,7 @@ from mesh.timers import Timers
 from mesh.wire import codec
 from mesh.wire.codec import BY_DEADLINE, BY_DISCONNECT, MAYBE_EXECUTED, MSGPACK, UNVERIFIED
 from mesh.wire.frames import Kind
-from mesh_telemetry.current import CallContext
+from mesh_telemetry.current import CallContext, enter
 from mesh_telemetry.peer_records import PeerRow
 from mesh_telemetry.spans import SERVER
 
@@ -458,7 +457,7 @@ def _clip(text: str, size: int) -> str:
 def _enter(call: context.Call, surroundings: CallContext) -> None:
     """Make a call the current one, for the mesh and for OpenTelemetry."""
     context.current.set(call)
-    attach(surroundings)
+    enter(surroundings)
 
 
 def _single(group: BaseExceptionGroup[BaseException]) -> tuple[BaseException, BaseException | None]:

@@ -23,7 +23,7 @@ from mesh.wire import codec
 from mesh_telemetry import spans
 from mesh_telemetry.attributes import clean_text
 from mesh_telemetry.current import BAGGAGE, TRACESTATE, outgoing
-from mesh_telemetry.propagation import Ratio
+from mesh_telemetry.propagation import RANDOM, SAMPLED, Ratio
 from mesh_telemetry.resource import describe
 from mesh_telemetry.spans import clip
 from mesh_telemetry.user_spans import collect, convert
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from mesh_telemetry.peer_records import PeerRow
     from mesh_telemetry.spans import Attributes, Span
 
-root_flags = Ratio.from_environment(os.environ).flags
+_ratio = Ratio.from_environment(os.environ)
+root_flags = _ratio.flags if _ratio.rate < 1.0 else lambda _: SAMPLED | RANDOM
 """W3C flags of traces that begin here: the mesh records all, those outside hear a set ratio."""
 CARRIED = (BAGGAGE, TRACESTATE)
 PAUSE = 0.02

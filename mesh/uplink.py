@@ -61,6 +61,7 @@ class Uplink:
         closed: Whether nothing can be sent any more.
         loop_lag: How late the event loop last woke the heartbeat, in seconds.
         records: What this process records of its calls.
+        heard_at: When something last came from the gateway, on trio's clock.
         recording: Whether the gateway asks for such records.
         reporter: Tells it of traces that are kept.
         failure: Why there will never be a connection again, if so.
@@ -105,6 +106,7 @@ class Uplink:
         self.listeners = self.feed.listeners
         self.records = process.records
         self.recording = False
+        self.heard_at = 0.0
         self.reporter = Reporter(self)
         self.outgoing = Outgoing(self)
         self.dispatcher = Dispatcher(self, limits.max_threads)

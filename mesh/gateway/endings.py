@@ -433,9 +433,12 @@ class Endings:
         if trace is None or tracing is None:
             return None
         slow = duration >= series.method.slow_after
-        tracing.ended(trace, row, code, slow=slow, name=chain[-1])
-        if parent is not None:
-            return None
+        if code or slow or parent is not None or trace.kept or trace.rows:
+            tracing.ended(trace, row, code, slow=slow, name=chain[-1])
+            if parent is not None:
+                return None
+        else:
+            trace.rows.append(row)  # nearly all calls of a busy mesh
         process = caller.process_id if answered else ""
         return tracing.close(trace, series.method, chain[-1], process, now)
 

@@ -29,13 +29,19 @@ def hand_over(core: Core, entry: InFlight, callee: Session) -> None:
 
 
 def forward(
-    core: Core, entry: InFlight, callee: Session, header: codec.Call, flags: int, payload: bytes
+    core: Core,
+    entry: InFlight,
+    callee: Session,
+    header: codec.Call,
+    flags: int,
+    payload: bytes,
+    now: float,
 ) -> None:
     """Queue the first, mostly only, frame of a call for its callee."""
     call_id = entry.id
     hand_over(core, entry, callee)
     parent = entry.parent
-    left = entry.deadline - core.clock()
+    left = entry.deadline - now
     fields = (
         call_id,
         parent.id if parent is not None else 0,

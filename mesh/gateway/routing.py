@@ -189,7 +189,7 @@ class Router:
         if callee is None:
             self.waiting.enter(entry, header, flags, payload)
         else:
-            forward(core, entry, callee, header, flags, payload)
+            forward(core, entry, callee, header, flags, payload, now)
 
     def continued(self, caller: Session, call_id: int, flags: int, payload: bytes) -> None:
         """A further frame of a long CALL arrived."""

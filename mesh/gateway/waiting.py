@@ -104,6 +104,6 @@ class WaitingCalls:
         else:
             request = core.held.leave(entry)
             (flags, payload), *rest = request.frames
-            forward(core, entry, callee, request.header, flags, payload)
+            forward(core, entry, callee, request.header, flags, payload, core.clock())
             for flags, payload in rest:
                 forward_more(core, entry, callee, flags, payload)

@@ -11,6 +11,7 @@ threads that it sends work to.
 from __future__ import annotations
 
 import threading
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from opentelemetry import baggage, trace
@@ -20,7 +21,8 @@ from opentelemetry.context import Context, attach, create_key, detach, get_curre
 from mesh_telemetry.callspan import CallSpan
 
 if TYPE_CHECKING:
-    from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
+    from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
+    from contextvars import ContextVar
 
 __all__ = ["BAGGAGE", "TRACESTATE", "CallContext", "CallSpan", "Outgoing", "outgoing"]
 
@@ -184,6 +186,25 @@ class Outgoing(NamedTuple):
     """What to send as metadata instead of what came in: ``baggage`` and ``tracestate``."""
 
 
+def _context_variable() -> ContextVar[Context] | None:
+    """Where OpenTelemetry keeps its current context, if that is in :mod:`contextvars`."""
+    probe = Context()
+    token = attach(probe)
+    try:
+        for variable, value in copy_context().items():
+            if value is probe:
+                return variable
+    finally:
+        detach(token)
+    return None  # `OTEL_PYTHON_CONTEXT` names another way
+
+
+_variable = _context_variable()
+enter: Callable[[CallContext], object] = attach if _variable is None else _variable.set
+"""Makes a call's context the current one: once in each context of :mod:`contextvars`, as there is
+no way back. A third of what `attach` costs."""
+
+
 def outgoing() -> Outgoing | None:
     """What a call made in the current OpenTelemetry context continues.
 
@@ -193,7 +214,7 @@ def outgoing() -> Outgoing | None:
         Otherwise the current span, which may be one of the user's, one that came in from elsewhere
         (whatever its flags), or the served call's own with other baggage around it.
     """
-    context = get_current()
+    context = get_current() if _variable is None else _variable.get(None)
     if type(context) is CallContext or not context:
         return None
     return _continued(context)
