@@ -87,6 +87,7 @@ class Collector:
         self._sessions: dict[str, Session] = {}
         """By process: a connection, one that takes KEEP where there is one."""
         self._wake = trio.Event()
+        self._settled: trio.Event | None = None
 
     def lost(self) -> dict[str, int]:
         """Spans that are in no trace though they were made, by reason."""
@@ -367,6 +368,21 @@ class Collector:
             kept = self._store.get(trace_id)
             if kept is None or not kept.awaited(session.process_id):
                 owed.pop(trace_id, None)
+
+        if self._settled is not None and self._is_settled:
+            self._settled.set()
+
+    @property
+    def _is_settled(self) -> bool:
+        owing = self._owed.keys() & self._sessions.keys()
+        return not any(self._owed[process] for process in owing)
+
+    async def settle(self) -> None:
+        """Return once no peer that is connected owes anything: for the end of the gateway."""
+        self.collect_now()
+        if not self._is_settled:
+            self._settled = trio.Event()
+            await self._settled.wait()
 
     def _add(
         self,

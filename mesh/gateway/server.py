@@ -385,6 +385,10 @@ class Gateway:
         for entry in list(core.table.by_id.values()):
             self._endings.stop(entry)
         core.flush()
+        tracing = core.tracing
+        with trio.move_on_after(1.0):
+            if tracing is not None and tracing.collector.exporter is not None:
+                await tracing.collector.settle()  # the store ends with the gateway, a backend not
         with trio.move_on_after(1.0):
             for session in list(core.sessions.values()):
                 await session.link.wait_below(0)

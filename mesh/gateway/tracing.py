@@ -105,6 +105,7 @@ class Tracing:
         self._stored = self.store.traces
         self._counts = self.sampler.counts
         self._slow = SlowMethods(settings.slow_after)
+        core.metrics.slow_after = settings.slow_after
         self._quiet: deque[Trace] = deque()
         """Traces of which nothing is in flight, and since when."""
         self._judged_up_to = 0

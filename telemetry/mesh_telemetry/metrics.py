@@ -155,6 +155,9 @@ class CallMetrics:
         max_callers: Distinct caller labels.
         max_methods: Distinct pairs of service and method.
         max_series: Distinct triples of caller, service and method.
+
+    Attributes:
+        slow_after: Seconds from which on a call is slow, of methods that are new.
     """
 
     def __init__(
@@ -164,6 +167,7 @@ class CallMetrics:
         self._max_methods = max_methods
         self._max_series = max_series
         self._callers: set[str] = set()
+        self.slow_after = inf
         self._methods: dict[tuple[str, str], MethodSeries] = {}
         self._calls: dict[tuple[str, str, str], CallSeries] = {}
 
@@ -194,6 +198,7 @@ class CallMetrics:
                 found = self._methods.get((OTHER, OTHER))
             if found is None:
                 found = self._methods[service, method] = MethodSeries(service, method)
+                found.slow_after = self.slow_after
         return found
 
     def series(self, caller: str, service: str, method: str) -> CallSeries:

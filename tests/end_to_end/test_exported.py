@@ -157,3 +157,21 @@ def check(spans: list[ReceivedSpan], *, failed: bool) -> None:
     if failed:
         assert place.message == "there is no such thing"
         assert ("exception.type", "ValueError") in place.events[0][1].items()
+
+
+async def test_a_gateway_that_ends_at_once_exports_whole_traces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asks for what peers have to tell, waits for that a little, and then for the backend."""
+    with autotel(tmp_path) as receiver, web_server() as url:
+        async with world(tmp_path) as it:
+            monkeypatch.setenv("MESH_GATEWAY", it.address)
+            for name in ("users", "orders"):
+                await it.start(str(HERE / "instrumented.py"), name, url)
+            monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.over_http)
+            gateway = await it.gateway()
+            async with mesh.connect("web", gateway=it.address) as client:
+                await client.call("orders", "place", {"sku": "mug"}, timeout=PATIENCE)
+                assert await gateway.end(signal.SIGTERM) == 0
+        ((spans),) = received(receiver, 11).values()
+        check(spans, failed=False)
