@@ -147,8 +147,8 @@ async def spread(
             nursery.start_soon(one, first)
 
 
-def cpu_per_call(sizes: Sizes, services: int, idle: int) -> tuple[float, float, float]:
-    """What a gateway costs with so many services and idle connections.
+def cpu_per_call(sizes: Sizes, services: int, idle: int, called: int) -> tuple[float, float, float]:
+    """What a gateway costs with so many services, of which some are called, and idle connections.
 
     Returns:
         Its microseconds per call, its bytes per idle connection, and the percentage of a core that
@@ -165,9 +165,9 @@ def cpu_per_call(sizes: Sizes, services: int, idle: int) -> tuple[float, float, 
 
         async def load() -> float:
             async with mesh.connect("bench", gateway=address) as client:
-                await spread(client, sizes.concurrency, services, max(services, sizes.calls // 20))
+                await spread(client, sizes.concurrency, called, max(called, sizes.calls // 20))
                 used = hub.ask()["cpu"]
-                await spread(client, sizes.concurrency, services, sizes.calls)
+                await spread(client, sizes.concurrency, called, sizes.calls)
                 return hub.ask()["cpu"] - used
 
         used: float = trio.run(load)
@@ -180,15 +180,22 @@ def cpu_per_call(sizes: Sizes, services: int, idle: int) -> tuple[float, float, 
 
 
 def services_part(rounds: int, sizes: Sizes) -> list[Row]:
-    """Growth with registered services. The calls are spread over all of them."""
-    measured = [[cpu_per_call(sizes, count, 0) for count in sizes.services] for _ in range(rounds)]
-    return _growth("services registered and called", sizes.services, measured)
+    """Growth with registered services: where the same few are called, and where all are."""
+    few = sizes.services[0]
+    same = [[cpu_per_call(sizes, count, 0, few) for count in sizes.services] for _ in range(rounds)]
+    spread_out = [
+        [cpu_per_call(sizes, count, 0, count) for count in sizes.services] for _ in range(rounds)
+    ]
+    return [
+        *_growth(f"services registered, {few} called", sizes.services, same),
+        *_growth("services registered, all called", sizes.services, spread_out),
+    ]
 
 
 def connections_part(rounds: int, sizes: Sizes) -> list[Row]:
     """Growth with idle connections, and what they cost by themselves."""
     measured = [
-        [cpu_per_call(sizes, sizes.services[0], count) for count in sizes.idle]
+        [cpu_per_call(sizes, sizes.services[0], count, sizes.services[0]) for count in sizes.idle]
         for _ in range(rounds)
     ]
     many = f"{sizes.idle[1]:,} idle connections"

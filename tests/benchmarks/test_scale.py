@@ -24,7 +24,7 @@ def scale(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("part", "row"),
     [
-        ("services", "| gateway CPU per call, us, 3 services registered and called | "),
+        ("services", "| gateway CPU per call, us, 3 services registered, all called | "),
         ("connections", "| memory per connection in the gateway, KB, 3 idle connections | "),
         ("scrape", "| throughput lost, %, by a scrape each second "),
         ("payload", "| 0.0954 MiB echoed, concurrency 8, MiB/s each way: spanmesh | "),
