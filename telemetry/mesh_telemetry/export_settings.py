@@ -17,7 +17,6 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mesh_telemetry.spans import Attributes
 
 HTTP, GRPC = "http/protobuf", "grpc"
 DEFAULT_ENDPOINTS = {HTTP: "http://localhost:4318", GRPC: "http://localhost:4317"}
@@ -97,23 +96,6 @@ def settings_from(environ: Mapping[str, str] = os.environ) -> ExportSettings | N
         max_batch_size=batch,
         delay=_whole(environ, "OTEL_BSP_SCHEDULE_DELAY", 200) / 1000,
     )
-
-
-def resource_from(defaults: Attributes, environ: Mapping[str, str] = os.environ) -> Attributes:
-    """The resource of this process: what it knows of itself, and over it what variables say.
-
-    ``OTEL_RESOURCE_ATTRIBUTES`` (``deployment.environment.name=test,team=a%2Cb``) and, above it,
-    ``OTEL_SERVICE_NAME``.
-
-    Raises:
-        ValueError: A part of the list is not ``NAME=VALUE``.
-    """
-    resource = dict(defaults)
-    resource.update(_pairs("OTEL_RESOURCE_ATTRIBUTES", environ.get("OTEL_RESOURCE_ATTRIBUTES", "")))
-    name = environ.get("OTEL_SERVICE_NAME", "").strip()
-    if name:
-        resource["service.name"] = name
-    return resource
 
 
 def _otlp(environ: Mapping[str, str], name: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mesh_telemetry.export import Exporter
-from mesh_telemetry.export_settings import ExportSettings, resource_from, settings_from
+from mesh_telemetry.export_settings import ExportSettings, settings_from
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,20 +143,3 @@ def test_grpc_without_its_extra_says_what_to_install(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.grpc", None)
     with pytest.raises(ValueError, match=r"pip install 'spanmesh\[grpc\]'"):
         Exporter.from_environment(BASE | {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"})
-
-
-def test_a_resource_is_what_a_process_knows_and_variables_say_over_it() -> None:
-    known: dict[str, object] = {"service.name": "gateway", "service.instance.id": "1"}
-    defaults = {name: str(value) for name, value in known.items()}
-    assert resource_from({**defaults}, {}) == known
-    variables = {
-        "OTEL_SERVICE_NAME": "mesh",
-        "OTEL_RESOURCE_ATTRIBUTES": "service.name=no,team=a%2Cb,service.instance.id=2",
-    }
-    assert resource_from({**defaults}, variables) == {
-        "service.name": "mesh",
-        "service.instance.id": "2",
-        "team": "a,b",
-    }
-    with pytest.raises(ValueError, match="OTEL_RESOURCE_ATTRIBUTES must be NAME=VALUE"):
-        resource_from({}, {"OTEL_RESOURCE_ATTRIBUTES": "team"})
