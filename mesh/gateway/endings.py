@@ -12,6 +12,7 @@ import trio
 
 from mesh.errors import Code, Reason, RemoteProtocolError
 from mesh.gateway.calls import budget
+from mesh.gateway.observing import Observer
 from mesh.payload import encode
 from mesh.wire import codec
 from mesh.wire.codec import BY_CALLER, BY_DEADLINE, BY_DISCONNECT, MAYBE_EXECUTED, MSGPACK
@@ -45,6 +46,7 @@ class Endings:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self.observer = Observer(core)
 
     # What callees say.
 
@@ -382,65 +384,12 @@ class Endings:
             core.held.leave(entry)
         kept: str | None = None
         if core.observes:
-            kept = self._observe(entry, code, reason, message, now, answered)
+            kept = self.observer.ended(entry, code, reason, message, now, answered)
         if core.listeners:
             core.events.response_routed(entry, code, reason, duration)
         if entry.children:
             self._end_children(entry, now)
         return kept
-
-    def _observe(
-        self,
-        entry: InFlight,
-        code: int,
-        reason: str,
-        message: str,
-        now: float,
-        answered: bool,  # noqa: FBT001 - by position, on the path of every call
-    ) -> str | None:
-        """Count and record an ended call."""
-        core = self._core
-        chain, series, parent, callee = entry.chain, entry.series, entry.parent, entry.callee
-        core.counters.depths[len(chain)] += 1
-        caller, started = entry.caller, entry.started
-        duration = now - started
-        series.ended(code, duration)
-        row = (
-            entry.id,
-            parent.id if parent is not None else 0,
-            entry.entry_id,
-            entry.trace_id,
-            entry.activity_id,
-            caller.name,
-            caller.process_id,
-            entry.span_id,
-            entry.own_span,
-            entry.service,
-            entry.method,
-            entry.served_by if callee is None or entry.partial else callee.process_id,
-            chain,
-            entry.attempt,
-            started,
-            duration,
-            entry.deadline - started,
-            code,
-            reason,
-            message,
-            False,
-        )
-        core.recorder.append(row)
-        trace, tracing = entry.trace, core.tracing
-        if trace is None or tracing is None:
-            return None
-        slow = duration >= series.method.slow_after
-        if code or slow or parent is not None or trace.kept or trace.rows:
-            tracing.ended(trace, row, code, slow=slow, name=chain[-1])
-            if parent is not None:
-                return None
-        else:
-            trace.rows.append(row)  # nearly all calls of a busy mesh
-        process = caller.process_id if answered else ""
-        return tracing.close(trace, series.method, chain[-1], process, now)
 
     def _end_children(self, entry: InFlight, now: float) -> None:
         for child in list((entry.children or {}).values()):

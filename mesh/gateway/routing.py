@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import trio
-
 from mesh import events
 from mesh.errors import Code, Reason, RemoteProtocolError
 from mesh.gateway.balancing import pick
@@ -28,15 +26,12 @@ from mesh_telemetry.names import OTHER
 if TYPE_CHECKING:
     from mesh.gateway.core import Core
     from mesh.gateway.endings import Endings
+    from mesh.gateway.observing import Refusal
     from mesh.gateway.registry import Method
     from mesh.gateway.session import Session
     from mesh.gateway.tracing import Trace
     from mesh.limits import Limits
-    from mesh_telemetry import CallSeries, RecordRow
 
-
-Refusal = tuple[Code, Reason, str]
-"""Why a call is turned away: code, reason, message."""
 
 _DRAINING: Refusal = (
     Code.UNAVAILABLE,
@@ -272,10 +267,9 @@ class Router:
         """
         core = self._core
         code, reason, message = refusal
-        service, name = (method.service, method.method) if method is not None else (OTHER, OTHER)
-        trace_id, activity_id = header.trace_id, header.activity_id or header.trace_id.hex()
+        activity_id = header.activity_id or header.trace_id.hex()
         if parent is not None:
-            trace_id, activity_id = parent.trace_id, parent.activity_id
+            activity_id = parent.activity_id
         call_id = core.table.next_id()
         if core.listeners:
             core.events.publish(
@@ -293,34 +287,9 @@ class Router:
             )
         keep: str | None = None
         if core.observes:
-            series = core.metrics.series(caller.name, service, name)
-            series.codes[code.number] += 1
-            core.counters.reject(core.metrics.caller(caller.name), service, str(reason))
-            row = (
-                call_id,
-                parent.id if parent is not None else 0,
-                parent.entry_id if parent is not None else call_id,
-                trace_id,
-                activity_id,
-                caller.name,
-                caller.process_id,
-                header.span_id,
-                core.draw(64),
-                header.service[:128],
-                header.method[:128],
-                "",
-                chain,
-                header.attempt,
-                trio.current_time(),
-                0.0,
-                header.timeout_us * 1e-6,
-                code.number,
-                str(reason),
-                message,
-                True,
+            keep = self._endings.observer.refused(
+                caller, header, chain, refusal, method, parent, call_id
             )
-            core.recorder.append(row)
-            keep = self._trace_refusal(caller, header, row, parent, series, chain[-1])
         self._endings.send_error(
             caller,
             header.call_id,
@@ -331,29 +300,6 @@ class Router:
             activity_id=activity_id,
             keep=keep,
         )
-
-    def _trace_refusal(
-        self,
-        caller: Session,
-        header: codec.Call,
-        row: RecordRow,
-        parent: InFlight | None,
-        series: CallSeries,
-        name: str,
-    ) -> str | None:
-        """Note a refused call in its trace; returns why that is kept, if the caller shall know."""
-        tracing = self._core.tracing
-        if tracing is None or header.service == RESERVED:
-            return None
-        trace = parent.trace if parent is not None else tracing.open(header.trace_id)
-        if trace is None:
-            return None
-        tracing.judge(trace, TraceReason.REFUSED, name)
-        tracing.ended(trace, row, 0, slow=False, name=name)
-        if parent is not None:
-            return None
-        now = self._core.clock()
-        return tracing.close(trace, series.method, name, caller.process_id, now)
 
 
 def _foreign(header: codec.Call, caller: Session) -> Refusal:

@@ -1,0 +1,164 @@
+"""What is counted and recorded of a call when it ends, or is turned away."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mesh.errors import Code, Reason
+from mesh.gateway.registry import RESERVED
+from mesh_telemetry import Reason as TraceReason
+from mesh_telemetry.names import OTHER
+
+if TYPE_CHECKING:
+    from mesh.gateway.calls import InFlight
+    from mesh.gateway.core import Core
+    from mesh.gateway.registry import Method
+    from mesh.gateway.session import Session
+    from mesh.wire import codec
+
+Refusal = tuple[Code, Reason, str]
+"""Why a call is turned away: code, reason, message."""
+
+
+class Observer:
+    """Counts and records the calls of one gateway."""
+
+    __slots__ = ("_core",)
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    def ended(
+        self,
+        entry: InFlight,
+        code: int,
+        reason: str,
+        message: str,
+        now: float,
+        answered: bool,  # noqa: FBT001 - by position, on the path of every call
+    ) -> str | None:
+        """Count and record an ended call.
+
+        Args:
+            entry: The call, out of the in-flight table.
+            code: Number of its outcome's status code.
+            reason: Why it failed, if it did.
+            message: What the failure says to people.
+            now: The time on trio's clock.
+            answered: Whether the caller is about to be told what this returns.
+
+        Returns:
+            Why its trace is kept, if it has no parent and that is decided.
+        """
+        core = self._core
+        chain, series, parent, callee = entry.chain, entry.series, entry.parent, entry.callee
+        core.counters.depths[len(chain)] += 1
+        caller, started = entry.caller, entry.started
+        duration = now - started
+        series.ended(code, duration)
+        row = (
+            entry.id,
+            parent.id if parent is not None else 0,
+            entry.entry_id,
+            entry.trace_id,
+            entry.activity_id,
+            caller.name,
+            caller.process_id,
+            entry.span_id,
+            entry.own_span,
+            entry.service,
+            entry.method,
+            entry.served_by if callee is None or entry.partial else callee.process_id,
+            chain,
+            entry.attempt,
+            started,
+            duration,
+            entry.deadline - started,
+            code,
+            reason,
+            message,
+            False,
+        )
+        core.recorder.append(row)
+        trace, tracing = entry.trace, core.tracing
+        if trace is None or tracing is None:
+            return None
+        slow = duration >= series.method.slow_after
+        if code or slow or parent is not None or trace.kept or trace.rows:
+            tracing.ended(trace, row, code, slow=slow, name=chain[-1])
+            if parent is not None:
+                return None
+        else:
+            trace.rows.append(row)  # nearly all calls of a busy mesh
+        process = caller.process_id if answered else ""
+        return tracing.close(trace, series.method, chain[-1], process, now)
+
+    def refused(
+        self,
+        caller: Session,
+        header: codec.Call,
+        chain: tuple[str, ...],
+        refusal: Refusal,
+        method: Method | None,
+        parent: InFlight | None,
+        call_id: int,
+    ) -> str | None:
+        """Count and record a call that was turned away.
+
+        Args:
+            caller: Who called.
+            header: The CALL.
+            chain: Its chain.
+            refusal: Code, reason and message.
+            method: What was called, if that is known.
+            parent: The call inside which it was made, if that is known to be so.
+            call_id: The gateway's id for it.
+
+        Returns:
+            Why its trace is kept, if it has no parent and that is decided.
+        """
+        core = self._core
+        code, reason, message = refusal
+        service, name = (method.service, method.method) if method is not None else (OTHER, OTHER)
+        series = core.metrics.series(caller.name, service, name)
+        series.codes[code.number] += 1
+        core.counters.reject(core.metrics.caller(caller.name), service, str(reason))
+        trace_id, activity_id = header.trace_id, header.activity_id or header.trace_id.hex()
+        if parent is not None:
+            trace_id, activity_id = parent.trace_id, parent.activity_id
+        now = core.clock()
+        row = (
+            call_id,
+            parent.id if parent is not None else 0,
+            parent.entry_id if parent is not None else call_id,
+            trace_id,
+            activity_id,
+            caller.name,
+            caller.process_id,
+            header.span_id,
+            core.draw(64),
+            header.service[:128],
+            header.method[:128],
+            "",
+            chain,
+            header.attempt,
+            now,
+            0.0,
+            header.timeout_us * 1e-6,
+            code.number,
+            str(reason),
+            message,
+            True,
+        )
+        core.recorder.append(row)
+        tracing = core.tracing
+        if tracing is None or header.service == RESERVED:
+            return None
+        trace = parent.trace if parent is not None else tracing.open(header.trace_id)
+        if trace is None:
+            return None
+        tracing.judge(trace, TraceReason.REFUSED, chain[-1])
+        tracing.ended(trace, row, 0, slow=False, name=chain[-1])
+        if parent is not None:
+            return None
+        return tracing.close(trace, series.method, chain[-1], caller.process_id, now)
