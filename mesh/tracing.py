@@ -54,6 +54,7 @@ T = TypeVar("T")
 log = logging.getLogger("mesh.client")
 
 _encode = msgspec.msgpack.Encoder().encode
+_decode_span = msgspec.msgpack.Decoder(spans.Span).decode
 
 
 def continued(
@@ -214,6 +215,7 @@ class Reporter:
                 packed = _encode(clip(span, longest))
                 if len(packed) <= room:
                     break
+            _decode_span(packed)  # as the gateway will: what it cannot read ends the connection
         except Exception:
             # What users' code has put into it. It must not cost the peer its connection.
             log.exception("a span cannot be told")
