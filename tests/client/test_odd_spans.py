@@ -71,3 +71,24 @@ def test_times_become_whole_nanoseconds() -> None:
     assert clean_time(-(2**70)) == -(2**63)
     assert clean_time(float("nan")) == clean_time(float("inf")) == clean_time("now") == 0
     assert clean_time(None) == 0
+
+
+async def test_a_resource_that_is_no_text_ends_no_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "team=\udcff")
+    async with (
+        mesh.Gateway() as gateway,
+        mesh.connect("svc", gateway=gateway) as svc,
+        mesh.connect("caller", gateway=gateway) as caller,
+    ):
+
+        @svc.method("do")
+        async def do(_: object) -> int:
+            return 1
+
+        with mesh.traced():
+            assert await caller.call("svc", "do") == 1
+        with trio.fail_after(5):
+            while not ((found := await gateway.traces.find()) and found[0].complete):
+                await trio.sleep(0.02)
+        assert await gateway.traces.otlp(found[0].trace_id)
+        assert await caller.call("svc", "do") == 1
