@@ -166,6 +166,8 @@ async def test_spans_that_come_before_the_gateway_has_collected_are_taken(
         b"\x93\x80\x90",
         msgspec.msgpack.encode(({}, [1], 0)),
         msgspec.msgpack.encode(({}, [], "many")),
+        msgspec.msgpack.encode(({}, [], -(2**63))),  # a counter that goes back
+        msgspec.msgpack.encode(({}, [], 2**64 - 1)),  # two of these cannot be told any more
         msgspec.msgpack.encode(({}, [(b"", b"")], 0)),
         msgspec.msgpack.encode(({}, [(b"", b"", b"", "x", 1, "now", 2)], 0)),
         msgspec.msgpack.encode(({"service.name": {"a": 1}}, [], 0)),
