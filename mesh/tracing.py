@@ -55,6 +55,7 @@ T = TypeVar("T")
 log = logging.getLogger("mesh.client")
 
 _encode = msgspec.msgpack.Encoder().encode
+_decode_span = msgspec.msgpack.Decoder(spans.Span).decode
 
 
 def continued(
@@ -215,6 +216,7 @@ class Reporter:
                 packed = _encode(clip(span, longest))
                 if len(packed) <= room:
                     break
+            _decode_span(packed)  # as the gateway will: what it cannot read ends the connection
         except Exception:
             # What users' code has put into it. It must not cost the peer its connection.
             log.exception("a span cannot be told")

@@ -35,6 +35,8 @@ PENDING = "has not answered yet"
 MUTE = "does not tell what it records"
 ELSEWHERE = Party("unknown", "another gateway, or this one some time ago")
 """Where the calls above one went that begins what is here of a trace."""
+EVICTED = Party("store", "this gateway's store")
+"""What had the spans of a trace that made way before its end."""
 SECOND_ASKING = 1.0
 """Seconds after which a peer is asked again. A hint is lost where nobody waits for the answer any
 more, and who was asked may have ceased to tell of what ends later: another peer of its process."""
@@ -127,10 +129,13 @@ class Collector:
         while self._fresh:
             _, trace = self._fresh.popitem(last=False)
             rows, trace.rows = trace.rows, []
+            made_way = bool(trace.to_wall) and self._store.get(trace.trace_id) is None
             if not trace.to_wall:
                 # Once for all of a trace: a wall clock that is set must not tear it apart.
                 trace.to_wall = self._core.process.wall() - self._core.clock()
             kept = self._describe(trace, rows)
+            if made_way:
+                kept.missed(EVICTED, "let go what had come before, as newer traces needed the room")
             made: list[Span] = []
             if kept.is_full:
                 trace.lost += len(rows)
@@ -151,6 +156,22 @@ class Collector:
                 tell = {}
                 yield
         self._tell(tell)
+
+    async def finish(self, patience: float) -> None:
+        """Build what is kept, and give connected peers a moment to tell their parts."""
+        self.collect_now()
+        with trio.move_on_after(patience):
+            while self._awaits_any():
+                await trio.sleep(PAUSE)
+
+    def _awaits_any(self) -> bool:
+        """Whether a peer that is connected, and tells, has spans to deliver."""
+        for process, session in self._sessions.items():
+            for trace_id in self._owed.get(process, ()) if session.sends_spans else ():
+                kept = self._store.get(trace_id)
+                if kept is not None and kept.awaited(process):
+                    return True
+        return False
 
     def _describe(self, trace: Trace, rows: list[RecordRow]) -> KeptTrace:
         """Open the trace in the store, and say what its first entry call was."""

@@ -50,6 +50,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mesh.gateway")
 
+LAST_PARTS = 1.0
+"""Seconds that peers have at the end of a drain to tell their parts of the last kept traces."""
+
 
 class Gateway:
     """The hub of a mesh. It stands for its own address: ``mesh.connect("x", gateway=gateway)``.
@@ -392,6 +395,8 @@ class Gateway:
         with trio.move_on_after(1.0):
             for session in list(core.sessions.values()):
                 await session.link.wait_below(0)
+        if core.tracing is not None:  # its last traces are of calls that it ended itself
+            await core.tracing.collector.finish(LAST_PARTS)
         calls = core.metrics.calls()
         log.info(
             "drained after %.1f s: %d calls routed, %d ended with an error, %d ended by the drain",

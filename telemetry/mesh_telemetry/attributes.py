@@ -110,6 +110,14 @@ def clean_text(text: str) -> str:
     return text if text.isascii() else text.encode(errors="replace").decode()
 
 
+def clean_time(moment: object) -> int:
+    """Nanoseconds since 1970 as they travel: users, and clocks, say floats, text and worse."""
+    try:
+        return min(max(int(moment), -_INT64), _INT64 - 1)  # type: ignore[call-overload]
+    except (TypeError, ValueError, OverflowError):
+        return 0
+
+
 def _scalar(value: object) -> str | bool | int | float | None:
     if isinstance(value, str):
         return clean_text(value)

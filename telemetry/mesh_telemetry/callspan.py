@@ -17,7 +17,7 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags, TraceState
 
 from mesh_telemetry import names, spans
-from mesh_telemetry.attributes import MAX_TEXT, Bounded, clean_text
+from mesh_telemetry.attributes import MAX_TEXT, Bounded, clean_text, clean_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -101,7 +101,7 @@ class CallSpan(trace.Span):
             attributes: What is known of it.
             timestamp: When, in nanoseconds since 1970; None is now.
         """
-        at = time.time_ns() if timestamp is None else timestamp
+        at = time.time_ns() if timestamp is None else clean_time(timestamp)
         with self._lock:
             if not self._records("event"):
                 return

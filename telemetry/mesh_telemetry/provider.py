@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
 
 from mesh_telemetry import spans
-from mesh_telemetry.attributes import Bounded, clean_text
+from mesh_telemetry.attributes import Bounded, clean_text, clean_time
 from mesh_telemetry.callspan import (
     DROPPED_ATTRIBUTES,
     DROPPED_EVENTS,
@@ -192,12 +192,12 @@ def convert(span: ReadableSpan) -> spans.Span:
     lost = span.dropped_attributes + bound.put_all(attributes, told)
     events: list[spans.SpanEvent] = []
     for event in span.events[-MAX_EVENTS:]:
-        name = clean_text(event.name)
+        name = clean_text(str(event.name))
         if not bound.spend(len(name) + 32):
             break
         of_event: spans.Attributes = {}
         lost += bound.put_all(of_event, event.attributes)
-        events.append(spans.SpanEvent(name, event.timestamp, of_event))
+        events.append(spans.SpanEvent(name, clean_time(event.timestamp), of_event))
     links: list[spans.SpanLink] = []
     for link in span.links[-MAX_LINKS:]:
         if not bound.spend(64):
@@ -219,16 +219,16 @@ def convert(span: ReadableSpan) -> spans.Span:
         trace_id=context.trace_id.to_bytes(16),
         span_id=context.span_id.to_bytes(8),
         parent_id=span.parent.span_id.to_bytes(8) if span.parent else b"",
-        name=clean_text(span.name),
+        name=clean_text(str(span.name)),
         kind=span.kind.value + 1,  # OTLP's numbers begin with "unspecified"
-        start=span.start_time or 0,
-        end=span.end_time or 0,
+        start=clean_time(span.start_time),
+        end=clean_time(span.end_time),
         attributes=attributes,
         status=status.status_code.value,
         status_message=clean_text(status.description or ""),
         events=events,
         links=links,
-        scope=scope.name if scope else "",
-        scope_version=(scope.version or "") if scope else "",
+        scope=clean_text(str(scope.name)) if scope else "",
+        scope_version=clean_text(str(scope.version or "")) if scope else "",
         trace_state=context.trace_state.to_header(),
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from mesh_telemetry import names
+from mesh_telemetry.attributes import clean_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,4 +47,5 @@ def describe(
     called = environment.get("OTEL_SERVICE_NAME", "").strip()
     if called:
         found[names.SERVICE_NAME] = called
-    return found
+    # A variable may hold bytes that are no text, which can neither be sent nor shown.
+    return {clean_text(key): clean_text(str(value)) for key, value in found.items()}

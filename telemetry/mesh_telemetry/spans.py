@@ -8,7 +8,7 @@ OpenTelemetry's conventions for RPC: https://opentelemetry.io/docs/specs/semconv
 from __future__ import annotations
 
 from math import isfinite
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import msgspec
 
@@ -90,7 +90,7 @@ class Batch(msgspec.Struct, array_like=True):
     resource: Attributes
     """Who that is: ``service.name``, ``service.instance.id`` and so on."""
     spans: list[Span]
-    dropped: int = 0
+    dropped: Annotated[int, msgspec.Meta(ge=0, le=2**32)] = 0
     """Spans that the process made of these traces and no longer has."""
     copies: bool = False
     """Whether a provider of the user's own exports them: they are to be shown, and not exported."""

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 import trio
 
+import mesh
 from mesh.wire import Kind, codec
 from mesh_telemetry import TraceSettings
 from mesh_telemetry.spans import CLIENT, SERVER, CallFacts, Span, build
@@ -166,6 +167,8 @@ async def test_spans_that_come_before_the_gateway_has_collected_are_taken(
         b"\x93\x80\x90",
         msgspec.msgpack.encode(({}, [1], 0)),
         msgspec.msgpack.encode(({}, [], "many")),
+        msgspec.msgpack.encode(({}, [], -(2**63))),  # a counter that goes back
+        msgspec.msgpack.encode(({}, [], 2**64 - 1)),  # two of these cannot be told any more
         msgspec.msgpack.encode(({}, [(b"", b"")], 0)),
         msgspec.msgpack.encode(({}, [(b"", b"", b"", "x", 1, "now", 2)], 0)),
         msgspec.msgpack.encode(({"service.name": {"a": 1}}, [], 0)),
@@ -347,3 +350,44 @@ async def test_a_peer_that_leaves_right_after_a_call_is_asked_before_the_goodbye
         await peer.stream.aclose()
         await trio.sleep(0.1)
         assert kept(it).missing == ["web (web-1): does not tell what it records"]
+
+
+async def test_a_kept_trace_that_made_way_before_its_end_is_not_complete(
+    autojump_clock: MockClock,
+) -> None:
+    """What was early kept and let go is not there any more, and the trace says so."""
+    settings = TraceSettings(store_spans=100, quota=1000, baseline=1000, max_spans_per_second=1e6)
+    async with running(settings) as it, it.peer("svc") as svc, it.peer("caller") as caller:
+
+        @svc.method("bad")
+        async def bad(_: object) -> None:
+            raise mesh.NotFound("x")
+
+        @svc.method("ok")
+        async def ok(_: object) -> None: ...
+
+        @svc.method("long")
+        async def long(_: object) -> None:
+            with suppress(mesh.NotFound):
+                await svc.call("svc", "bad")
+            await trio.sleep(2)
+
+        async with trio.open_nursery() as nursery:
+
+            async def entry() -> None:
+                with mesh.activity("long"):
+                    await caller.call("svc", "long")
+
+            nursery.start_soon(entry)
+            await trio.sleep(0.5)
+            (early,) = await it.gateway.traces.find(activity_id="long")
+            assert early.spans
+            for _ in range(60):
+                await caller.call("svc", "ok")
+            await trio.sleep(0.5)
+            assert not await it.gateway.traces.find(activity_id="long")
+        await it.settled()
+        (late,) = await it.gateway.traces.find(activity_id="long")
+        assert late.spans < 8
+        assert not late.complete
+        assert "newer traces needed the room" in "".join(late.missing)
