@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint simulate fuzz soak bench scale clean
+.PHONY: help demo test lint simulate fuzz soak bench scale traces clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -32,6 +32,7 @@ help:
 	@echo "make soak MINUTES=n     load real processes for n minutes and kill some, from SEED=number"
 	@echo "make bench ROUNDS=n     measure the mesh against a bare hub, gRPC and NATS"
 	@echo "make scale              measure what grows: services, connections, series, payloads"
+	@echo "make traces             measure what traces cost, and whether all are kept under load"
 	@echo "make clean              remove the environment and all caches"
 	@echo
 	@echo "PYTHON=name chooses the interpreter, now: $(or $(PYTHON),none found)"
@@ -63,6 +64,9 @@ bench: $(VENV)/.bench
 
 scale: $(VENV)/.bench
 	$(BIN)/python tests/benchmarks/scale.py $(ARGS)
+
+traces: $(VENV)/.bench
+	$(BIN)/python tests/benchmarks/traces.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

@@ -81,8 +81,10 @@ TINY = Sizes(
 class Child:
     """A process of `scale_roles`, from its first line to the end of its standard input."""
 
+    script = "scale_roles.py"
+
     def __init__(self, stack: contextlib.ExitStack, role: str, *arguments: object) -> None:
-        script = str(Path(__file__).with_name("scale_roles.py"))
+        script = str(Path(__file__).with_name(self.script))
         self.process = stack.enter_context(
             subprocess.Popen(
                 [sys.executable, script, role, *map(str, arguments)],
