@@ -179,13 +179,15 @@ class Reporter:
         by_name: dict[str, list[PeerRow]] = {}
         for row in rows:
             by_name.setdefault(row.name, []).append(row)
+        name, copies = self._uplink.name, self._recorder.users.copies
+        # Before those of the calls: the gateway knows how many of these have to come, and may end
+        # once they are there.
+        for frame in self._batches(name, self._users(known), convert, copies=copies):
+            link.put_bulk(0, frame)
         offset = self._uplink.process.wall() - trio.current_time()
         for name, some in by_name.items():
             for frame in self._batches(name, some, lambda row: self._span(row, offset)):
                 link.put_bulk(0, frame)
-        name, copies = self._uplink.name, self._recorder.users.copies
-        for frame in self._batches(name, self._users(known), convert, copies=copies):
-            link.put_bulk(0, frame)
         if self._untold:
             link.put_bulk(0, self._frame(name, [], [], self._untold))
             self._untold = 0

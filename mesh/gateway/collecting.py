@@ -157,22 +157,6 @@ class Collector:
                 yield
         self._tell(tell)
 
-    async def finish(self, patience: float) -> None:
-        """Build what is kept, and give connected peers a moment to tell their parts."""
-        self.collect_now()
-        with trio.move_on_after(patience):
-            while self._awaits_any():
-                await trio.sleep(PAUSE)
-
-    def _awaits_any(self) -> bool:
-        """Whether a peer that is connected, and tells, has spans to deliver."""
-        for process, session in self._sessions.items():
-            for trace_id in self._owed.get(process, ()) if session.sends_spans else ():
-                kept = self._store.get(trace_id)
-                if kept is not None and kept.awaited(process):
-                    return True
-        return False
-
     def _describe(self, trace: Trace, rows: list[RecordRow]) -> KeptTrace:
         """Open the trace in the store, and say what its first entry call was."""
         offset = trace.to_wall
@@ -395,8 +379,10 @@ class Collector:
 
     @property
     def _is_settled(self) -> bool:
-        owing = self._owed.keys() & self._sessions.keys()
-        return not any(self._owed[process] for process in owing)
+        return not any(
+            session.sends_spans and self._owed.get(process)
+            for process, session in self._sessions.items()
+        )
 
     async def settle(self) -> None:
         """Return once no peer that is connected owes anything: for the end of the gateway."""

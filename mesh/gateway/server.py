@@ -389,14 +389,12 @@ class Gateway:
             self._endings.stop(entry)
         core.flush()
         tracing = core.tracing
-        with trio.move_on_after(1.0):
-            if tracing is not None and tracing.collector.exporter is not None:
-                await tracing.collector.settle()  # the store ends with the gateway, a backend not
+        with trio.move_on_after(LAST_PARTS):
+            if tracing is not None:
+                await tracing.collector.settle()
         with trio.move_on_after(1.0):
             for session in list(core.sessions.values()):
                 await session.link.wait_below(0)
-        if core.tracing is not None:  # its last traces are of calls that it ended itself
-            await core.tracing.collector.finish(LAST_PARTS)
         calls = core.metrics.calls()
         log.info(
             "drained after %.1f s: %d calls routed, %d ended with an error, %d ended by the drain",

@@ -359,19 +359,18 @@ async def test_a_kept_trace_that_made_way_before_its_end_is_not_complete(
     settings = TraceSettings(store_spans=100, quota=1000, baseline=1000, max_spans_per_second=1e6)
     async with running(settings) as it, it.peer("svc") as svc, it.peer("caller") as caller:
 
-        @svc.method("bad")
         async def bad(_: object) -> None:
             raise mesh.NotFound("x")
 
-        @svc.method("ok")
         async def ok(_: object) -> None: ...
 
-        @svc.method("long")
         async def long(_: object) -> None:
             with suppress(mesh.NotFound):
                 await svc.call("svc", "bad")
             await trio.sleep(2)
 
+        for name, handler in (("bad", bad), ("ok", ok), ("long", long)):
+            svc.register(name, handler)
         async with trio.open_nursery() as nursery:
 
             async def entry() -> None:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING
-
+import pytest
 import trio
 
 import mesh
 from mesh.limits import Limits
 from tests.telemetry.backends import running
-
-if TYPE_CHECKING:
-    import pytest
 
 
 async def test_a_call_that_the_drain_ends_is_exported_with_all_its_parts(
@@ -27,21 +22,22 @@ async def test_a_call_that_the_drain_ends_is_exported_with_all_its_parts(
                 mesh.connect("svc", gateway=gateway) as svc,
                 mesh.connect("caller", gateway=gateway) as caller,
             ):
+                hanging = trio.Event()
 
                 @svc.method("hang")
                 async def hang(_: object) -> None:
-                    await trio.sleep(60)
+                    hanging.set()
+                    await trio.sleep_forever()
 
                 async def call() -> None:
-                    try:
+                    with pytest.raises(mesh.Unavailable):
                         await caller.call("svc", "hang")
-                    except mesh.Unavailable as error:
-                        print(error.reason, file=sys.stderr)
 
                 nursery.start_soon(call)
-                await trio.sleep(0.2)
-                gateway.drain()
-                with trio.fail_after(10):
-                    while gateway._nursery is not None:  # until its exporter may close
-                        await trio.sleep(0.05)
+                await hanging.wait()
+                async with gateway.events() as stream:
+                    gateway.drain()
+                    with trio.fail_after(10):
+                        async for _ in stream:  # until the gateway's end
+                            pass
         assert backend.names.count("svc.hang") == 4
