@@ -320,7 +320,9 @@ class Router:
                 True,
             )
             core.recorder.append(row)
-            keep = self._trace_refusal(caller, header, row, parent, series, chain[-1])
+            # Names that nobody has registered are any number, and share one quota.
+            known = chain[-1] if method is not None else OTHER
+            keep = self._trace_refusal(caller, header, row, parent, series, known)
         self._endings.send_error(
             caller,
             header.call_id,

@@ -561,3 +561,17 @@ async def test_a_trace_that_goes_on_for_ever_does_not_keep_the_others(
         assert len(it.tracing._quiet) <= 5
         await trio.sleep(3)
         it.check_nothing_left()
+
+
+async def test_names_that_nobody_registered_share_one_quota(autojump_clock: MockClock) -> None:
+    async with running() as it, it.peer("svc") as svc, it.peer("caller") as caller:
+
+        @svc.method("ok")
+        async def ok(_: object) -> None: ...
+
+        for number in range(200):
+            with pytest.raises(mesh.CallError):
+                await caller.call("svc", f"m{number}")
+        await it.settled()
+        assert it.counts["kept_refused"] <= 21
+        assert it.counts["kept_baseline"] <= 21
