@@ -160,7 +160,7 @@ class Collector:
         """Build what is kept, and give connected peers a moment to tell their parts."""
         self.collect_now()
         with trio.move_on_after(patience):
-            while self._awaits_any():
+            while self._awaits_any():  # noqa: ASYNC110 - ended by what many peers say
                 await trio.sleep(PAUSE)
 
     def _awaits_any(self) -> bool:

@@ -113,9 +113,10 @@ def clean_text(text: str) -> str:
 def clean_time(moment: object) -> int:
     """Nanoseconds since 1970 as they travel: users, and clocks, say floats, text and worse."""
     try:
-        return min(max(int(moment), -_INT64), _INT64 - 1)  # type: ignore[call-overload]
+        whole = int(moment)  # type: ignore[call-overload]
     except (TypeError, ValueError, OverflowError):
         return 0
+    return int(min(max(whole, -_INT64), _INT64 - 1))
 
 
 def _scalar(value: object) -> str | bool | int | float | None:

@@ -88,7 +88,7 @@ async def test_a_resource_that_is_no_text_ends_no_peer(monkeypatch: pytest.Monke
         with mesh.traced():
             assert await caller.call("svc", "do") == 1
         with trio.fail_after(5):
-            while not ((found := await gateway.traces.find()) and found[0].complete):
+            while not ((found := await gateway.traces.find()) and found[0].complete):  # noqa: ASYNC110
                 await trio.sleep(0.02)
         assert await gateway.traces.otlp(found[0].trace_id)
         assert await caller.call("svc", "do") == 1

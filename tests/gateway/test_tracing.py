@@ -564,7 +564,8 @@ async def test_a_trace_that_goes_on_for_ever_does_not_keep_the_others(
 
 
 async def test_names_that_nobody_registered_share_one_quota(autojump_clock: MockClock) -> None:
-    async with running() as it, it.peer("svc") as svc, it.peer("caller") as caller:
+    async with running() as it, it.peer("svc") as peer, it.peer("caller") as caller:
+        svc: mesh.Client = peer
 
         @svc.method("ok")
         async def ok(_: object) -> None: ...
