@@ -62,6 +62,8 @@ class InFlight(msgspec.Struct, eq=False):
     """The code that a chunked answer began with."""
     served_by: str = ""
     """The process id of a callee that was told to stop."""
+    waited: float = 0.0
+    """Seconds that it waited for an instance to come."""
     forwarded: int = 0
     """Frames of a chunked request handed to the callee's outbox."""
     partial: bool = False

@@ -138,8 +138,9 @@ class Collector:
                 kept.missed(EVICTED, "let go what had come before, as newer traces needed the room")
             made: list[Span] = []
             if kept.is_full:
-                trace.lost += len(rows)
-                rows = []
+                entry_calls = [row for row in rows if row[0] == row[2]]
+                trace.lost += len(rows) - len(entry_calls)
+                rows = entry_calls
             if trace.lost:
                 self._too_long += 2 * trace.lost
                 kept.lose(self._core.instance, 2 * trace.lost)
@@ -211,6 +212,8 @@ class Collector:
         own = spans.build(facts)
         if not record.parent_id:
             own.attributes[names.KEEP_REASON] = reason
+        if record.waited:
+            own.attributes[names.CALL_WAITED_MS] = round(record.waited * 1e3, 3)
         if not record.instance:
             return [own]  # no instance was reached
         callee = self._sessions.get(record.instance)
@@ -219,6 +222,7 @@ class Collector:
             span_id=passing,
             parent_id=serving,
             kind=spans.CLIENT,
+            start=int((record.started + record.waited + offset) * 1e9),
             peer_address="",
             server_address=callee.remote if callee is not None else "",
         )
@@ -358,6 +362,9 @@ class Collector:
             if kept is None or not kept.expects(session.process_id):
                 self._unwanted += len(some)
             else:
+                for span in some:
+                    if not span.parent_id:  # where a backend looks for why it has this trace
+                        span.attributes[names.KEEP_REASON] = kept.reason
                 # Of several traces there is no telling which has lost what.
                 dropped = batch.dropped if len(by_trace) == 1 else 0
                 self._add(

@@ -74,6 +74,7 @@ class Observer:
             started,
             duration,
             entry.deadline - started,
+            entry.waited,
             code,
             reason,
             message,
@@ -145,6 +146,7 @@ class Observer:
             now,
             0.0,
             header.timeout_us * 1e-6,
+            0.0,
             code.number,
             str(reason),
             message,
@@ -157,8 +159,10 @@ class Observer:
         trace = parent.trace if parent is not None else tracing.open(header.trace_id)
         if trace is None:
             return None
-        tracing.judge(trace, TraceReason.REFUSED, chain[-1])
-        tracing.ended(trace, row, 0, slow=False, name=chain[-1])
+        # Names that nobody has registered are any number, and share one quota.
+        known = chain[-1] if method is not None else OTHER
+        tracing.judge(trace, TraceReason.REFUSED, known)
+        tracing.ended(trace, row, 0, slow=False, name=known)
         if parent is not None:
             return None
-        return tracing.close(trace, series.method, chain[-1], caller.process_id, now)
+        return tracing.close(trace, series.method, known, caller.process_id, now)

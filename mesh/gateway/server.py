@@ -38,7 +38,7 @@ from mesh.transport import (
     remote_of,
 )
 from mesh.wire import codec
-from mesh_telemetry import TraceSettings
+from mesh_telemetry import TraceSettings, names
 from mesh_telemetry.resource import describe
 
 if TYPE_CHECKING:
@@ -233,6 +233,7 @@ class Gateway:
             return
         async with exporting() as exporter:
             resource = describe("mesh-gateway", core.instance, __version__)
+            resource[names.ROLE] = names.GATEWAY_ROLE
             core.tracing = Tracing(core, self._traces, resource, exporter)
             await self._serve(core, task_status)
 

@@ -83,6 +83,7 @@ class WaitingCalls:
             self._fail(entry, Code.UNIMPLEMENTED, Reason.METHOD_NOT_FOUND, f"{waited}; {missing}")
 
     def _fail(self, entry: InFlight, code: Code, reason: Reason, message: str) -> None:
+        entry.waited = self._core.clock() - entry.started
         self._endings.fail(entry, code, reason, message, maybe_executed=False)
 
     def resume(self, service_name: str) -> None:
@@ -104,6 +105,8 @@ class WaitingCalls:
         else:
             request = core.held.leave(entry)
             (flags, payload), *rest = request.frames
-            forward(core, entry, callee, request.header, flags, payload, core.clock())
+            now = core.clock()
+            entry.waited = now - entry.started
+            forward(core, entry, callee, request.header, flags, payload, now)
             for flags, payload in rest:
                 forward_more(core, entry, callee, flags, payload)

@@ -23,6 +23,8 @@ DEFAULT_ENDPOINTS = {HTTP: "http://localhost:4318", GRPC: "http://localhost:4317
 
 _PREFIX = "OTEL_EXPORTER_OTLP_"
 _MILLISECONDS_FROM = 1000.0
+LONGEST_WHOLE = 9
+"""Digits of a number: what the clocks of threads and sockets can wait for, and lists can hold."""
 
 
 class ExportSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,13 +138,18 @@ def _timeout(variable: str, text: str) -> float:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not 0 < value < float("inf"):
+    if not 0 < value < 10**LONGEST_WHOLE:
         raise ValueError(f"{variable} must be a number of seconds above 0, not {text!r}")
     return value if value < _MILLISECONDS_FROM else value / 1000
 
 
 def _headers(variable: str, text: str) -> dict[str, str]:
-    return {name.lower(): value for name, value in _pairs(variable, text).items()}
+    found = {name.lower(): value for name, value in _pairs(variable, text).items()}
+    for place, (name, value) in enumerate(found.items(), start=1):
+        # What cannot be sent is told by HTTP libraries with its value, which may be a secret.
+        if not (name.isascii() and name.isprintable() and value.isascii() and value.isprintable()):
+            raise ValueError(f"{variable}: header {place} has characters that no header can have")
+    return found
 
 
 def _pairs(variable: str, text: str) -> dict[str, str]:
@@ -180,6 +187,9 @@ def _whole(environ: Mapping[str, str], variable: str, default: int) -> int:
     text = environ.get(variable, "").strip()
     if not text:
         return default
-    if not text.isascii() or not text.isdigit() or not int(text):
-        raise ValueError(f"{variable} must be a whole number above 0, not {text!r}")
+    if not text.isascii() or not text.isdigit() or len(text) > LONGEST_WHOLE or not int(text):
+        most = "9" * LONGEST_WHOLE
+        raise ValueError(
+            f"{variable} must be a whole number above 0, {most} at most, not {text!r:.60}"
+        )
     return int(text)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 RecordRow: TypeAlias = tuple[
     int, int, int, bytes, str, str, str, bytes, int, str, str, str, tuple[str, ...], int, float,
-    float, float, int, str, str, bool,
+    float, float, float, int, str, str, bool,
 ]  # fmt: skip
 """The fields of :class:`Record`, in its order, as the hot path writes them."""
 
@@ -55,6 +55,8 @@ class Record(NamedTuple):
     """Seconds."""
     allowed: float
     """Seconds until the deadline when it started."""
+    waited: float
+    """Seconds that it waited for an instance to come."""
     code: int
     """Number of the status code; 0 is ok."""
     reason: str

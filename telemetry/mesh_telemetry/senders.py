@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
 # https://opentelemetry.io/docs/specs/otlp/#retryable-response-codes, and #failures for gRPC
 _RETRIED = frozenset({429, 502, 503, 504})
+_LONGEST_ANSWER = 65_536
+"""Bytes of an answer that are read: a backend that says more than that is none."""
+_PIECE = 64
 _REFUSALS = frozenset(
     {
         "INVALID_ARGUMENT",
@@ -96,6 +99,7 @@ class HttpSender(_Sender):
     def __init__(self, settings: ExportSettings) -> None:
         super().__init__()
         self._session = _Session()
+        self._session.timeout = settings.timeout
         with _silence():
             self._exporter = OTLPSpanExporter(
                 endpoint=settings.endpoint,
@@ -199,18 +203,41 @@ class _Session(requests.Session):
 
     answer: requests.Response | None = None
     fault: Exception | None = None
+    timeout = 10.0
+    """Seconds for the whole of an answer's body; the one of requests is for each piece."""
 
     def forget(self) -> None:
         self.answer = self.fault = None
 
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
         self.forget()
+        options["stream"] = True  # else all of it is read, however much there is
         try:
-            self.answer = super().send(request, **options)
+            answer = super().send(request, **options)
+            answer._content = _beginning(answer, time.monotonic() + self.timeout)  # noqa: SLF001
         except Exception as error:
             self.fault = error
             raise
-        return self.answer
+        self.answer = answer
+        return answer
+
+
+def _beginning(answer: requests.Response, until: float) -> bytes:
+    """As much of an answer as could be of interest; one that goes on after that is cut off.
+
+    Raises:
+        Timeout: It drips.
+    """
+    found = b""
+    for piece in answer.iter_content(_PIECE):
+        found += piece
+        if len(found) >= _LONGEST_ANSWER:
+            answer.close()
+            break
+        if time.monotonic() >= until:
+            answer.close()
+            raise requests.Timeout
+    return found
 
 
 def _export(exporter: SpanExporter, spans: Sequence[ReadableSpan]) -> tuple[SpanExportResult, str]:

@@ -19,6 +19,8 @@ _log = logging.getLogger(__name__)
 
 TRACE_SHARE = 10
 """One trace may have at most this part of the store's spans: a tenth."""
+RESERVED = 8
+"""The part of a trace's room that is left for spans that tell of the whole of it: they end last."""
 SPANS_PER_TRACE = 4
 """A hop has four spans; so many traces of a single hop fill the store, and no more are kept."""
 
@@ -126,8 +128,8 @@ class KeptTrace:
 
     @property
     def is_full(self) -> bool:
-        """Whether it takes no further spans."""
-        return len(self._span_ids) >= self._max_spans
+        """Whether it takes no further spans but those that tell of the whole trace."""
+        return len(self._span_ids) >= self._max_spans - self._max_spans // RESERVED
 
     def expect(self, process: str, *, span_id: bytes = b"", served_from: bytes = b"") -> None:
         """Say that a process has a span to deliver; until it has, see :meth:`awaited`.
@@ -206,7 +208,7 @@ class KeptTrace:
             if span.kind == SERVER and len(self._served) < 2 * self._max_spans:
                 self._served.add(_SERVED + span.parent_id)
                 awaited.discard(_SERVED + span.parent_id)
-            if len(self._span_ids) >= self._max_spans:
+            if self.is_full and (len(self._span_ids) >= self._max_spans or not _is_top(span)):
                 # Remembered, so that sending them again does not count them again; of what has
                 # more than twice its share, roughly how many is enough.
                 if len(self._refused) < self._max_spans:
@@ -242,6 +244,11 @@ class KeptTrace:
 
 _SERVED = b"<"
 """Tells the parent of a SERVER span that is awaited from the id of one that is."""
+
+
+def _is_top(span: Span) -> bool:
+    """Whether a span tells of the whole trace: its root, or the gateway's of the entry call."""
+    return not span.parent_id or names.KEEP_REASON in span.attributes
 
 
 def _is_of(span: Span, trace_id: bytes) -> bool:

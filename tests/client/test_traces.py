@@ -91,7 +91,11 @@ async def test_the_four_spans_of_a_hop(autojump_clock: MockClock) -> None:
         "mesh.call.deadline_ms": pytest.approx(2000, abs=1),
         "mesh.caller": "web",
     }
-    assert attributes(client) == {**common, "server.address": "in process"}
+    assert attributes(client) == {
+        **common,
+        "server.address": "in process",
+        "mesh.keep.reason": "baseline",  # as it is the root
+    }
     for node in (server, passing):
         told = attributes(node)
         told.pop("network.peer.address", None)

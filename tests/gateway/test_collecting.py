@@ -357,7 +357,8 @@ async def test_a_kept_trace_that_made_way_before_its_end_is_not_complete(
 ) -> None:
     """What was early kept and let go is not there any more, and the trace says so."""
     settings = TraceSettings(store_spans=100, quota=1000, baseline=1000, max_spans_per_second=1e6)
-    async with running(settings) as it, it.peer("svc") as svc, it.peer("caller") as caller:
+    async with running(settings) as it, it.peer("svc") as peer, it.peer("caller") as caller:
+        svc: mesh.Client = peer
 
         async def bad(_: object) -> None:
             raise mesh.NotFound("x")

@@ -13,6 +13,7 @@ import mesh
 from mesh.wire import Kind, codec
 from mesh.wire.codec import FORCED
 from mesh_telemetry import TraceSettings
+from mesh_telemetry.spans import CLIENT, SERVER
 from tests.gateway.raw_peer import (
     raw_peer,
     register_header,
@@ -143,7 +144,7 @@ async def test_an_error_below_keeps_the_trace_at_once(autojump_clock: MockClock)
         )
         assert {node.span.attributes["rpc.status_code"] for node in root.walk()} == {"not_found"}
         reasons = [node.span.attributes.get("mesh.keep.reason") for node in root.walk()]
-        assert reasons == [None, "error", *[None] * 6]
+        assert reasons == ["error", "error", *[None] * 6]  # of the root, and of the gateway's
         it.check_nothing_left()
 
 
@@ -561,3 +562,73 @@ async def test_a_trace_that_goes_on_for_ever_does_not_keep_the_others(
         assert len(it.tracing._quiet) <= 5
         await trio.sleep(3)
         it.check_nothing_left()
+
+
+async def test_names_that_nobody_registered_share_one_quota(autojump_clock: MockClock) -> None:
+    async with running() as it, it.peer("svc") as peer, it.peer("caller") as caller:
+        svc: mesh.Client = peer
+
+        @svc.method("ok")
+        async def ok(_: object) -> None: ...
+
+        for number in range(200):
+            with pytest.raises(mesh.CallError):
+                await caller.call("svc", f"m{number}")
+        await it.settled()
+        assert it.counts["kept_refused"] <= 21
+        assert it.counts["kept_baseline"] <= 21
+
+
+async def test_a_wait_for_an_instance_is_told(autojump_clock: MockClock) -> None:
+    """The gateway's span says how long, and it passes the call on only then."""
+    settings = TraceSettings(baseline=1000)
+    async with running(settings) as it, it.peer("web") as web, trio.open_nursery() as nursery:
+
+        async def get() -> str:
+            return "got"
+
+        async def call() -> None:
+            assert await web.call("late", "get") == "got"
+
+        nursery.start_soon(call)
+        await trio.sleep(0.7)
+        async with it.peer("late") as late:
+            late.register("get", get)
+            await trio.sleep(3)
+            (trace,) = it.kept
+            found = {
+                (span.kind, str(resource["service.name"])): span for resource, span in trace.spans()
+            }
+            served, passed = found[SERVER, "mesh-gateway"], found[CLIENT, "mesh-gateway"]
+            waited = served.attributes["mesh.call.waited_ms"]
+            assert isinstance(waited, float)
+            assert 600 < waited < 800
+            assert passed.start - served.start == pytest.approx(waited * 1e6, abs=2e3)
+            assert "mesh.call.waited_ms" not in passed.attributes
+
+
+async def test_a_trace_that_is_too_long_keeps_what_tells_of_the_whole(
+    autojump_clock: MockClock,
+) -> None:
+    """The root, and the entry call, end last: room is left for them."""
+    settings = TraceSettings(store_spans=400, baseline=1000, max_spans_per_second=1e6)
+    async with running(settings) as it, it.peer("svc") as svc, it.peer("web") as web:
+
+        async def one() -> None: ...
+
+        async def many() -> None:
+            for _ in range(30):
+                await svc.call("svc", "one")
+
+        svc.register("one", one)
+        svc.register("many", many)
+        await web.call("svc", "many")
+        await trio.sleep(8)
+        (trace,) = [trace for trace in it.kept if trace.method == "many"]
+        spans = [span for _, span in trace.spans()]
+        assert len(spans) <= 40
+        (root,) = [span for span in spans if not span.parent_id]
+        (entry,) = [span for span in spans if span.parent_id == root.span_id]
+        assert (root.name, entry.name) == ("svc.many", "svc.many")
+        assert root.attributes["mesh.keep.reason"] == entry.attributes["mesh.keep.reason"]
+        assert trace.dropped > 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import logging
+import socket
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -384,3 +385,36 @@ def test_close_waits_no_longer_than_it_is_told(caplog: pytest.LogCaptureFixture)
     exporter._thread.join(10)  # it counts the batch that was under way
     assert is_balanced(exporter, 200)
     assert any("were not exported" in text for _, text in said(caplog))
+
+
+@pytest.mark.parametrize(("piece", "pause"), [(b"\0" * 1_000_000, 0.0), (b"y", 0.05)])
+def test_an_answer_without_an_end_is_cut_off(piece: bytes, pause: float) -> None:
+    """Neither the memory nor the thread of the gateway is a backend's to take."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    sent = 0
+
+    def answer() -> None:
+        nonlocal sent
+        while True:
+            connection, _ = listener.accept()
+            with contextlib.suppress(OSError), connection:
+                connection.recv(65_536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                while True:
+                    connection.sendall(piece)
+                    sent += len(piece)
+                    time.sleep(pause)
+
+    threading.Thread(target=answer, daemon=True).start()
+    endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    exporter = Exporter.from_environment(
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_TIMEOUT": "0.5"}
+    )
+    assert exporter is not None
+    try:
+        exporter.add({}, a_span())
+        assert exporter.flush(8.0)
+        assert sent < 20_000_000
+    finally:
+        exporter.close(0.1)
+        listener.close()

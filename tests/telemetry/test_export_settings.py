@@ -115,8 +115,11 @@ def test_a_timeout_is_in_seconds_or_where_that_makes_no_sense_in_milliseconds() 
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd", "none or gzip or deflate, not 'zstd'"),
         ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/no/such/file", "cannot be read: '/no/such/file'"),
         ("OTEL_EXPORTER_OTLP_INSECURE", "yes", "true or false, not 'yes'"),
-        ("OTEL_BSP_SCHEDULE_DELAY", "0", "a whole number above 0, not '0'"),
-        ("OTEL_BSP_MAX_QUEUE_SIZE", "-5", "a whole number above 0, not '-5'"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "0", "a whole number above 0, 999999999 at most, not '0'"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "-5", "a whole number above 0, 999999999 at most, not '-5'"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "9" * 5000, "a whole number above 0"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "9" * 30, "a whole number above 0"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "1e30", "seconds above 0, not '1e30'"),
         ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "9000", "9,000 exceeds OTEL_BSP_MAX_QUEUE_SIZE"),
     ],
 )
@@ -131,6 +134,13 @@ def test_a_wrong_header_is_not_told() -> None:
     with pytest.raises(ValueError, match="OTEL_EXPORTER_OTLP_HEADERS") as caught:
         settings(OTEL_EXPORTER_OTLP_HEADERS="a=b,secret")
     assert "part 2" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["Bearer%20secret%0A", "secret%E2%82%AC"])
+def test_a_header_that_cannot_be_sent_is_not_told(value: str) -> None:
+    with pytest.raises(ValueError, match="header 2 has characters") as caught:
+        settings(OTEL_EXPORTER_OTLP_HEADERS=f"a=b,authorization={value}")
     assert "secret" not in str(caught.value)
 
 
