@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     AbortFn = Callable[[object], trio.lowlevel.Abort]
 
+MAX_GIVEN_UP = 1_000
+"""Calls given up whose traces are remembered until they are answered."""
 GRACE = 0.2
 """Seconds after a deadline in which the gateway, who knows where the time went, may speak first."""
 
@@ -47,6 +49,7 @@ class Outgoing:
         self.pending: dict[int, Pending] = {}
         self.last_id = 0
         self._late_word: dict[int, CallError] = {}
+        self._given_up: dict[int, bytes] = {}
         self._timers = Timers(self.pending, self._expire)
         self.run_timers = self._timers.run
 
@@ -63,6 +66,7 @@ class Outgoing:
             if self._late_word.pop(call_id, None) is not None:
                 del self.pending[call_id]
             elif self.pending.pop(call_id, None) is not None:
+                self._remember(call_id, pending[5])
                 self.assembler.drop(call_id)
                 self._uplink.cancel(call_id, pending[3])
             return trio.lowlevel.Abort.SUCCEEDED
@@ -84,6 +88,9 @@ class Outgoing:
                 raise RemoteProtocolError(
                     f"{Kind(kind).name} for call {call_id}, which was never made"
                 )
+            trace_id = self._given_up.pop(call_id, None)
+            if trace_id is not None and header.keep is not None:
+                self._uplink.reporter.keep((trace_id,))
             return False
         if flags & (MORE | CONTINUED):
             try:
@@ -117,6 +124,12 @@ class Outgoing:
         trio.lowlevel.reschedule(pending[0], outcome.Error(error))
         return True
 
+    def _remember(self, call_id: int, trace_id: bytes) -> None:
+        """A call is given up here; its answer, on the way perhaps, may tell that it is kept."""
+        self._given_up[call_id] = trace_id
+        if len(self._given_up) > MAX_GIVEN_UP:
+            del self._given_up[next(iter(self._given_up))]
+
     def _expire(self, call_id: int) -> None:
         task, name, allowed, *_ = self.pending[call_id]
         error = self._late_word.pop(call_id, None)
@@ -134,7 +147,8 @@ class Outgoing:
 
     def _drop(self, call_id: int, code: Code, reason: Reason, message: str) -> None:
         """Give up on a call from this side: the gateway and the waiting task are told."""
-        task, _, _, frames, *_ = self.pending.pop(call_id)
+        task, _, _, frames, _, trace_id = self.pending.pop(call_id)
+        self._remember(call_id, trace_id)
         self.assembler.drop(call_id)
         by = BY_DEADLINE if code is Code.DEADLINE_EXCEEDED else BY_CALLER
         self._uplink.cancel(call_id, frames, by)

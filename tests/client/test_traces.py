@@ -717,3 +717,25 @@ async def test_a_gateway_that_does_not_read_is_not_told_without_end(
         assert uplink.reporter._untold > 0
         assert not uplink.reporter._late
         nursery.cancel_scope.cancel()
+
+
+async def test_a_caller_whose_scope_fires_before_the_answer_tells_its_part_before_it_leaves(
+    autojump_clock: MockClock,
+) -> None:
+    """The gateway's answer says that the trace is kept, and comes a moment after the scope."""
+    async with running() as it, it.peer("users") as users:
+
+        async def get() -> None:
+            await trio.sleep_forever()
+
+        users.register("get", get)
+        async with it.peer("web") as web:
+            await settled(web)
+            with trio.move_on_after(0.3) as scope:
+                await web.call("users", "get")
+            assert scope.cancelled_caught
+            await trio.sleep(0.1)
+        await trio.sleep(0.5)
+        (trace,) = it.kept
+        assert trace.missing == []
+        assert trace.complete
