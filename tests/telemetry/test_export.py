@@ -395,17 +395,19 @@ def test_an_answer_without_an_end_is_cut_off(piece: bytes, pause: float) -> None
 
     def answer() -> None:
         nonlocal sent
-        while True:
-            connection, _ = listener.accept()
-            with contextlib.suppress(OSError), connection:
-                connection.recv(65_536)
-                connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-                while True:
-                    connection.sendall(piece)
-                    sent += len(piece)
-                    time.sleep(pause)
+        with contextlib.suppress(OSError):  # the listener is closed in the end
+            while True:
+                connection, _ = listener.accept()
+                with contextlib.suppress(OSError), connection:
+                    connection.recv(65_536)
+                    connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                    while True:
+                        connection.sendall(piece)
+                        sent += len(piece)
+                        time.sleep(pause)
 
-    threading.Thread(target=answer, daemon=True).start()
+    server = threading.Thread(target=answer, daemon=True)
+    server.start()
     endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
     exporter = Exporter.from_environment(
         {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_TIMEOUT": "0.5"}
@@ -417,4 +419,6 @@ def test_an_answer_without_an_end_is_cut_off(piece: bytes, pause: float) -> None
         assert sent < 20_000_000
     finally:
         exporter.close(0.1)
+        listener.shutdown(socket.SHUT_RDWR)  # wakes it
+        server.join(5.0)
         listener.close()
