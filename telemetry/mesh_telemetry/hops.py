@@ -183,7 +183,8 @@ def _continues(hop: Hop, row: WaterfallRow) -> bool:
         and role is not None
         and role > before
         and row.parent_id == last.span_id
-        and (row.name == last.name or OTHER in {row.name, last.name})
+        # A handler may have given its span another name.
+        and (role == _SERVED or row.name == last.name or OTHER in {row.name, last.name})
     )
 
 

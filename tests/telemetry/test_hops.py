@@ -47,6 +47,13 @@ def test_every_span_may_stay_one_of_its_own() -> None:
     assert found == [(1, 1, None), (1, 0, None), (1, 1, None), (1, 18, None)]
 
 
+def test_a_handler_that_renames_its_span_stays_in_its_hop() -> None:
+    rows = call(0, "shop", "orders.place", 0, 20)
+    rows[3]["name"] = "GET /orders"
+    hop = only(tree(*rows))
+    assert (len(hop.rows), hop.children, hop.is_unseen, hop.own_ms) == (4, [], False, 18)
+
+
 def test_a_call_of_the_same_method_inside_is_another_hop() -> None:
     rows = tree(*call(0, "a", "a.f", 0, 20), *call(4, "a", "a.f", 5, 9))
     assert [len(one.rows) for one in only(rows).walk()] == [4, 4]
