@@ -26,7 +26,7 @@ from mesh.context import activity, traced
 from mesh.errors import CallError, NotFound
 from mesh.wire.codec import is_name
 from mesh_telemetry import Reason
-from mesh_telemetry.logs import clean
+from mesh_telemetry.logs import clean_line
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -263,13 +263,15 @@ def _print_list(console: Console, found: list[dict[str, Any]]) -> None:
         {
             "began": one["started"][11:23] if on_terminal else one["started"],
             "took": duration(one["duration_ms"] and one["duration_ms"] / 1e3),
-            "call": clean(f"{one['caller']} > {one['service']}.{one['method']}")
+            "call": clean_line(f"{one['caller']} > {one['service']}.{one['method']}")
             if one["method"]
             else "-",
             "code": outcome(one["code"]) if one["code"] else Text("runs", style="yellow"),
             "kept": one["reason"],
             "spans": f"{one['spans']:,}" + ("" if one["complete"] else "+"),
-            "services": clean(",".join(name for name in one["services"] if name != "mesh-gateway")),
+            "services": clean_line(
+                ",".join(name for name in one["services"] if name != "mesh-gateway")
+            ),
             "trace": one["trace_id"][:DIGITS] if on_terminal else one["trace_id"],
         }
         for one in found

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from mesh.cli.output import duration, outcome, shorten
 from mesh_telemetry import Hop, Share, TraceSummary, WaterfallRow, fold, spent
-from mesh_telemetry.logs import clean
+from mesh_telemetry.logs import clean, clean_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -117,8 +117,11 @@ class Drawing:
         ended = about.duration_ms is not None
         took = self._entry.end - self._entry.start if self._hops else about.duration_ms or 0.0
         yield Text.assemble(
-            (clean(f"{about.service}.{about.method}") if about.method else "unknown call", "bold"),
-            (f" by {clean(about.caller)}" if about.caller else ""),
+            (
+                clean_line(f"{about.service}.{about.method}") if about.method else "unknown call",
+                "bold",
+            ),
+            (f" by {clean_line(about.caller)}" if about.caller else ""),
             "  ",
             outcome(about.code) if ended else Text("still runs", style="yellow"),
             f" after {_duration(took)}" if ended else "",
@@ -128,7 +131,7 @@ class Drawing:
             ("trace ", "dim"),
             about.trace_id,
             ("  activity ", "dim"),
-            clean(about.activity_id) if about.activity_id != about.trace_id else "the same",
+            clean_line(about.activity_id) if about.activity_id != about.trace_id else "the same",
         )
         yield Text.assemble(
             (f"began {about.started[:10]} {about.started[11:23]} UTC", "dim"),
@@ -184,11 +187,11 @@ class Drawing:
         hop, first = line.hop, line.hop.first
         style = "red" if hop.error else "bold" if hop.is_call else ""
         # The service comes first where each span has a line: the name is the same four times.
-        where = f"{clean(first.service)} {first.kind} " if self._whole else ""
-        label = Text.assemble((line.branch, "dim"), (where, "dim"), (clean(hop.name), style))
+        where = f"{clean_line(first.service)} {first.kind} " if self._whole else ""
+        label = Text.assemble((line.branch, "dim"), (where, "dim"), (clean_line(hop.name), style))
         server = hop.served.service if hop.served is not None and not self._whole else ""
         if server and not hop.name.startswith(f"{server}."):
-            label.append(f" by {clean(server)}", style="dim")
+            label.append(f" by {clean_line(server)}", style="dim")
         marks = ("?" if first.orphan else "") + (
             "~" if any(row.shifted_ms for row in hop.rows) else ""
         )
@@ -254,13 +257,15 @@ class Drawing:
         if error is not None and not any(_repeats(error, child.error) for child in hop.children):
             kind, message = error
             first = clean(message).split("\n")[0]
-            yield self._detail(indent, f"{signs.bad} {clean(kind)}: {first}".rstrip(": "), "red")
+            yield self._detail(
+                indent, f"{signs.bad} {clean_line(kind)}: {first}".rstrip(": "), "red"
+            )
         told = {key: value for row in hop.rows for key, value in row.attributes.items()}
         if told:
             yield self._detail(indent, _attributes(told), "cyan")
         events = hop.events
         for event in events if self._whole else events[:MOST_EVENTS]:
-            text = f"{signs.dot} {clean(event.name)} at {_figure(event.at_ms)}"
+            text = f"{signs.dot} {clean_line(event.name)} at {_figure(event.at_ms)}"
             yield self._detail(indent, f"{text}  {_attributes(event.attributes)}", "cyan")
         if len(events) > MOST_EVENTS and not self._whole:
             yield self._detail(indent, f"and {len(events) - MOST_EVENTS} more events", "dim")
@@ -287,7 +292,7 @@ class Drawing:
                 style="yellow",
             )
         for said in self._summary.missing:
-            yield Text(f"! missing: {clean(said)}", style="yellow")
+            yield Text(f"! missing: {clean_line(said)}", style="yellow")
         if self._summary.dropped:
             yield Text(
                 f"! missing: {_spans(self._summary.dropped)} that a process, or the store, had no "
@@ -304,12 +309,14 @@ class Drawing:
         if allowed is not None:
             used = f" of the {_duration(allowed)} allowed"
             title.append(used, style="bold red" if total >= allowed else "bold")
-        title.append(" went" if len(self._hops) == 1 else f" of {clean(entry.name)} went", "bold")
+        title.append(
+            " went" if len(self._hops) == 1 else f" of {clean_line(entry.name)} went", "bold"
+        )
         yield title
         shares = spent(entry)
         shown = shares[:MOST_SHARES]
         rest = sum(share.ms for share in shares[MOST_SHARES:])
-        rows = [(clean(share.name) or "on the way", share.ms, _note(share)) for share in shown]
+        rows = [(clean_line(share.name) or "on the way", share.ms, _note(share)) for share in shown]
         if rest:
             rows.append((f"{len(shares) - MOST_SHARES} others", rest, ""))
         names = max(len(name) for name, _, _ in rows)
@@ -367,7 +374,7 @@ def _note(share: Share) -> str:
     if share.name:
         return f"{share.times} calls" if share.times > 1 else ""
     if share.most_ms > share.ms / 2:
-        return f"most to {clean(share.most)}"
+        return f"most to {clean_line(share.most)}"
     return f"{share.times} hops" if share.times > 1 else ""
 
 

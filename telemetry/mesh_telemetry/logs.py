@@ -32,6 +32,11 @@ def clean(text: str) -> str:
     )
 
 
+def clean_line(text: str) -> str:
+    """The same for what has to stay on its line: a name is not to draw lines of its own."""
+    return clean(text).replace("\n", "\\n")
+
+
 def timestamp(seconds: float) -> str:
     """A moment in Unix time as RFC 3339, in UTC, to the microsecond."""
     at = datetime.fromtimestamp(seconds, UTC)

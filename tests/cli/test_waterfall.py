@@ -99,6 +99,13 @@ def test_no_line_is_wider_than_the_terminal(width: int, whole: bool) -> None:  #
     assert max(map(len, lines)) <= width
 
 
+def test_a_name_draws_no_lines_of_its_own() -> None:
+    rows = call(0, "shop\nforged", "a.f\nforged", 0, 9)
+    lines = drawn(rows, caller="shop\nforged", missing=["x\nforged"])
+    assert not any(line.strip().startswith("forged") for line in lines)
+    assert any("a.f\\nforged" in line for line in lines)
+
+
 def test_in_a_pipe_texts_are_whole() -> None:
     rows = call(0, "shop", "a.f", 0, 9, error=True, error_type="E", error_message="long " * 40)
     lines = drawn(rows, terminal=False)
