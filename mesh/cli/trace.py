@@ -270,7 +270,7 @@ def _print_list(console: Console, found: list[dict[str, Any]]) -> None:
             "kept": one["reason"],
             "spans": f"{one['spans']:,}" + ("" if one["complete"] else "+"),
             "services": clean_line(
-                ",".join(name for name in one["services"] if name != "mesh-gateway")
+                ",".join(name for name in one["services"] if name != one.get("gateway"))
             ),
             "trace": one["trace_id"][:DIGITS] if on_terminal else one["trace_id"],
         }

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
     from mesh_telemetry.waterfall import RowEvent, WaterfallRow
 
-GATEWAY = "mesh-gateway"
-"""The ``service.name`` of gateways."""
-
 _CALLING, _ARRIVED, _PASSED_ON, _SERVED = range(4)
 _EPSILON = 1e-9
 
@@ -168,9 +165,9 @@ def _role(row: WaterfallRow) -> int | None:
     if not row.code:
         return None
     if row.kind == "client":
-        return _PASSED_ON if row.service == GATEWAY else _CALLING
+        return _PASSED_ON if row.of_gateway else _CALLING
     if row.kind == "server":
-        return _ARRIVED if row.service == GATEWAY else _SERVED
+        return _ARRIVED if row.of_gateway else _SERVED
     return None
 
 

@@ -83,6 +83,8 @@ class TraceSummary(msgspec.Struct, frozen=True, kw_only=True):
     missing: list[str]
     dropped: int
     """Spans that were made and are not there."""
+    gateway: str = ""
+    """The ``service.name`` of the gateway; empty while none of its spans is there."""
 
 
 class RowEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,6 +132,8 @@ class WaterfallRow(msgspec.Struct, frozen=True, kw_only=True):
     """Its parent is not there, and it hangs under the root instead."""
     shifted_ms: float
     """By how much it was moved, since its clock disagreed with its parent's; 0 for most."""
+    of_gateway: bool = False
+    """Whether its process is a gateway, whatever that is called."""
 
 
 class _Node:
@@ -180,7 +184,19 @@ def summary(trace: KeptTrace) -> TraceSummary:
         complete=trace.complete,
         missing=trace.missing.copy(),
         dropped=trace.dropped,
+        gateway=next(
+            (
+                str(resource.get(names.SERVICE_NAME, ""))
+                for resource, _ in trace.batches.values()
+                if _is_gateway(resource)
+            ),
+            "",
+        ),
     )
+
+
+def _is_gateway(resource: Attributes) -> bool:
+    return resource.get(names.ROLE) == names.GATEWAY_ROLE
 
 
 def _errors(trace: KeptTrace) -> int:
@@ -345,6 +361,7 @@ def _row(depth: int, node: _Node, first: int) -> WaterfallRow:
         ],
         orphan=node.orphan,
         shifted_ms=_ms(node.shift),
+        of_gateway=_is_gateway(node.resource),
     )
 
 

@@ -26,7 +26,7 @@ SUMMARY: dict[str, Any] = {
     "code": "ok",
     "activity_id": "order-42",
     "spans": 12,
-    "services": ["mesh-gateway", "orders", "payments", "shop", "users"],
+    "services": ["gw1", "orders", "payments", "shop", "users"],
     "errors": 0,
     "complete": True,
     "missing": [],
@@ -184,8 +184,8 @@ def test_every_span_can_have_a_line() -> None:
     lines = drawn(nested(), whole=True)
     assert [line[:42].rstrip() for line in lines[5:9]] == [
         "shop client orders.place",
-        "└─ mesh-gateway server orders.place",
-        "   └─ mesh-gateway client orders.place",
+        "└─ gw1 server orders.place",
+        "   └─ gw1 client orders.place",
         "      └─ orders server orders.place",
     ]
 

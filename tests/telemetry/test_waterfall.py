@@ -358,7 +358,19 @@ def test_a_summary_says_what_a_list_shows() -> None:
         "complete": False,
         "missing": ["stock (p-9): disconnected before it sent its spans"],
         "dropped": 3,
+        "gateway": "",
     }
+
+
+def test_the_gateway_is_known_by_its_role_whatever_it_is_called() -> None:
+    trace = kept(orders=[call(1, 0, 0, 10, kind=CLIENT)])
+    resource: Attributes = {"service.name": "gw1", "mesh.role": "gateway"}
+    other: Attributes = {"service.name": "mesh-gateway"}
+    trace.batches["g", "gw1"] = (resource, [call(2, 1, 1, 9), call(3, 2, 2, 8, kind=CLIENT)])
+    trace.batches["x", "mesh-gateway"] = (other, [call(4, 3, 3, 7)])
+    found = [(row.service, row.of_gateway) for row in waterfall(trace)]
+    assert found == [("orders", False), ("gw1", True), ("gw1", True), ("mesh-gateway", False)]
+    assert summary(trace).gateway == "gw1"
 
 
 @pytest.mark.parametrize(
