@@ -45,14 +45,15 @@ class Signs(NamedTuple):
     waiting: str
     way: str
     unseen: str
+    absent: str
     moment: str
     good: str
     bad: str
     dot: str
 
 
-_UNICODE = Signs("├─ ", "└─ ", "│  ", "█", "░", "─", "▒", "▏", "✓", "✗", "•")
-_ASCII = Signs("|- ", "`- ", "|  ", "#", ".", "-", "?", "|", "+", "!", "*")
+_UNICODE = Signs("├─ ", "└─ ", "│  ", "█", "░", "─", "▒", "┄", "▏", "✓", "✗", "•")
+_ASCII = Signs("|- ", "`- ", "|  ", "#", ".", "-", "?", "=", "|", "+", "!", "*")
 
 
 def signs_of(console: Console) -> Signs:
@@ -222,11 +223,14 @@ class Drawing:
             return " " * first + signs.moment
         length = max(1, min(size - first, round((hop.end - hop.start) / total * size)))
         begin, end = hop.work
+        absent = hop.waited or (0.0, -1.0)
         cells = []
         for cell in range(length):
             # The middle of the cell, on the hop's own clock.
             at = hop.start + (cell + 0.5) / length * (hop.end - hop.start)
-            if not begin <= at <= end:
+            if absent[0] <= at <= absent[1]:
+                cells.append(signs.absent)
+            elif not begin <= at <= end:
                 cells.append(signs.way)
             elif any(child.start <= at <= child.end for child in hop.children):
                 cells.append(signs.waiting)
@@ -242,6 +246,7 @@ class Drawing:
                 (signs.own, "own work"),
                 (signs.waiting, "waits for calls below"),
                 (signs.unseen, "no word of the callee"),
+                (signs.absent, "waits for an instance"),
                 (signs.way, "on the way: gateway, queues, network"),
             )
             if sign in used
@@ -260,6 +265,9 @@ class Drawing:
             yield self._detail(
                 indent, f"{signs.bad} {clean_line(kind)}: {first}".rstrip(": "), "red"
             )
+        if hop.waited_ms:
+            waited = f"waited {_duration(hop.waited_ms)} for an instance of {hop.service}"
+            yield self._detail(indent, clean_line(waited), "yellow")
         told = {key: value for row in hop.rows for key, value in row.attributes.items()}
         if told:
             yield self._detail(indent, _attributes(told), "cyan")
@@ -316,7 +324,7 @@ class Drawing:
         shares = spent(entry)
         shown = shares[:MOST_SHARES]
         rest = sum(share.ms for share in shares[MOST_SHARES:])
-        rows = [(clean_line(share.name) or "on the way", share.ms, _note(share)) for share in shown]
+        rows = [(_title(share), share.ms, _note(share)) for share in shown]
         if rest:
             rows.append((f"{len(shares) - MOST_SHARES} others", rest, ""))
         names = max(len(name) for name, _, _ in rows)
@@ -368,6 +376,12 @@ def _duration(ms: float) -> str:
 
 def _spans(count: int) -> str:
     return "1 span" if count == 1 else f"{count:,} spans"
+
+
+def _title(share: Share) -> str:
+    if share.is_wait:
+        return f"waiting for {clean_line(share.name) or 'an instance'}"
+    return clean_line(share.name) or "on the way"
 
 
 def _note(share: Share) -> str:

@@ -47,6 +47,11 @@ class Hop:
         return next((row.name for row in self.rows if row.name != OTHER), OTHER)
 
     @property
+    def service(self) -> str:
+        """The service of its method."""
+        return self.name.rpartition(".")[0]
+
+    @property
     def is_call(self) -> bool:
         """Whether it is a call through the mesh."""
         return self.first.code != ""
@@ -67,9 +72,29 @@ class Hop:
         if self.served is None:
             # Either nobody had it, as no instance was reached, or somebody who has not told.
             is_work = self.whole or self.is_unseen or not self.is_call
+            if is_work and not self.whole:
+                return max([self.start, *(until for _, until in self._waits())]), self.end
             return (self.start if is_work else self.end), self.end
         start = min(max(self.served.start_ms, self.start), self.end)
         return start, max(start, min(self.served.start_ms + self.served.duration_ms, self.end))
+
+    def _waits(self) -> Iterator[tuple[float, float]]:
+        for row in self.rows:
+            if row.waited_ms > 0:
+                begin = min(max(row.start_ms, self.start), self.end)
+                yield begin, min(begin + row.waited_ms, self.end)
+
+    @property
+    def waited(self) -> tuple[float, float] | None:
+        """From when to when it waited for an instance to come, before the callee had it."""
+        began = self.end if self.whole else self.work[0]
+        return next(((a, min(b, began)) for a, b in self._waits() if a < began), None)
+
+    @property
+    def waited_ms(self) -> float:
+        """How long that was."""
+        begin, end = self.waited or (0.0, 0.0)
+        return end - begin
 
     @property
     def is_unseen(self) -> bool:
@@ -82,11 +107,14 @@ class Hop:
 
     @property
     def way_ms(self) -> float | None:
-        """Time on the way there and back: gateway, queues, network. None where that is unknown."""
+        """Time on the way there and back: gateway, queues, network. None where that is unknown.
+
+        Waiting for an instance to come is none of it.
+        """
         if self.whole or not self.is_call or self.is_unseen or self.served is self.first:
             return None
         start, end = self.work
-        return max(0.0, self.end - self.start - (end - start))
+        return max(0.0, self.end - self.start - (end - start) - self.waited_ms)
 
     @property
     def own_ms(self) -> float:
@@ -187,10 +215,12 @@ def _continues(hop: Hop, row: WaterfallRow) -> bool:
 
 @dataclass
 class Share:
-    """What one method, or the way, took of an entry call's time."""
+    """What one method, a wait or the way took of an entry call's time."""
 
     name: str
-    """Empty for the way between processes."""
+    """A method; a service that was waited for; empty for the way between processes."""
+    is_wait: bool = False
+    """Whether this is the time in which no instance of the service was there."""
     ms: float = 0.0
     times: int = 0
     """Hops that it took it in."""
@@ -206,11 +236,11 @@ def spent(entry: Hop) -> list[Share]:
     time that is the one that ended last, as in the critical path of CRISP
     (https://www.usenix.org/conference/atc22/presentation/zhang-zhizhou).
     """
-    shares: dict[str, Share] = {}
+    shares: dict[tuple[str, bool], Share] = {}
 
-    def add(name: str, ms: float, hop: Hop) -> None:
+    def add(name: str, ms: float, hop: Hop, *, is_wait: bool = False) -> None:
         if ms > _EPSILON:
-            share = shares.setdefault(name, Share(name))
+            share = shares.setdefault((name, is_wait), Share(name, is_wait))
             share.ms += ms
             share.times += 1
             if ms > share.most_ms:
@@ -221,7 +251,9 @@ def spent(entry: Hop) -> list[Share]:
         hop, until = stack.pop()
         begin, end = hop.work
         begin, end = min(begin, until), min(end, until)
-        add("", begin - hop.start + until - end, hop)
+        waited = min(hop.waited_ms, begin - hop.start)
+        add(hop.service, waited, hop, is_wait=True)
+        add("", begin - hop.start + until - end - waited, hop)
         own, at = 0.0, end
         for child, child_end in _waited_for(hop.children, begin, end):
             own += at - child_end

@@ -49,6 +49,7 @@ _BUILT = frozenset(
         names.CALL_ATTEMPT,
         names.CALL_OUTCOME,
         names.CALL_CALLER,
+        names.CALL_WAITED_MS,
         names.INSTANCE_ID,
         names.KEEP_REASON,
     }
@@ -134,6 +135,8 @@ class WaterfallRow(msgspec.Struct, frozen=True, kw_only=True):
     """By how much it was moved, since its clock disagreed with its parent's; 0 for most."""
     of_gateway: bool = False
     """Whether its process is a gateway, whatever that is called."""
+    waited_ms: float = 0.0
+    """How long the call waited there for an instance to come."""
 
 
 class _Node:
@@ -330,6 +333,7 @@ def _row(depth: int, node: _Node, first: int) -> WaterfallRow:
     span, attributes = node.span, node.span.attributes
     of_mesh = attributes.get(names.RPC_SYSTEM_NAME) == names.RPC_SYSTEM
     deadline = attributes.get(names.CALL_DEADLINE_MS)
+    waited = attributes.get(names.CALL_WAITED_MS)
     error_type, error_message = _error(span)
     return WaterfallRow(
         depth=depth,
@@ -362,6 +366,7 @@ def _row(depth: int, node: _Node, first: int) -> WaterfallRow:
         orphan=node.orphan,
         shifted_ms=_ms(node.shift),
         of_gateway=_is_gateway(node.resource),
+        waited_ms=float(waited) if of_mesh and isinstance(waited, int | float) else 0.0,
     )
 
 

@@ -206,3 +206,22 @@ def test_no_deadline_is_none() -> None:
     lines = drawn(call(0, "shop", "a.f", 0, 9, deadline_ms=3.2e11))
     assert lines[4].split() == ["milliseconds", "total", "own", "way"]
     assert "Where 9.00 ms went" in lines
+
+
+def test_waiting_for_a_service_is_told() -> None:
+    rows = call(0, "shop", "payments.charge", 0, 650, way=4)
+    rows[1]["waited_ms"] = 621.0
+    rows[2] |= {"start_ms": 623.0, "duration_ms": 25.0}
+    rows[3] |= {"start_ms": 624.0, "duration_ms": 22.0}
+    lines = drawn(rows)
+    assert lines[5].startswith("payments.charge  650.0  22.0  7.00  ┄┄┄┄┄")
+    assert lines[6] == "   waited 621.0 ms for an instance of payments"
+    assert any(line.startswith("  waiting for payments  621.0 ms   96%") for line in lines)
+    assert any("waited 621.0 ms for an instance of payments" in line for line in drawn(
+        rows, whole=True))  # fmt: skip
+
+
+def test_waiting_in_vain_is_told() -> None:
+    rows = call(0, "shop", "payments.charge", 0, 650, way=4)[:2]
+    rows[1]["waited_ms"] = 640.0
+    assert any(line.startswith("  waiting for payments  640.0 ms   98%") for line in drawn(rows))
