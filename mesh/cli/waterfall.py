@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from mesh_telemetry.waterfall import RowEvent
+
 PIPE_WIDTH = 120
 """Columns for the drawing where there is no terminal."""
 SHORTEST_BAR, LONGEST_BAR = 12, 100
@@ -262,9 +264,8 @@ class Drawing:
         if error is not None and not any(_repeats(error, child.error) for child in hop.children):
             kind, message = error
             first = clean(message).split("\n")[0]
-            yield self._detail(
-                indent, f"{signs.bad} {clean_line(kind)}: {first}".rstrip(": "), "red"
-            )
+            said = ": ".join(part for part in (clean_line(kind), first) if part)
+            yield self._detail(indent, f"{signs.bad} {said}", "red")
         if hop.waited_ms:
             waited = f"waited {_duration(hop.waited_ms)} for an instance of {hop.service}"
             yield self._detail(indent, clean_line(waited), "yellow")
@@ -273,8 +274,9 @@ class Drawing:
             yield self._detail(indent, _attributes(told), "cyan")
         events = hop.events
         for event in events if self._whole else events[:MOST_EVENTS]:
-            text = f"{signs.dot} {clean_line(event.name)} at {_figure(event.at_ms)}"
-            yield self._detail(indent, f"{text}  {_attributes(event.attributes)}", "cyan")
+            name, told = _event(event)
+            text = f"{signs.dot} {clean_line(name)} at {_figure(event.at_ms)}"
+            yield self._detail(indent, f"{text}  {_attributes(told)}".rstrip(), "cyan")
         if len(events) > MOST_EVENTS and not self._whole:
             yield self._detail(indent, f"and {len(events) - MOST_EVENTS} more events", "dim")
 
@@ -355,6 +357,17 @@ def draw(console: Console, told: dict[str, Any], *, whole: bool = False) -> None
 def _repeats(error: tuple[str, str], below: tuple[str, str] | None) -> bool:
     """Whether a failure says no more than the one below that it comes from."""
     return below is not None and (below[1] in error[1] if below[1] else below[0] == error[0])
+
+
+def _event(event: RowEvent) -> tuple[str, dict[str, Any]]:
+    """What to call an event, and what else it tells; of an exception its type and message."""
+    told = dict(event.attributes)
+    kind = told.get("exception.type")
+    if event.name != "exception" or not kind:
+        return event.name, told
+    message = str(told.get("exception.message", ""))
+    name = f"{kind}: {message}" if message else str(kind)
+    return name, {key: value for key, value in told.items() if not key.startswith("exception.")}
 
 
 def _left(hop: Hop) -> float | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mesh_telemetry.names import OTHER
+from mesh_telemetry.waterfall import EXCEPTION, repeats
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -144,13 +145,21 @@ class Hop:
             failed.reverse()
         kind = next((row.error_type for row in failed if row.error_type), "")
         message = next((row.error_message for row in failed if row.error_message), "")
-        return kind or self.first.code or "error", message
+        return kind or self.first.code or ("" if message else "error"), message
 
     @property
     def events(self) -> list[RowEvent]:
         """What happened in it; exceptions that only repeat its failure are left out."""
-        found = [event for row in self.rows for event in row.events]
-        return [event for event in found if not (self.error and event.name == "exception")]
+        return [
+            event
+            for row in self.rows
+            for event in row.events
+            if not (
+                row.error
+                and event.name == EXCEPTION
+                and repeats(event.attributes, row.error_message)
+            )
+        ]
 
     def walk(self) -> Iterator[Hop]:
         """It and all below it, depth first."""

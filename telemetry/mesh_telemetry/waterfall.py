@@ -33,6 +33,18 @@ KINDS = {
 HOST_NAME = "host.name"
 """Of a resource; processes on one host have one clock."""
 
+EXCEPTION = "exception"
+EXCEPTION_TYPE = "exception.type"
+EXCEPTION_MESSAGE = "exception.message"
+"""What OpenTelemetry calls the event of an exception, and the attributes of it."""
+
+_STATUSES = (
+    ("http.response.status_code", "HTTP"),
+    ("http.status_code", "HTTP"),
+    ("rpc.grpc.status_code", "gRPC"),
+)
+"""Attributes that tell what a failure was where no type does."""
+
 _BUILT = frozenset(
     {
         names.RPC_SYSTEM_NAME,
@@ -375,11 +387,37 @@ def _error(span: Span) -> tuple[str, str]:
     if span.status != ERROR:
         return "", ""
     told: Attributes = {}
-    for event in span.events:
-        if event.name == "exception":
+    for event in reversed(span.events):
+        if event.name == EXCEPTION and repeats(event.attributes, span.status_message):
             told = event.attributes
-    kind = span.attributes.get(names.ERROR_TYPE) or told.get("exception.type", "")
-    return str(kind), span.status_message or str(told.get("exception.message", ""))
+            break
+    attributes = span.attributes
+    kind = str(attributes.get(names.ERROR_TYPE) or told.get(EXCEPTION_TYPE, ""))
+    if not kind or kind.isdigit():
+        kind = next(
+            (f"{what} {attributes[key]}" for key, what in _STATUSES if key in attributes), kind
+        )
+    message = span.status_message or str(told.get(EXCEPTION_MESSAGE, ""))
+    for prefix in {kind, _short(kind)} - {""}:
+        message = message.removeprefix(f"{prefix}: ")
+    return kind, message
+
+
+def repeats(exception: Attributes, message: str) -> bool:
+    """Whether an exception's event says nothing else than the message of its span's status.
+
+    Args:
+        exception: The event's attributes.
+        message: As the span has it, with or without the exception's type; empty fits all.
+    """
+    kind = str(exception.get(EXCEPTION_TYPE, ""))
+    said = str(exception.get(EXCEPTION_MESSAGE, ""))
+    return message in {"", said, f"{kind}: {said}", f"{_short(kind)}: {said}"}
+
+
+def _short(kind: str) -> str:
+    """An exception's type without its module."""
+    return kind.rpartition(".")[2]
 
 
 def _self_time(node: _Node) -> int:

@@ -225,3 +225,18 @@ def test_waiting_in_vain_is_told() -> None:
     rows = call(0, "shop", "payments.charge", 0, 650, way=4)[:2]
     rows[1]["waited_ms"] = 640.0
     assert any(line.startswith("  waiting for payments  640.0 ms   98%") for line in drawn(rows))
+
+
+def test_an_exception_that_is_not_the_failure_is_an_event() -> None:
+    told = {
+        "exception.type": "ValueError",
+        "exception.message": "coupon expired",
+        "exception.stacktrace": "Traceback",
+    }
+    event = {"name": "exception", "at_ms": 2.0, "attributes": told}
+    failed: Row = {"error": True, "error_message": "coupon ignored"}
+    lines = drawn([row(0, "orders", "price", "internal", 0, 9, events=[event], **failed)])
+    assert lines[6:8] == ["   ✗ coupon ignored", "   • ValueError: coupon expired at 2.00"]
+    failed["error_message"] = "coupon expired"
+    lines = drawn([row(0, "orders", "price", "internal", 0, 9, events=[event], **failed)])
+    assert [line for line in lines if "expired" in line] == ["   ✗ coupon expired"]
