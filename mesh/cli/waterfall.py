@@ -261,7 +261,10 @@ class Drawing:
         hop, signs = line.hop, self._signs
         indent = line.below + (signs.onwards if hop.children else "   ")
         error = hop.error
-        if error is not None and not any(_repeats(error, child.error) for child in hop.children):
+        repeats = hop not in self._drawn and any(
+            _repeats(error, child.error) for child in hop.children if error is not None
+        )
+        if error is not None and not repeats:
             kind, message = error
             first = clean(message).split("\n")[0]
             said = ": ".join(part for part in (clean_line(kind), first) if part)

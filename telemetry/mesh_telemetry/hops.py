@@ -140,12 +140,22 @@ class Hop:
         """
         failed = [row for row in self.rows if row.error]
         if not failed:
-            return None
+            return self._passed_on
         if failed[-1].outcome not in {"cancelled", "deadline_exceeded"}:
             failed.reverse()
         kind = next((row.error_type for row in failed if row.error_type), "")
         message = next((row.error_message for row in failed if row.error_message), "")
         return kind or self.first.code or ("" if message else "error"), message
+
+    @property
+    def _passed_on(self) -> tuple[str, str] | None:
+        """How a call ended that no span of it takes for a failure, as SERVER spans do not_found."""
+        code = self.first.code
+        if code in {"", "ok"} or (self.whole and self.first.depth):
+            return None
+        below = sorted(self.children, key=lambda child: -child.end)
+        errors = [child.error for child in below if child.first.code == code]
+        return code, next((error[1] for error in errors if error is not None), "")
 
     @property
     def events(self) -> list[RowEvent]:

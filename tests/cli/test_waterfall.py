@@ -117,14 +117,34 @@ def test_without_unicode_it_is_drawn_with_ascii() -> None:
     assert lines[7].startswith("`- payments.charge   18.0  10.0  8.00  490.0             ----####")
 
 
-def test_a_failure_is_told_once_where_it_began() -> None:
+def test_a_failure_is_told_where_it_began_and_at_the_entry() -> None:
     failed: Row = {"error": True, "error_type": "USER_NOT_FOUND", "error_message": "no user 'x'"}
     rows = [
         *call(0, "shop", "orders.place", 0, 30, **failed),
         *call(4, "orders", "users.get", 2, 8, **failed),
+        *call(8, "users", "stock.get", 3, 7, **failed),
     ]
     lines = drawn(rows, code="not_found")
-    assert [line for line in lines if "no user" in line] == ["      ✗ USER_NOT_FOUND: no user 'x'"]
+    assert [line for line in lines if "no user" in line] == [
+        "│  ✗ USER_NOT_FOUND: no user 'x'",
+        "         ✗ USER_NOT_FOUND: no user 'x'",
+    ]
+
+
+def test_a_failed_entry_call_is_told_where_no_span_of_it_failed() -> None:
+    """A SERVER span takes a not_found that it passes on for no failure."""
+    ended: Row = {"code": "not_found", "outcome": "error"}
+    failed: Row = {"error": True, "error_type": "NO_USER", "error_message": "no user 'x'"}
+    rows = call(0, "shop", "orders.place", 0, 30, **ended)[1:]
+    for one in rows:
+        one["depth"] -= 1
+    rows += call(3, "orders", "users.get", 2, 8, **ended, **failed)
+    lines = drawn(rows, code="not_found")
+    assert [line for line in lines if "✗" in line] == [
+        "│  ✗ not_found: no user 'x'",
+        "      ✗ NO_USER: no user 'x'",
+    ]
+    assert "   ✗ not_found" in drawn(rows[:3], code="not_found")
 
 
 def test_a_failure_that_says_more_than_the_one_below_is_told_too() -> None:
