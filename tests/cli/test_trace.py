@@ -101,8 +101,9 @@ def test_the_list_is_of_lines_that_filters_choose(served: Mesh) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "told"),
     [
-        (["--code", "404"], 1, "filter code must be one of ok, cancelled, "),
-        (["--min-duration", "soon"], 1, "filter min_duration must be a duration"),
+        (["--code", "404"], 2, "Invalid value for '--code': '404' is not one of 'ok', "),
+        (["--reason", "foo"], 2, "Invalid value for '--reason': 'foo' is not one of 'error', "),
+        (["--min-duration", "5x"], 2, "Invalid value for '--min-duration': '5x' must be a "),
         (["000000000"], 1, "no kept trace '000000000': "),
         (["one", "two"], 2, "one ID, not 2; to make a call, say --call"),
         (["one", "--code", "ok"], 2, "--code filters the list"),
