@@ -286,6 +286,7 @@ def _print_list(console: Console, found: list[dict[str, Any]]) -> None:
     from rich.text import Text  # noqa: PLC0415 - slow, and of no use to --json
 
     on_terminal = console.is_terminal
+    found = sorted(found, key=lambda one: one["started"], reverse=True)
     rows: list[dict[str, str | Text]] = [
         {
             "began": one["started"][11:23] if on_terminal else one["started"],

@@ -381,9 +381,10 @@ def _left(hop: Hop) -> float | None:
 def _figure(ms: float | None) -> str:
     if ms is None:
         return ""
-    if ms >= 1000:
+    # As they are rounded: 999.96 is 1,000 and no 1000.0.
+    if round(ms, 1) >= 1000:
         return f"{ms:,.0f}"
-    return f"{ms:.1f}" if ms >= 10 else f"{ms:.2f}"
+    return f"{ms:.1f}" if round(ms, 2) >= 10 else f"{ms:.2f}"
 
 
 def _duration(ms: float) -> str:

@@ -260,3 +260,11 @@ def test_an_exception_that_is_not_the_failure_is_an_event() -> None:
     failed["error_message"] = "coupon expired"
     lines = drawn([row(0, "orders", "price", "internal", 0, 9, events=[event], **failed)])
     assert [line for line in lines if "expired" in line] == ["   ✗ coupon expired"]
+
+
+@pytest.mark.parametrize(
+    ("ms", "shown"), [(999.96, "1,000"), (1000.0, "1,000"), (999.9, "999.9"), (9.996, "10.0")]
+)
+def test_figures_have_one_format(ms: float, shown: str) -> None:
+    line = drawn(call(0, "shop", "a.f", 0, 5, deadline_ms=ms))[5]
+    assert line.split()[4] == shown
