@@ -24,8 +24,9 @@ from mesh.cli.output import (
 from mesh.cli.peer import check_activity, gateway_option, json_option, peer
 from mesh.context import activity, traced
 from mesh.errors import CallError, NotFound
+from mesh.units import parse_duration
 from mesh.wire.codec import is_name
-from mesh_telemetry import Reason
+from mesh_telemetry import CODE_NAMES, Reason
 from mesh_telemetry.logs import clean_line
 
 if TYPE_CHECKING:
@@ -54,6 +55,17 @@ DIGITS = 8
 """Of a trace id on a terminal; six are enough to ask for it."""
 
 
+def _check_duration(
+    _context: click.Context, _option: click.Parameter, text: str | None
+) -> str | None:
+    try:
+        if text is not None:
+            parse_duration(text)
+    except ValueError as wrong:
+        raise click.BadParameter(f"{text!r} must be {wrong}") from None
+    return text
+
+
 @click.command(
     epilog=example(
         "mesh trace --service users --code not_found",
@@ -74,8 +86,18 @@ DIGITS = 8
 @click.option("--otlp", is_flag=True, help="Print the trace as OTLP's JSON.")
 @click.option("--service", metavar="NAME", help="Traces in which this service was called.")
 @click.option("--method", metavar="NAME", help="Likewise: get, or users.get.")
-@click.option("--code", metavar="CODE", help="How such a call ended: ok, not_found, ...")
-@click.option("--min-duration", metavar="S", help="What took so long at least: 0.5, 250ms.")
+@click.option(
+    "--code",
+    type=click.Choice(CODE_NAMES, case_sensitive=False),
+    metavar="CODE",
+    help="How such a call ended: ok, not_found, ...",
+)
+@click.option(
+    "--min-duration",
+    metavar="S",
+    callback=_check_duration,
+    help="What took so long at least: 0.5, 250ms.",
+)
 @click.option(
     "--activity",
     "activity_id",
@@ -83,7 +105,12 @@ DIGITS = 8
     callback=check_activity,
     help="Traces of this activity; with --call, the one to call on behalf of.",
 )
-@click.option("--reason", metavar="WORD", help=f"Why it was kept: {', '.join(Reason)}.")
+@click.option(
+    "--reason",
+    type=click.Choice([str(reason) for reason in Reason], case_sensitive=False),
+    metavar="WORD",
+    help=f"Why it was kept: {', '.join(Reason)}.",
+)
 @click.option("--limit", type=click.IntRange(1, 1000), metavar="N", help="How many. [default: 50]")
 @gateway_option
 @json_option
@@ -259,6 +286,7 @@ def _print_list(console: Console, found: list[dict[str, Any]]) -> None:
     from rich.text import Text  # noqa: PLC0415 - slow, and of no use to --json
 
     on_terminal = console.is_terminal
+    found = sorted(found, key=lambda one: one["started"], reverse=True)
     rows: list[dict[str, str | Text]] = [
         {
             "began": one["started"][11:23] if on_terminal else one["started"],
@@ -270,7 +298,7 @@ def _print_list(console: Console, found: list[dict[str, Any]]) -> None:
             "kept": one["reason"],
             "spans": f"{one['spans']:,}" + ("" if one["complete"] else "+"),
             "services": clean_line(
-                ",".join(name for name in one["services"] if name != "mesh-gateway")
+                ",".join(name for name in one["services"] if name != one.get("gateway"))
             ),
             "trace": one["trace_id"][:DIGITS] if on_terminal else one["trace_id"],
         }

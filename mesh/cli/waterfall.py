@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from mesh_telemetry.waterfall import RowEvent
+
 PIPE_WIDTH = 120
 """Columns for the drawing where there is no terminal."""
 SHORTEST_BAR, LONGEST_BAR = 12, 100
@@ -45,14 +47,15 @@ class Signs(NamedTuple):
     waiting: str
     way: str
     unseen: str
+    absent: str
     moment: str
     good: str
     bad: str
     dot: str
 
 
-_UNICODE = Signs("├─ ", "└─ ", "│  ", "█", "░", "─", "▒", "▏", "✓", "✗", "•")
-_ASCII = Signs("|- ", "`- ", "|  ", "#", ".", "-", "?", "|", "+", "!", "*")
+_UNICODE = Signs("├─ ", "└─ ", "│  ", "█", "░", "─", "▒", "┄", "▏", "✓", "✗", "•")
+_ASCII = Signs("|- ", "`- ", "|  ", "#", ".", "-", "?", "=", "|", "+", "!", "*")
 
 
 def signs_of(console: Console) -> Signs:
@@ -222,11 +225,14 @@ class Drawing:
             return " " * first + signs.moment
         length = max(1, min(size - first, round((hop.end - hop.start) / total * size)))
         begin, end = hop.work
+        absent = hop.waited or (0.0, -1.0)
         cells = []
         for cell in range(length):
             # The middle of the cell, on the hop's own clock.
             at = hop.start + (cell + 0.5) / length * (hop.end - hop.start)
-            if not begin <= at <= end:
+            if absent[0] <= at <= absent[1]:
+                cells.append(signs.absent)
+            elif not begin <= at <= end:
                 cells.append(signs.way)
             elif any(child.start <= at <= child.end for child in hop.children):
                 cells.append(signs.waiting)
@@ -242,6 +248,7 @@ class Drawing:
                 (signs.own, "own work"),
                 (signs.waiting, "waits for calls below"),
                 (signs.unseen, "no word of the callee"),
+                (signs.absent, "waits for an instance"),
                 (signs.way, "on the way: gateway, queues, network"),
             )
             if sign in used
@@ -254,19 +261,25 @@ class Drawing:
         hop, signs = line.hop, self._signs
         indent = line.below + (signs.onwards if hop.children else "   ")
         error = hop.error
-        if error is not None and not any(_repeats(error, child.error) for child in hop.children):
+        repeats = hop not in self._drawn and any(
+            _repeats(error, child.error) for child in hop.children if error is not None
+        )
+        if error is not None and not repeats:
             kind, message = error
             first = clean(message).split("\n")[0]
-            yield self._detail(
-                indent, f"{signs.bad} {clean_line(kind)}: {first}".rstrip(": "), "red"
-            )
+            said = ": ".join(part for part in (clean_line(kind), first) if part)
+            yield self._detail(indent, f"{signs.bad} {said}", "red")
+        if hop.waited_ms:
+            waited = f"waited {_duration(hop.waited_ms)} for an instance of {hop.service}"
+            yield self._detail(indent, clean_line(waited), "yellow")
         told = {key: value for row in hop.rows for key, value in row.attributes.items()}
         if told:
             yield self._detail(indent, _attributes(told), "cyan")
         events = hop.events
         for event in events if self._whole else events[:MOST_EVENTS]:
-            text = f"{signs.dot} {clean_line(event.name)} at {_figure(event.at_ms)}"
-            yield self._detail(indent, f"{text}  {_attributes(event.attributes)}", "cyan")
+            name, told = _event(event)
+            text = f"{signs.dot} {clean_line(name)} at {_figure(event.at_ms)}"
+            yield self._detail(indent, f"{text}  {_attributes(told)}".rstrip(), "cyan")
         if len(events) > MOST_EVENTS and not self._whole:
             yield self._detail(indent, f"and {len(events) - MOST_EVENTS} more events", "dim")
 
@@ -316,7 +329,7 @@ class Drawing:
         shares = spent(entry)
         shown = shares[:MOST_SHARES]
         rest = sum(share.ms for share in shares[MOST_SHARES:])
-        rows = [(clean_line(share.name) or "on the way", share.ms, _note(share)) for share in shown]
+        rows = [(_title(share), share.ms, _note(share)) for share in shown]
         if rest:
             rows.append((f"{len(shares) - MOST_SHARES} others", rest, ""))
         names = max(len(name) for name, _, _ in rows)
@@ -349,6 +362,17 @@ def _repeats(error: tuple[str, str], below: tuple[str, str] | None) -> bool:
     return below is not None and (below[1] in error[1] if below[1] else below[0] == error[0])
 
 
+def _event(event: RowEvent) -> tuple[str, dict[str, Any]]:
+    """What to call an event, and what else it tells; of an exception its type and message."""
+    told = dict(event.attributes)
+    kind = told.get("exception.type")
+    if event.name != "exception" or not kind:
+        return event.name, told
+    message = str(told.get("exception.message", ""))
+    name = f"{kind}: {message}" if message else str(kind)
+    return name, {key: value for key, value in told.items() if not key.startswith("exception.")}
+
+
 def _left(hop: Hop) -> float | None:
     left = hop.left_ms
     return left if left is not None and left < ENDLESS_MS else None
@@ -357,9 +381,10 @@ def _left(hop: Hop) -> float | None:
 def _figure(ms: float | None) -> str:
     if ms is None:
         return ""
-    if ms >= 1000:
+    # As they are rounded: 999.96 is 1,000 and no 1000.0.
+    if round(ms, 1) >= 1000:
         return f"{ms:,.0f}"
-    return f"{ms:.1f}" if ms >= 10 else f"{ms:.2f}"
+    return f"{ms:.1f}" if round(ms, 2) >= 10 else f"{ms:.2f}"
 
 
 def _duration(ms: float) -> str:
@@ -368,6 +393,12 @@ def _duration(ms: float) -> str:
 
 def _spans(count: int) -> str:
     return "1 span" if count == 1 else f"{count:,} spans"
+
+
+def _title(share: Share) -> str:
+    if share.is_wait:
+        return f"waiting for {clean_line(share.name) or 'an instance'}"
+    return clean_line(share.name) or "on the way"
 
 
 def _note(share: Share) -> str:

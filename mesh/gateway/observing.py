@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from mesh.errors import Code, Reason
 from mesh.gateway.registry import RESERVED
+from mesh.wire.codec import FORCED
 from mesh_telemetry import Reason as TraceReason
 from mesh_telemetry.names import OTHER
 
@@ -161,6 +162,8 @@ class Observer:
             return None
         # Names that nobody has registered are any number, and share one quota.
         known = chain[-1] if method is not None else OTHER
+        if header.options & FORCED and parent is None:
+            tracing.judge(trace, TraceReason.FORCED, known)
         tracing.judge(trace, TraceReason.REFUSED, known)
         tracing.ended(trace, row, 0, slow=False, name=known)
         if parent is not None:

@@ -10,14 +10,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mesh_telemetry.names import OTHER
+from mesh_telemetry.waterfall import EXCEPTION, repeats
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from mesh_telemetry.waterfall import RowEvent, WaterfallRow
-
-GATEWAY = "mesh-gateway"
-"""The ``service.name`` of gateways."""
 
 _CALLING, _ARRIVED, _PASSED_ON, _SERVED = range(4)
 _EPSILON = 1e-9
@@ -50,6 +48,11 @@ class Hop:
         return next((row.name for row in self.rows if row.name != OTHER), OTHER)
 
     @property
+    def service(self) -> str:
+        """The service of its method."""
+        return self.name.rpartition(".")[0]
+
+    @property
     def is_call(self) -> bool:
         """Whether it is a call through the mesh."""
         return self.first.code != ""
@@ -70,9 +73,29 @@ class Hop:
         if self.served is None:
             # Either nobody had it, as no instance was reached, or somebody who has not told.
             is_work = self.whole or self.is_unseen or not self.is_call
+            if is_work and not self.whole:
+                return max([self.start, *(until for _, until in self._waits())]), self.end
             return (self.start if is_work else self.end), self.end
         start = min(max(self.served.start_ms, self.start), self.end)
         return start, max(start, min(self.served.start_ms + self.served.duration_ms, self.end))
+
+    def _waits(self) -> Iterator[tuple[float, float]]:
+        for row in self.rows:
+            if row.waited_ms > 0:
+                begin = min(max(row.start_ms, self.start), self.end)
+                yield begin, min(begin + row.waited_ms, self.end)
+
+    @property
+    def waited(self) -> tuple[float, float] | None:
+        """From when to when it waited for an instance to come, before the callee had it."""
+        began = self.end if self.whole else self.work[0]
+        return next(((a, min(b, began)) for a, b in self._waits() if a < began), None)
+
+    @property
+    def waited_ms(self) -> float:
+        """How long that was."""
+        begin, end = self.waited or (0.0, 0.0)
+        return end - begin
 
     @property
     def is_unseen(self) -> bool:
@@ -85,11 +108,14 @@ class Hop:
 
     @property
     def way_ms(self) -> float | None:
-        """Time on the way there and back: gateway, queues, network. None where that is unknown."""
+        """Time on the way there and back: gateway, queues, network. None where that is unknown.
+
+        Waiting for an instance to come is none of it.
+        """
         if self.whole or not self.is_call or self.is_unseen or self.served is self.first:
             return None
         start, end = self.work
-        return max(0.0, self.end - self.start - (end - start))
+        return max(0.0, self.end - self.start - (end - start) - self.waited_ms)
 
     @property
     def own_ms(self) -> float:
@@ -114,18 +140,36 @@ class Hop:
         """
         failed = [row for row in self.rows if row.error]
         if not failed:
-            return None
+            return self._passed_on
         if failed[-1].outcome not in {"cancelled", "deadline_exceeded"}:
             failed.reverse()
         kind = next((row.error_type for row in failed if row.error_type), "")
         message = next((row.error_message for row in failed if row.error_message), "")
-        return kind or self.first.code or "error", message
+        return kind or self.first.code or ("" if message else "error"), message
+
+    @property
+    def _passed_on(self) -> tuple[str, str] | None:
+        """How a call ended that no span of it takes for a failure, as SERVER spans do not_found."""
+        code = self.first.code
+        if code in {"", "ok"} or (self.whole and self.first.depth):
+            return None
+        below = sorted(self.children, key=lambda child: -child.end)
+        errors = [child.error for child in below if child.first.code == code]
+        return code, next((error[1] for error in errors if error is not None), "")
 
     @property
     def events(self) -> list[RowEvent]:
         """What happened in it; exceptions that only repeat its failure are left out."""
-        found = [event for row in self.rows for event in row.events]
-        return [event for event in found if not (self.error and event.name == "exception")]
+        return [
+            event
+            for row in self.rows
+            for event in row.events
+            if not (
+                row.error
+                and event.name == EXCEPTION
+                and repeats(event.attributes, row.error_message)
+            )
+        ]
 
     def walk(self) -> Iterator[Hop]:
         """It and all below it, depth first."""
@@ -168,9 +212,9 @@ def _role(row: WaterfallRow) -> int | None:
     if not row.code:
         return None
     if row.kind == "client":
-        return _PASSED_ON if row.service == GATEWAY else _CALLING
+        return _PASSED_ON if row.of_gateway else _CALLING
     if row.kind == "server":
-        return _ARRIVED if row.service == GATEWAY else _SERVED
+        return _ARRIVED if row.of_gateway else _SERVED
     return None
 
 
@@ -190,10 +234,12 @@ def _continues(hop: Hop, row: WaterfallRow) -> bool:
 
 @dataclass
 class Share:
-    """What one method, or the way, took of an entry call's time."""
+    """What one method, a wait or the way took of an entry call's time."""
 
     name: str
-    """Empty for the way between processes."""
+    """A method; a service that was waited for; empty for the way between processes."""
+    is_wait: bool = False
+    """Whether this is the time in which no instance of the service was there."""
     ms: float = 0.0
     times: int = 0
     """Hops that it took it in."""
@@ -209,11 +255,11 @@ def spent(entry: Hop) -> list[Share]:
     time that is the one that ended last, as in the critical path of CRISP
     (https://www.usenix.org/conference/atc22/presentation/zhang-zhizhou).
     """
-    shares: dict[str, Share] = {}
+    shares: dict[tuple[str, bool], Share] = {}
 
-    def add(name: str, ms: float, hop: Hop) -> None:
+    def add(name: str, ms: float, hop: Hop, *, is_wait: bool = False) -> None:
         if ms > _EPSILON:
-            share = shares.setdefault(name, Share(name))
+            share = shares.setdefault((name, is_wait), Share(name, is_wait))
             share.ms += ms
             share.times += 1
             if ms > share.most_ms:
@@ -224,7 +270,9 @@ def spent(entry: Hop) -> list[Share]:
         hop, until = stack.pop()
         begin, end = hop.work
         begin, end = min(begin, until), min(end, until)
-        add("", begin - hop.start + until - end, hop)
+        waited = min(hop.waited_ms, begin - hop.start)
+        add(hop.service, waited, hop, is_wait=True)
+        add("", begin - hop.start + until - end - waited, hop)
         own, at = 0.0, end
         for child, child_end in _waited_for(hop.children, begin, end):
             own += at - child_end

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 MAX_METHODS = 1000
 """Methods that have a bucket of their own per reason; what exceeds it shares ``_OTHER``'s."""
 
+MAX_DEBT = 3.0
+"""Seconds' worth of spans that can be spent at most: a few huge traces must not keep every error of
+the next minute out."""
+
 _ROUNDING = 1e-6
 """Seconds by which sums of floats may be off; without it, five fifths exceed one."""
 
@@ -202,7 +206,8 @@ class Sampler:
         nothing but forced traces is kept until it is paid.
         """
         now = self._clock()
-        self._spent_until = max(self._spent_until, now) + spans * self._interval
+        spent_until = max(self._spent_until, now) + spans * self._interval
+        self._spent_until = min(spent_until, now + MAX_DEBT)
 
     def dropped(self, *, over: str | None = None) -> None:
         """Count a trace that ended unkept.

@@ -33,6 +33,18 @@ KINDS = {
 HOST_NAME = "host.name"
 """Of a resource; processes on one host have one clock."""
 
+EXCEPTION = "exception"
+EXCEPTION_TYPE = "exception.type"
+EXCEPTION_MESSAGE = "exception.message"
+"""What OpenTelemetry calls the event of an exception, and the attributes of it."""
+
+_STATUSES = (
+    ("http.response.status_code", "HTTP"),
+    ("http.status_code", "HTTP"),
+    ("rpc.grpc.status_code", "gRPC"),
+)
+"""Attributes that tell what a failure was where no type does."""
+
 _BUILT = frozenset(
     {
         names.RPC_SYSTEM_NAME,
@@ -49,6 +61,7 @@ _BUILT = frozenset(
         names.CALL_ATTEMPT,
         names.CALL_OUTCOME,
         names.CALL_CALLER,
+        names.CALL_WAITED_MS,
         names.INSTANCE_ID,
         names.KEEP_REASON,
     }
@@ -83,6 +96,8 @@ class TraceSummary(msgspec.Struct, frozen=True, kw_only=True):
     missing: list[str]
     dropped: int
     """Spans that were made and are not there."""
+    gateway: str = ""
+    """The ``service.name`` of the gateway; empty while none of its spans is there."""
 
 
 class RowEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,6 +145,10 @@ class WaterfallRow(msgspec.Struct, frozen=True, kw_only=True):
     """Its parent is not there, and it hangs under the root instead."""
     shifted_ms: float
     """By how much it was moved, since its clock disagreed with its parent's; 0 for most."""
+    of_gateway: bool = False
+    """Whether its process is a gateway, whatever that is called."""
+    waited_ms: float = 0.0
+    """How long the call waited there for an instance to come."""
 
 
 class _Node:
@@ -180,7 +199,19 @@ def summary(trace: KeptTrace) -> TraceSummary:
         complete=trace.complete,
         missing=trace.missing.copy(),
         dropped=trace.dropped,
+        gateway=next(
+            (
+                str(resource.get(names.SERVICE_NAME, ""))
+                for resource, _ in trace.batches.values()
+                if _is_gateway(resource)
+            ),
+            "",
+        ),
     )
+
+
+def _is_gateway(resource: Attributes) -> bool:
+    return resource.get(names.ROLE) == names.GATEWAY_ROLE
 
 
 def _errors(trace: KeptTrace) -> int:
@@ -314,6 +345,7 @@ def _row(depth: int, node: _Node, first: int) -> WaterfallRow:
     span, attributes = node.span, node.span.attributes
     of_mesh = attributes.get(names.RPC_SYSTEM_NAME) == names.RPC_SYSTEM
     deadline = attributes.get(names.CALL_DEADLINE_MS)
+    waited = attributes.get(names.CALL_WAITED_MS)
     error_type, error_message = _error(span)
     return WaterfallRow(
         depth=depth,
@@ -345,6 +377,8 @@ def _row(depth: int, node: _Node, first: int) -> WaterfallRow:
         ],
         orphan=node.orphan,
         shifted_ms=_ms(node.shift),
+        of_gateway=_is_gateway(node.resource),
+        waited_ms=float(waited) if of_mesh and isinstance(waited, int | float) else 0.0,
     )
 
 
@@ -353,11 +387,37 @@ def _error(span: Span) -> tuple[str, str]:
     if span.status != ERROR:
         return "", ""
     told: Attributes = {}
-    for event in span.events:
-        if event.name == "exception":
+    for event in reversed(span.events):
+        if event.name == EXCEPTION and repeats(event.attributes, span.status_message):
             told = event.attributes
-    kind = span.attributes.get(names.ERROR_TYPE) or told.get("exception.type", "")
-    return str(kind), span.status_message or str(told.get("exception.message", ""))
+            break
+    attributes = span.attributes
+    kind = str(attributes.get(names.ERROR_TYPE) or told.get(EXCEPTION_TYPE, ""))
+    if not kind or kind.isdigit():
+        kind = next(
+            (f"{what} {attributes[key]}" for key, what in _STATUSES if key in attributes), kind
+        )
+    message = span.status_message or str(told.get(EXCEPTION_MESSAGE, ""))
+    for prefix in {kind, _short(kind)} - {""}:
+        message = message.removeprefix(f"{prefix}: ")
+    return kind, message
+
+
+def repeats(exception: Attributes, message: str) -> bool:
+    """Whether an exception's event says nothing else than the message of its span's status.
+
+    Args:
+        exception: The event's attributes.
+        message: As the span has it, with or without the exception's type; empty fits all.
+    """
+    kind = str(exception.get(EXCEPTION_TYPE, ""))
+    said = str(exception.get(EXCEPTION_MESSAGE, ""))
+    return message in {"", said, f"{kind}: {said}", f"{_short(kind)}: {said}"}
+
+
+def _short(kind: str) -> str:
+    """An exception's type without its module."""
+    return kind.rpartition(".")[2]
 
 
 def _self_time(node: _Node) -> int:

@@ -7,8 +7,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from rich.console import Console
 
-from mesh.cli.trace import fit
+from mesh.cli.trace import _print_list, fit
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Mesh
@@ -101,8 +102,9 @@ def test_the_list_is_of_lines_that_filters_choose(served: Mesh) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "told"),
     [
-        (["--code", "404"], 1, "filter code must be one of ok, cancelled, "),
-        (["--min-duration", "soon"], 1, "filter min_duration must be a duration"),
+        (["--code", "404"], 2, "Invalid value for '--code': '404' is not one of 'ok', "),
+        (["--reason", "foo"], 2, "Invalid value for '--reason': 'foo' is not one of 'error', "),
+        (["--min-duration", "5x"], 2, "Invalid value for '--min-duration': '5x' must be a "),
         (["000000000"], 1, "no kept trace '000000000': "),
         (["one", "two"], 2, "one ID, not 2; to make a call, say --call"),
         (["one", "--code", "ok"], 2, "--code filters the list"),
@@ -158,3 +160,15 @@ def test_the_list_keeps_to_the_width(width: int) -> None:
     assert {"took", "call", "code", "trace"} <= set(columns)
     assert ("services" in columns) == (width >= 200)
     assert ("began" in columns) == (width >= 120)
+
+
+def test_the_list_is_sorted_by_when_they_began(capsys: pytest.CaptureFixture[str]) -> None:
+    told = {"duration_ms": 1.0, "caller": "a", "service": "b", "method": "f", "code": "ok",
+            "reason": "slow", "spans": 4, "complete": True, "services": ["a", "gw1"],
+            "gateway": "gw1"}  # fmt: skip
+    times = [f"2026-01-31T12:00:0{second}.250000Z" for second in (1, 3, 2)]
+    found = [{**told, "started": at, "trace_id": at[18:19] * 32} for at in times]
+    _print_list(Console(width=200), found)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[-1][0] for line in lines[-3:]] == ["3", "2", "1"]
+    assert "gw1" not in "".join(lines)

@@ -26,7 +26,7 @@ SUMMARY: dict[str, Any] = {
     "code": "ok",
     "activity_id": "order-42",
     "spans": 12,
-    "services": ["mesh-gateway", "orders", "payments", "shop", "users"],
+    "services": ["gw1", "orders", "payments", "shop", "users"],
     "errors": 0,
     "complete": True,
     "missing": [],
@@ -117,14 +117,34 @@ def test_without_unicode_it_is_drawn_with_ascii() -> None:
     assert lines[7].startswith("`- payments.charge   18.0  10.0  8.00  490.0             ----####")
 
 
-def test_a_failure_is_told_once_where_it_began() -> None:
+def test_a_failure_is_told_where_it_began_and_at_the_entry() -> None:
     failed: Row = {"error": True, "error_type": "USER_NOT_FOUND", "error_message": "no user 'x'"}
     rows = [
         *call(0, "shop", "orders.place", 0, 30, **failed),
         *call(4, "orders", "users.get", 2, 8, **failed),
+        *call(8, "users", "stock.get", 3, 7, **failed),
     ]
     lines = drawn(rows, code="not_found")
-    assert [line for line in lines if "no user" in line] == ["      ✗ USER_NOT_FOUND: no user 'x'"]
+    assert [line for line in lines if "no user" in line] == [
+        "│  ✗ USER_NOT_FOUND: no user 'x'",
+        "         ✗ USER_NOT_FOUND: no user 'x'",
+    ]
+
+
+def test_a_failed_entry_call_is_told_where_no_span_of_it_failed() -> None:
+    """A SERVER span takes a not_found that it passes on for no failure."""
+    ended: Row = {"code": "not_found", "outcome": "error"}
+    failed: Row = {"error": True, "error_type": "NO_USER", "error_message": "no user 'x'"}
+    rows = call(0, "shop", "orders.place", 0, 30, **ended)[1:]
+    for one in rows:
+        one["depth"] -= 1
+    rows += call(3, "orders", "users.get", 2, 8, **ended, **failed)
+    lines = drawn(rows, code="not_found")
+    assert [line for line in lines if "✗" in line] == [
+        "│  ✗ not_found: no user 'x'",
+        "      ✗ NO_USER: no user 'x'",
+    ]
+    assert "   ✗ not_found" in drawn(rows[:3], code="not_found")
 
 
 def test_a_failure_that_says_more_than_the_one_below_is_told_too() -> None:
@@ -184,8 +204,8 @@ def test_every_span_can_have_a_line() -> None:
     lines = drawn(nested(), whole=True)
     assert [line[:42].rstrip() for line in lines[5:9]] == [
         "shop client orders.place",
-        "└─ mesh-gateway server orders.place",
-        "   └─ mesh-gateway client orders.place",
+        "└─ gw1 server orders.place",
+        "   └─ gw1 client orders.place",
         "      └─ orders server orders.place",
     ]
 
@@ -206,3 +226,45 @@ def test_no_deadline_is_none() -> None:
     lines = drawn(call(0, "shop", "a.f", 0, 9, deadline_ms=3.2e11))
     assert lines[4].split() == ["milliseconds", "total", "own", "way"]
     assert "Where 9.00 ms went" in lines
+
+
+def test_waiting_for_a_service_is_told() -> None:
+    rows = call(0, "shop", "payments.charge", 0, 650, way=4)
+    rows[1]["waited_ms"] = 621.0
+    rows[2] |= {"start_ms": 623.0, "duration_ms": 25.0}
+    rows[3] |= {"start_ms": 624.0, "duration_ms": 22.0}
+    lines = drawn(rows)
+    assert lines[5].startswith("payments.charge  650.0  22.0  7.00  ┄┄┄┄┄")
+    assert lines[6] == "   waited 621.0 ms for an instance of payments"
+    assert any(line.startswith("  waiting for payments  621.0 ms   96%") for line in lines)
+    assert any("waited 621.0 ms for an instance of payments" in line for line in drawn(
+        rows, whole=True))  # fmt: skip
+
+
+def test_waiting_in_vain_is_told() -> None:
+    rows = call(0, "shop", "payments.charge", 0, 650, way=4)[:2]
+    rows[1]["waited_ms"] = 640.0
+    assert any(line.startswith("  waiting for payments  640.0 ms   98%") for line in drawn(rows))
+
+
+def test_an_exception_that_is_not_the_failure_is_an_event() -> None:
+    told = {
+        "exception.type": "ValueError",
+        "exception.message": "coupon expired",
+        "exception.stacktrace": "Traceback",
+    }
+    event = {"name": "exception", "at_ms": 2.0, "attributes": told}
+    failed: Row = {"error": True, "error_message": "coupon ignored"}
+    lines = drawn([row(0, "orders", "price", "internal", 0, 9, events=[event], **failed)])
+    assert lines[6:8] == ["   ✗ coupon ignored", "   • ValueError: coupon expired at 2.00"]
+    failed["error_message"] = "coupon expired"
+    lines = drawn([row(0, "orders", "price", "internal", 0, 9, events=[event], **failed)])
+    assert [line for line in lines if "expired" in line] == ["   ✗ coupon expired"]
+
+
+@pytest.mark.parametrize(
+    ("ms", "shown"), [(999.96, "1,000"), (1000.0, "1,000"), (999.9, "999.9"), (9.996, "10.0")]
+)
+def test_figures_have_one_format(ms: float, shown: str) -> None:
+    line = drawn(call(0, "shop", "a.f", 0, 5, deadline_ms=ms))[5]
+    assert line.split()[4] == shown

@@ -8,6 +8,8 @@ from mesh_telemetry import WaterfallRow
 
 Row: TypeAlias = dict[str, Any]
 """The fields of a row; :func:`tree` gives it its ids."""
+GATEWAY = "gw1"
+"""What the gateway happens to be called."""
 
 
 def row(depth: int, service: str, name: str, kind: str, start: float, end: float,
@@ -34,6 +36,7 @@ def row(depth: int, service: str, name: str, kind: str, start: float, end: float
         "events": [],
         "orphan": False,
         "shifted_ms": 0.0,
+        "of_gateway": service == GATEWAY,
     }
     return values | rest
 
@@ -56,7 +59,7 @@ def call(depth: int, caller: str, name: str, start: float, end: float, way: floa
     half = way / 2
     return [
         row(depth, caller, name, "client", start, end, **rest),
-        row(depth + 1, "mesh-gateway", name, "server", start + half, end - half, **rest),
-        row(depth + 2, "mesh-gateway", name, "client", start + half, end - half, **rest),
+        row(depth + 1, GATEWAY, name, "server", start + half, end - half, **rest),
+        row(depth + 2, GATEWAY, name, "client", start + half, end - half, **rest),
         row(depth + 3, callee, name, "server", start + way, end - way, **rest),
     ]

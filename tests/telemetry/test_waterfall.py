@@ -197,6 +197,41 @@ def test_an_exception_speaks_for_a_span_that_says_no_more() -> None:
     assert (row.error, row.error_type, row.error_message) == (False, "", "")
 
 
+@pytest.mark.parametrize(
+    ("attributes", "status", "error"),
+    [
+        ({}, "ValueError: bad", ("app.ValueError", "bad")),  # as start_as_current_span sets it
+        ({}, "app.ValueError: bad", ("app.ValueError", "bad")),
+        ({}, "", ("app.ValueError", "bad")),
+        ({}, "ignored", ("", "ignored")),  # of the exception it says nothing
+        ({"error.type": "ValueError"}, "ValueError: bad", ("ValueError", "bad")),
+        ({"error.type": "HANDLER_FAILED"}, "E: x", ("HANDLER_FAILED", "E: x")),
+    ],
+)
+def test_type_and_message_belong_together(
+    attributes: Attributes, status: str, error: tuple[str, str]
+) -> None:
+    told: Attributes = {"exception.type": "app.ValueError", "exception.message": "bad"}
+    span = plain(1, 0, 0, 5, status=ERROR, status_message=status, attributes=attributes)
+    span.events.append(SpanEvent("exception", BEGIN, told))
+    (row,) = waterfall(kept(a=[span]))
+    assert (row.error_type, row.error_message) == error
+
+
+@pytest.mark.parametrize(
+    ("attributes", "kind"),
+    [
+        ({"http.status_code": 503}, "HTTP 503"),
+        ({"http.response.status_code": 503, "error.type": "503"}, "HTTP 503"),
+        ({"error.type": "ConnectError", "http.status_code": 503}, "ConnectError"),
+        ({"rpc.grpc.status_code": 14}, "gRPC 14"),
+    ],
+)
+def test_a_status_code_stands_for_the_type(attributes: Attributes, kind: str) -> None:
+    (row,) = waterfall(kept(a=[plain(1, 0, 0, 5, status=ERROR, attributes=attributes)]))
+    assert (row.error_type, row.error_message) == (kind, "")
+
+
 def test_orphans_hang_under_the_root() -> None:
     trace = kept(
         a=[plain(1, 0, 0, 100), plain(2, 1, 5, 50)],
@@ -358,7 +393,19 @@ def test_a_summary_says_what_a_list_shows() -> None:
         "complete": False,
         "missing": ["stock (p-9): disconnected before it sent its spans"],
         "dropped": 3,
+        "gateway": "",
     }
+
+
+def test_the_gateway_is_known_by_its_role_whatever_it_is_called() -> None:
+    trace = kept(orders=[call(1, 0, 0, 10, kind=CLIENT)])
+    resource: Attributes = {"service.name": "gw1", "mesh.role": "gateway"}
+    other: Attributes = {"service.name": "mesh-gateway"}
+    trace.batches["g", "gw1"] = (resource, [call(2, 1, 1, 9), call(3, 2, 2, 8, kind=CLIENT)])
+    trace.batches["x", "mesh-gateway"] = (other, [call(4, 3, 3, 7)])
+    found = [(row.service, row.of_gateway) for row in waterfall(trace)]
+    assert found == [("orders", False), ("gw1", True), ("gw1", True), ("mesh-gateway", False)]
+    assert summary(trace).gateway == "gw1"
 
 
 @pytest.mark.parametrize(
