@@ -88,9 +88,10 @@ class Outgoing:
                 raise RemoteProtocolError(
                     f"{Kind(kind).name} for call {call_id}, which was never made"
                 )
-            trace_id = self._given_up.pop(call_id, None)
-            if trace_id is not None and header.keep is not None:
-                self._uplink.reporter.keep((trace_id,))
+            if not flags & CONTINUED:  # a frame that continues says nothing more
+                trace_id = self._given_up.pop(call_id, None)
+                if trace_id is not None and header.keep is not None:
+                    self._uplink.reporter.keep((trace_id,))
             return False
         if flags & (MORE | CONTINUED):
             try:

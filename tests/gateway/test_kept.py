@@ -246,7 +246,7 @@ async def test_big_traces_do_not_hold_up_the_loop() -> None:
     async with mesh.Gateway() as gateway:
         tracing = gateway.core.tracing
         assert tracing is not None
-        trace_id, count = os.urandom(16), 2000
+        trace_id, count = os.urandom(16), 1750
         tracing.store.open(trace_id, "forced", 0).duration = 1.0
 
         def make(number: int) -> spans.Span:
