@@ -13,6 +13,7 @@ from rich.text import Text
 from mesh.cli.output import duration, outcome, shorten
 from mesh_telemetry import Hop, Share, TraceSummary, WaterfallRow, fold, spent
 from mesh_telemetry.logs import clean, clean_line
+from mesh_telemetry.names import OTHER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -88,10 +89,39 @@ class Drawing:
         self._rows, self._whole = rows, whole
         self._hops = fold(rows)
         self._drawn = fold(rows, whole=whole)
+        self._lacks_entry = False
         if rows:
-            self._entry = max(self._hops, key=lambda hop: hop.end - hop.start)
+            self._entry = self._find_entry()
         self._signs = signs_of(console)
         self._width = console.width if console.is_terminal else PIPE_WIDTH
+
+    def _find_entry(self) -> Hop:
+        """The entry call; where its spans are missing, what the summary knows of it."""
+        about = self._summary
+        name = f"{about.service}.{about.method}" if about.method else ""
+        longest = max(self._hops, key=lambda hop: hop.end - hop.start)
+        known = {row.name for row in self._rows if row.code}
+        if not name or name in known or any(row.name == OTHER for row in longest.rows):
+            return longest
+        self._lacks_entry = True
+        start = min(hop.start for hop in self._hops)
+        took = about.duration_ms
+        if took is None:
+            took = max(hop.end for hop in self._hops) - start
+        row = msgspec.structs.replace(
+            longest.first, name=name, code=about.code or "unknown", kind="server", start_ms=start,
+            duration_ms=took, deadline_ms=None, waited_ms=0.0, error=False,
+        )  # fmt: skip
+        return Hop([row], children=self._top(), whole=True)
+
+    def _top(self) -> list[Hop]:
+        """The hops below no other one by their spans: what lost its parent hangs anywhere."""
+        top: list[Hop] = []
+        for root in self._hops:
+            lost = [hop for hop in root.children if hop.first.orphan]
+            rest = [hop for hop in root.children if not hop.first.orphan]
+            top += [Hop(root.rows, root.served, rest, whole=root.whole), *lost]
+        return top
 
     def show(self) -> None:
         """Print the drawing."""
@@ -291,6 +321,16 @@ class Drawing:
     # What is to be known about the drawing, and the sum.
 
     def _notes(self) -> Iterator[Text]:
+        first = self._hops[0].first
+        if self._lacks_entry:
+            yield Text(
+                f"! missing: the root: no span of {clean_line(self._entry.name)}; times are the "
+                "gateway's",
+                style="yellow",
+            )
+        elif first.parent_id and first.of_gateway:
+            by = clean_line(self._summary.caller) or "its caller"
+            yield Text(f"! missing: the root: the span of {by}, which called", style="yellow")
         orphans = sum(row.orphan for row in self._rows)
         if orphans:
             yield Text(
@@ -329,11 +369,11 @@ class Drawing:
         shares = spent(entry)
         shown = shares[:MOST_SHARES]
         rest = sum(share.ms for share in shares[MOST_SHARES:])
-        rows = [(_title(share), share.ms, _note(share)) for share in shown]
+        rows = [(self._title(share), share.ms, _note(share)) for share in shown]
         if rest:
             rows.append((f"{len(shares) - MOST_SHARES} others", rest, ""))
         names = max(len(name) for name, _, _ in rows)
-        names = min(names, max(SHORTEST_LABEL, self._width - 60))
+        names = min(names, max(SHORTEST_LABEL + 4, self._width - 60))
         notes = max(len(note) for _, _, note in rows)
         bar = min(40, max(SHORTEST_BAR, self._width - names - notes - 24))
         for name, ms, note in rows:
@@ -344,6 +384,14 @@ class Drawing:
                 (f"{drawn:<{bar}}", "green" if ms < shares[0].ms else "yellow"),
                 (f"  {note}", "dim"),
             )
+
+    def _title(self, share: Share) -> str:
+        name = clean_line(share.name)
+        if share.is_wait:
+            return f"waiting for {name or 'an instance'}"
+        if self._lacks_entry and share.name == self._entry.name:
+            return f"{name} (spans missing)"
+        return name or "on the way"
 
 
 def draw(console: Console, told: dict[str, Any], *, whole: bool = False) -> None:
@@ -393,12 +441,6 @@ def _duration(ms: float) -> str:
 
 def _spans(count: int) -> str:
     return "1 span" if count == 1 else f"{count:,} spans"
-
-
-def _title(share: Share) -> str:
-    if share.is_wait:
-        return f"waiting for {clean_line(share.name) or 'an instance'}"
-    return clean_line(share.name) or "on the way"
 
 
 def _note(share: Share) -> str:

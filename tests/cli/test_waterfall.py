@@ -54,6 +54,8 @@ def drawn(
     """The lines of a drawing."""
     file = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     console = Console(file=file, force_terminal=terminal, color_system=None, width=width)
+    if rows and "method" not in about:
+        about["service"], _, about["method"] = rows[0]["name"].rpartition(".")
     told = {"summary": {**SUMMARY, **about}, "rows": msgspec.to_builtins(tree(*rows))}
     draw(console, told, whole=whole)
     file.seek(0)
@@ -268,3 +270,24 @@ def test_an_exception_that_is_not_the_failure_is_an_event() -> None:
 def test_figures_have_one_format(ms: float, shown: str) -> None:
     line = drawn(call(0, "shop", "a.f", 0, 5, deadline_ms=ms))[5]
     assert line.split()[4] == shown
+
+
+def test_without_the_entry_call_the_summary_tells_how_long_it_took() -> None:
+    rows = [
+        *call(0, "orders", "users.get", 2, 8, way=0),
+        *call(1, "orders", "payments.charge", 10, 28, way=0, orphan=True),
+    ]
+    lines = drawn(rows, duration_ms=40.0, service="orders", method="place")
+    assert lines[0].startswith("orders.place by shop  ok after 40.0 ms")
+    assert "! missing: the root: no span of orders.place; times are the gateway's" in lines
+    at = next(number for number, line in enumerate(lines) if line.startswith("Where"))
+    assert lines[at].startswith("Where 40.0 ms")
+    shares = {
+        line[2:].split("  ")[0].rstrip("…"): line.split(" ms")[0].split()[-1]
+        for line in lines[at + 1 :]
+    }
+    assert shares == {
+        "payments.charge": "18.0",
+        "orders.place (spans missing)": "16.0",
+        "users.get": "6.00",
+    }
