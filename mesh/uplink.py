@@ -293,7 +293,8 @@ class Uplink:
         except OSError as fault:
             self._last_fault = f"{self._dialer}: {fault.strerror or fault}"
             return False
-        self._last_fault = f"{self._dialer}: connected, but the gateway does not answer"
+        if not self.reached:  # else what came of the last try says more
+            self._last_fault = f"{self._dialer}: connected, but the gateway does not answer"
         self.reached = True
         conversation = self._conversation = Conversation(self, link)
         await conversation.run()

@@ -411,7 +411,7 @@ async def test_more_connections_than_the_bound_are_refused(tmp_path: Path) -> No
             async with dialled(where) as three:
                 assert await three.goodbye() == "3 connections are the limit max_connections"
             with pytest.raises(mesh.Unavailable, match="refused the connection: 3 connections are"):
-                async with mesh.connect("four", gateway=where, connect_timeout=0.1):
+                async with mesh.connect("four", gateway=where, connect_timeout=1.0):
                     pass
             assert gateway.core.counters.connections_refused >= 2
         await trio.testing.wait_all_tasks_blocked()
