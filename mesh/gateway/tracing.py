@@ -200,7 +200,7 @@ class Tracing:
             if turn % 4 == 0:
                 self._slow.update(core.metrics.methods(), core.clock())
                 self._judge_long(core.clock() - LONG)
-                self.collector.expire(core.clock())
+                self.collector.debts.expire(core.clock())
 
     async def _forget(self, before: float) -> None:
         quiet, steps, now = self._quiet, 0, before + LINGER

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from mesh_telemetry.exposition import Exposition
 from mesh_telemetry.hops import Hop, Share, fold, spent
+from mesh_telemetry.kept_trace import KeptTrace, Party
 from mesh_telemetry.metrics import (
     CallMetrics,
     CallSeries,
@@ -23,7 +24,7 @@ from mesh_telemetry.recorder import Record, Recorder, RecordRow, own_span_ids
 from mesh_telemetry.rendering import OPENMETRICS, TEXT, Row, RowSource, escape_label, negotiate
 from mesh_telemetry.sampling import Reason, Sampler, TraceSettings
 from mesh_telemetry.slowness import SlowMethods
-from mesh_telemetry.store import KeptTrace, Party, TraceStore
+from mesh_telemetry.store import TraceStore
 from mesh_telemetry.waterfall import (
     RowEvent,
     TraceSummary,

@@ -20,8 +20,8 @@ from mesh_telemetry.spans import CLIENT, CONSUMER, ERROR, INTERNAL, PRODUCER, SE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from mesh_telemetry.kept_trace import KeptTrace
     from mesh_telemetry.spans import Span
-    from mesh_telemetry.store import KeptTrace
 
 KINDS = {
     INTERNAL: "internal",
