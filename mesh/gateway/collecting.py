@@ -142,6 +142,7 @@ class Collector:
         offset = trace.to_wall
         now = int((self._core.clock() + offset) * 1e9)
         kept = self._store.open(trace.trace_id, trace.kept, now)
+        kept.reasons = trace.reasons
         if rows and not kept.activity_id:
             kept.activity_id = Record._make(rows[0]).activity_id
         if kept.method:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from mesh.gateway.core import Core
     from mesh.gateway.session import Session
 
-MESSAGE_KEPT = 500
-"""Characters of a failure's message that are recorded."""
+REASON_KEPT, MESSAGE_KEPT = 128, 500
+"""Characters of a failure's reason, and of its message, that are recorded."""
 
 _CANCELLED, _DEADLINE = Code.CANCELLED.number, Code.DEADLINE_EXCEEDED.number
 ROUNDING = 0.001
@@ -89,8 +89,8 @@ class Endings:
         code = Code.from_number(header.code).number or Code.UNKNOWN.number
         link = entry.caller.link
         plain = not flags and link.queued < link.limit
-        message = header.message[:MESSAGE_KEPT]
-        keep = self.end(entry, code, header.reason, message, answered=True) if plain else None
+        reason, message = header.reason[:REASON_KEPT], header.message[:MESSAGE_KEPT]
+        keep = self.end(entry, code, reason, message, answered=True) if plain else None
         fields = (
             entry.caller_call_id,
             header.code,
@@ -109,7 +109,7 @@ class Endings:
         if plain:
             self._core.send(link, codec.encode(Kind.ERROR, fields, payload))
         else:
-            self._answer(entry, Kind.ERROR, fields, flags, payload, code, header.reason, message)
+            self._answer(entry, Kind.ERROR, fields, flags, payload, code, reason, message)
 
     def continued(
         self, callee: Session, kind: Kind, call_id: int, flags: int, payload: bytes

@@ -39,7 +39,7 @@ REST = 0.01
 """Seconds for which the baseline is not asked again for a method that has had enough of it: at many
 calls per second, asking costs more than all else here."""
 SLICE = 500
-"""Traces that are forgotten in one go before other tasks may run."""
+"""Traces that are forgotten, or judged again, in one go before other tasks may run."""
 MAX_QUIET = 2_000
 """Traces that stay for :data:`LINGER`. At many calls per second they stay shorter: this many fit a
 processor's cache, and what does not makes every call dearer by a microsecond."""
@@ -58,6 +58,8 @@ class Trace(msgspec.Struct, eq=False, gc=False):
     """Calls without a parent that are in flight."""
     kept: str = ""
     """Why it is kept."""
+    reasons: tuple[str, ...] = ()
+    """All that has spoken for it, in the order in which it did."""
     over: str | None = None
     """Why it is not kept although there was a reason."""
     quiet_since: float = 0.0
@@ -121,6 +123,7 @@ class Tracing:
             trace = self.traces[trace_id] = Trace(trace_id, [])
             if trace_id in self._stored:  # by an earlier entry call
                 trace.kept = self._stored[trace_id].reason
+                trace.reasons = self._stored[trace_id].reasons
         trace.open += 1
         return trace
 
@@ -135,20 +138,17 @@ class Tracing:
             trace.lost += MAX_ROWS // 2
         if trace.kept:
             self.collector.gather(trace)
-        elif code:
+        if code:
             self.judge(trace, Reason.CANCELLED if code == _CANCELLED else Reason.ERROR, name)
         elif slow:
             self.judge(trace, Reason.SLOW, name)
 
-    def close(
-        self, trace: Trace, series: MethodSeries, name: str, process: str, now: float
-    ) -> str | None:
+    def close(self, trace: Trace, series: MethodSeries, process: str, now: float) -> str | None:
         """A call without a parent has ended; returns why its trace is kept, if it is.
 
         Args:
             trace: The call's.
             series: The method's.
-            name: The method.
             process: The caller's process, if it is about to be told what this returns.
             now: The time on trio's clock.
         """
@@ -161,7 +161,7 @@ class Tracing:
                 if len(self._quiet) > MAX_QUIET:
                     self._drop(self._quiet.popleft())
             if not trace.kept and now >= series.baseline_from:
-                if self.sampler.baseline(name):
+                if self.sampler.baseline(series.name):
                     self._keep(trace, Reason.BASELINE)
                 else:
                     series.baseline_from = now + REST
@@ -170,17 +170,32 @@ class Tracing:
         trace.hinted = process
         return trace.kept
 
-    def judge(self, trace: Trace, reason: Reason, name: str) -> None:
-        """Something speaks for keeping this trace."""
+    def judge(self, trace: Trace, reason: Reason, name: str, *, again: bool = False) -> None:
+        """Something speaks for keeping this trace.
+
+        Args:
+            trace: The trace.
+            reason: What speaks for it.
+            name: The method of the call that gives the reason, or ``_OTHER``.
+            again: Whether it was judged for that before, and the reason lasts.
+        """
+        if reason not in trace.reasons:
+            trace.reasons = (*trace.reasons, str(reason))
+            if trace.kept:  # it is found by every reason, also by one that comes later
+                stored = self._stored.get(trace.trace_id)
+                if stored is not None:
+                    stored.reasons = trace.reasons
         if trace.kept or trace.gone:
             return
-        if self.sampler.wants(reason, name):
+        if self.sampler.wants(reason, name, again=again):
             self._keep(trace, reason)
         elif trace.over is None:
             trace.over = self.sampler.refusal
 
     def _keep(self, trace: Trace, reason: Reason) -> None:
         trace.kept = str(reason)
+        if reason not in trace.reasons:
+            trace.reasons = (*trace.reasons, str(reason))
         self.collector.gather(trace)
 
     # Life.
@@ -199,7 +214,7 @@ class Tracing:
             turn += 1
             if turn % 4 == 0:
                 self._slow.update(core.metrics.methods(), core.clock())
-                self._judge_long(core.clock() - LONG)
+                await self._judge_long(core.clock() - LONG)
                 self.collector.debts.expire(core.clock())
 
     async def _forget(self, before: float) -> None:
@@ -226,12 +241,19 @@ class Tracing:
             self._counts[trace.over or DROPPED] += 1
             trace.rows.clear()  # an abandoned call may know it for long
 
-    def _judge_long(self, before: float) -> None:
-        for entry in self._core.table.by_id.values():  # the oldest first
+    async def _judge_long(self, before: float) -> None:
+        """Judge what has been in flight for long: once as what it is, then each time again.
+
+        Else one that was over the quota at that moment, and is kept later for an error, would lack
+        what its peers have forgotten by then.
+        """
+        by_id = self._core.table.by_id
+        for number, entry in enumerate(list(by_id.values()), 1):  # the oldest first
             if entry.started > before:
                 return
-            if entry.id <= self._judged_up_to:
-                continue
-            self._judged_up_to = entry.id
-            if entry.trace is not None:
-                self.judge(entry.trace, Reason.SLOW, entry.name)
+            trace, again = entry.trace, entry.id <= self._judged_up_to
+            self._judged_up_to = max(self._judged_up_to, entry.id)
+            if trace is not None and not trace.kept and entry.id in by_id:
+                self.judge(trace, Reason.SLOW, entry.series.method.name, again=again)
+            if number % SLICE == 0:
+                await trio.lowlevel.checkpoint()

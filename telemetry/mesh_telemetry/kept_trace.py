@@ -28,6 +28,7 @@ class KeptTrace:
     Attributes:
         trace_id: 16 bytes.
         reason: Why it was kept, a :class:`~mesh_telemetry.sampling.Reason`.
+        reasons: All that spoke for it, also before and after that.
         started: Nanoseconds since 1970.
         duration: Seconds that the entry call took; None while it runs.
         caller: Who made the entry call.
@@ -59,6 +60,7 @@ class KeptTrace:
         "method",
         "missing",
         "reason",
+        "reasons",
         "service",
         "started",
         "trace_id",
@@ -67,6 +69,7 @@ class KeptTrace:
     def __init__(self, trace_id: bytes, reason: str, started: int, max_spans: int) -> None:
         self.trace_id = trace_id
         self.reason = reason
+        self.reasons: tuple[str, ...] = (reason,)
         self.started = started
         self.duration: float | None = None
         self.caller = self.service = self.method = self.activity_id = ""

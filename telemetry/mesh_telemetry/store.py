@@ -135,7 +135,7 @@ class TraceStore:
             code: Number of the status code of a call to that service and method.
             min_duration: Seconds that the entry call took at least.
             activity_id: Of any call in it.
-            reason: Why it was kept.
+            reason: One of those for which it was, or would have been, kept.
             limit: Traces at most.
             among: Look at these only, for a search in several goes; all where None.
         """
@@ -145,7 +145,7 @@ class TraceStore:
             if len(found) >= limit:
                 break
             if (
-                (not reason or trace.reason == reason)
+                (not reason or reason in trace.reasons)
                 and (min_duration <= 0 or (trace.duration or 0.0) >= min_duration)
                 and (not activity_id or trace.has_activity(activity_id))
                 and (not asks_for_call or trace.has_call(service, method, code))
