@@ -12,7 +12,7 @@ from mesh import events
 from mesh.conversation import Conversation
 from mesh.errors import CallError, Code, MeshError, Reason, Unavailable
 from mesh.outgoing import Outgoing
-from mesh.service import MESSAGE_KEPT, Dispatcher
+from mesh.service import MESSAGE_KEPT, REASON_KEPT, Dispatcher
 from mesh.tracing import Reporter
 from mesh.transport import IN_PROCESS, HandshakeFailed
 from mesh.watching import PeerFeed
@@ -184,7 +184,8 @@ class Uplink:
     ) -> None:
         """Record a call made from here that has failed, or whose task was cancelled."""
         if isinstance(failure, CallError):
-            told = failure.code.number, str(failure.reason), failure.message[:MESSAGE_KEPT]
+            reason = str(failure.reason)[:REASON_KEPT]
+            told = failure.code.number, reason, failure.message[:MESSAGE_KEPT]
         elif scope_at is not None and trio.current_time() >= scope_at:
             told = Code.DEADLINE_EXCEEDED.number, Reason.DEADLINE_EXCEEDED, ""
         else:
@@ -368,9 +369,8 @@ class Uplink:
                 link.flush()
                 await conversation.goodbye.wait()
                 await self.dispatcher.wait_idle()
-            self.reporter.flush()
-            link.flush()
             with trio.move_on_after(1.0):
+                await self.reporter.flush()
                 await link.wait_below(0)
         self.closed = True
         if conversation is not None:
