@@ -28,12 +28,14 @@ if TYPE_CHECKING:
 
 PAUSE = 0.02
 """Seconds in which kept traces gather, so that one frame tells a peer of many."""
-SLICE = 50
-"""Spans that are built in one go before other tasks may run; each takes about 10 us."""
+SLICE = 25
+"""Rows of which spans are built in one go before other tasks may run: two of each, of 10 us."""
 ELSEWHERE = Party("unknown", "another gateway, or this one some time ago")
 """Where the calls above one went that begins what is here of a trace."""
 EVICTED = Party("store", "this gateway's store")
 """What had the spans of a trace that made way before its end."""
+CROWDED = Party("rows", "this gateway")
+"""What had the rows of a trace that made way before their spans were built."""
 _decode = msgspec.msgpack.Decoder(spans.Batch).decode
 
 
@@ -65,7 +67,7 @@ class Collector:
         self._resource = resource
         self.exporter = exporter
         self.debts = Debts(core, store)
-        self._unwanted = self._lost_by_peers = self._too_long = 0
+        self._unwanted = self._lost_by_peers = self._too_long = self._crowded_out = 0
         self._fresh: OrderedDict[bytes, Trace] = OrderedDict()
         """Kept traces with rows whose spans have not been built."""
         self._wake = trio.Event()
@@ -74,7 +76,9 @@ class Collector:
         """Spans that are in no trace though they were made, by reason."""
         return {
             "not_kept": self._unwanted,
-            "trace_too_long": self._store.refused + self._too_long,
+            "trace_too_long": self._store.refused - self._store.too_large + self._too_long,
+            "trace_too_large": self._store.too_large,
+            "crowded_out": self._crowded_out,
             "lost_by_peer": self._lost_by_peers,
         } | {
             f"export_{reason}": count
@@ -94,48 +98,85 @@ class Collector:
             await self._wake.wait()
             await trio.sleep(PAUSE)
             self._wake = trio.Event()
-            for _ in self._collect():
+            for _ in self._slices():
                 await trio.lowlevel.checkpoint()
 
     def collect_now(self) -> None:
         """Do at once what :meth:`run` would do in a moment."""
-        for _ in self._collect():
+        for _ in self._slices():
             pass
 
-    def _collect(self) -> Iterator[None]:
+    def leftover(self) -> list[Trace]:
+        """Traces that have ended and still have rows here, the oldest first."""
+        return [trace for trace in self._fresh.values() if trace.gone]
+
+    def _slices(self) -> Iterator[None]:
         tell: dict[str, list[bytes]] = {}
-        built = 0
+        rows = 0
         while self._fresh:
-            _, trace = self._fresh.popitem(last=False)
-            rows, trace.rows = trace.rows, []
-            made_way = bool(trace.to_wall) and self._store.get(trace.trace_id) is None
-            if not trace.to_wall:
-                # Once for all of a trace: a wall clock that is set must not tear it apart.
-                trace.to_wall = self._core.process.wall() - self._core.clock()
-            kept = self._describe(trace, rows)
-            if made_way:
-                kept.missed(EVICTED, "let go what had come before, as newer traces needed the room")
-            made: list[Span] = []
-            if kept.is_full:
-                entry_calls = [row for row in rows if row[0] == row[2]]
-                trace.lost += len(rows) - len(entry_calls)
-                rows = entry_calls
-            if trace.lost:
-                self._too_long += 2 * trace.lost
-                kept.lose(self._core.instance, 2 * trace.lost)
-                trace.lost = 0
-            for row in rows:
-                record = Record._make(row)
-                made += self._own_spans(record, trace.to_wall, trace.kept)
-                self._note(trace, kept, record, tell)
-            self._add(trace.trace_id, self._core.instance, self._resource, made)
-            built += len(made)
-            if built > SLICE:
-                built = 0
+            rows += self._collect(next(iter(self._fresh.values())), tell)
+            if rows >= SLICE:
+                rows = 0
                 self.debts.tell(tell)
                 tell = {}
                 yield
         self.debts.tell(tell)
+
+    def _collect(self, trace: Trace, tell: dict[str, list[bytes]]) -> int:
+        """Build the spans of some of a trace's rows; of the others, when it is its turn again.
+
+        What may have happened to the trace since the last turn is looked at anew in each.
+
+        Args:
+            trace: One with new rows.
+            tell: By process, the traces that it has to be told of; is added to.
+
+        Returns:
+            How many rows these were.
+        """
+        rows = trace.rows[:SLICE]
+        del trace.rows[:SLICE]
+        if not trace.rows:
+            del self._fresh[trace.trace_id]
+        made_way = bool(trace.to_wall) and self._store.get(trace.trace_id) is None
+        if not trace.to_wall:
+            # Once for all of a trace: a wall clock that is set must not tear it apart.
+            trace.to_wall = self._core.process.wall() - self._core.clock()
+        kept = self._describe(trace, rows)
+        if made_way:
+            kept.missed(EVICTED, "let go what had come before, as newer traces needed the room")
+        if trace.crowded_out:
+            kept.missed(CROWDED, "let go what had come before, as more calls went on than it holds")
+            self._crowded_out += 2 * trace.crowded_out
+            trace.crowded_out = 0
+        if kept.is_full:
+            entry_calls = [row for row in rows if row[0] == row[2]]
+            trace.lost += len(rows) - len(entry_calls)
+            rows = entry_calls
+        if trace.lost:
+            self._too_long += 2 * trace.lost
+            kept.lose(self._core.instance, 2 * trace.lost)
+            trace.lost = 0
+        made: list[Span] = []
+        for row in rows:
+            record = Record._make(row)
+            made += self._own_spans(record, trace.to_wall, trace.kept)
+            self._note(trace, kept, record, tell)
+        self._add(trace.trace_id, self._core.instance, self._resource, made)
+        return len(rows)
+
+    def _took_part(self, trace_id: bytes, process: str) -> bool:
+        """Whether spans of this process are expected in a trace that is kept."""
+        trace = self._fresh.get(trace_id)
+        if trace is not None and self._store.get(trace_id) is None:
+            tell: dict[str, list[bytes]] = {}
+            self._collect(trace, tell)  # a peer that heard by an answer is quicker than we are
+            self.debts.tell(tell)
+        kept = self._store.get(trace_id)
+        if kept is None:
+            return False
+        rows = trace.rows if trace is not None else ()
+        return kept.expects(process) or any(process in {row[6], row[11]} for row in rows)
 
     def _describe(self, trace: Trace, rows: list[RecordRow]) -> KeptTrace:
         """Open the trace in the store, and say what its first entry call was."""
@@ -237,11 +278,10 @@ class Collector:
         by_trace: dict[bytes, list[Span]] = {trace_id: [] for trace_id in header.trace_ids}
         for span in batch.spans:
             by_trace.setdefault(span.trace_id, []).append(span)
-        if not self._fresh.keys().isdisjoint(by_trace):
-            self.collect_now()  # a peer that heard by an answer is quicker than we are
         for trace_id, some in by_trace.items():
+            part = self._took_part(trace_id, session.process_id)
             kept = self._store.get(trace_id)
-            if kept is None or not kept.expects(session.process_id):
+            if kept is None or not part:
                 self._unwanted += len(some)
             else:
                 for span in some:

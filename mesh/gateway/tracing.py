@@ -18,6 +18,7 @@ import trio
 from mesh.errors import Code
 from mesh.gateway.collecting import Collector
 from mesh_telemetry import Reason, Sampler, SlowMethods, TraceStore
+from mesh_telemetry.bounds import GATEWAY_ROWS
 from mesh_telemetry.names import DROPPED
 
 if TYPE_CHECKING:
@@ -67,7 +68,9 @@ class Trace(msgspec.Struct, eq=False, gc=False):
     queued_at: float = -1.0
     """Since when it is in line to be forgotten; negative where it is not."""
     lost: int = 0
-    """Rows that made way, as there were too many."""
+    """Rows that made way, as there were too many of this trace."""
+    crowded_out: int = 0
+    """Rows that made way, as there were too many of all traces."""
     parties: set[str] | None = None
     """Processes that were told that it is kept."""
     hinted: str = ""
@@ -102,7 +105,7 @@ class Tracing:
     ) -> None:
         self._core = core
         self.traces: dict[bytes, Trace] = {}
-        self.store = TraceStore(settings.store_spans)
+        self.store = TraceStore(settings.store_spans, settings.store_bytes)
         self.sampler = Sampler(settings, core.clock)
         self._stored = self.store.traces
         self._counts = self.sampler.counts
@@ -211,6 +214,7 @@ class Tracing:
         while True:
             await trio.sleep(SWEEP)
             await self._forget(core.clock() - LINGER)
+            await self._make_room()
             turn += 1
             if turn % 4 == 0:
                 self._slow.update(core.metrics.methods(), core.clock())
@@ -229,6 +233,28 @@ class Tracing:
             steps += 1
             if steps % SLICE == 0:
                 await trio.lowlevel.checkpoint()
+
+    async def _make_room(self) -> None:
+        """Let rows of the oldest traces go where all have too many.
+
+        Counting them on the path of every call would cost it more than this: between two looks
+        there come no more than a gateway can route.
+        """
+        held = [*self.collector.leftover(), *self.traces.values()]
+        if len(held) <= GATEWAY_ROWS // MAX_ROWS:
+            return
+        rows = 0
+        for number, trace in enumerate(held, 1):
+            rows += len(trace.rows)
+            if number % SLICE == 0:
+                await trio.lowlevel.checkpoint()
+        for trace in held:
+            if rows <= GATEWAY_ROWS:
+                return
+            rows -= len(trace.rows)
+            trace.crowded_out += len(trace.rows)
+            trace.rows.clear()
+            await trio.lowlevel.checkpoint()
 
     def _drop(self, trace: Trace) -> None:
         """Forget a trace that has ended; one that goes on will be in line again."""

@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mesh_telemetry import names
 from mesh_telemetry.spans import SERVER, Attributes, Span
+from mesh_telemetry.weights import attributes_weight, span_weight
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 RESERVED = 8
 """The part of a trace's room that is left for spans that tell of the whole of it: they end last."""
+
+EMPTY = 2_000
+"""Bytes that a trace takes in which there are no spans yet, and a process of which there are."""
 
 
 class Party(NamedTuple):
@@ -39,6 +43,8 @@ class KeptTrace:
         batches: By process id and service name, its resource and its spans: several peers may live
             in one process.
         missing: What was not delivered and why, as sentences; see :meth:`missed`.
+        size: Bytes that it takes, roughly.
+        too_large: Spans among the :attr:`refused` ones that would have taken too many bytes.
     """
 
     __slots__ = (
@@ -46,6 +52,7 @@ class KeptTrace:
         "_awaited",
         "_calls",
         "_lost",
+        "_max_bytes",
         "_max_spans",
         "_missed",
         "_refused",
@@ -62,11 +69,15 @@ class KeptTrace:
         "reason",
         "reasons",
         "service",
+        "size",
         "started",
+        "too_large",
         "trace_id",
     )
 
-    def __init__(self, trace_id: bytes, reason: str, started: int, max_spans: int) -> None:
+    def __init__(
+        self, trace_id: bytes, reason: str, started: int, max_spans: int, max_bytes: int
+    ) -> None:
         self.trace_id = trace_id
         self.reason = reason
         self.reasons: tuple[str, ...] = (reason,)
@@ -77,6 +88,9 @@ class KeptTrace:
         self.batches: dict[tuple[str, str], tuple[Attributes, list[Span]]] = {}
         self.missing: list[str] = []
         self._max_spans = max_spans
+        self._max_bytes = max_bytes
+        self.size = EMPTY
+        self.too_large = 0
         self._missed: dict[str, str] = {}
         self._awaited: dict[str, set[bytes]] = {}
         self._served: set[bytes] = set()
@@ -121,7 +135,10 @@ class KeptTrace:
     @property
     def is_full(self) -> bool:
         """Whether it takes no further spans but those that tell of the whole trace."""
-        return len(self._span_ids) >= self._max_spans - self._max_spans // RESERVED
+        return (
+            len(self._span_ids) >= self._max_spans - self._max_spans // RESERVED
+            or self.size >= self._max_bytes - self._max_bytes // RESERVED
+        )
 
     def expect(self, process: str, *, span_id: bytes = b"", served_from: bytes = b"") -> None:
         """Say that a process has a span to deliver; until it has, see :meth:`awaited`.
@@ -193,6 +210,9 @@ class KeptTrace:
             self._lost[process] = dropped
         taken = []
         awaited = self._awaited.get(process, set())
+        key = process, str(resource.get(names.SERVICE_NAME, ""))
+        known = self.batches.get(key)
+        of_resource = EMPTY + attributes_weight(resource) if known is None else 0
         for span in spans:
             span_id = span.span_id
             if span_id in self._span_ids or not _is_of(span, self.trace_id):
@@ -201,21 +221,31 @@ class KeptTrace:
             if span.kind == SERVER and len(self._served) < 2 * self._max_spans:
                 self._served.add(_SERVED + span.parent_id)
                 awaited.discard(_SERVED + span.parent_id)
-            if self.is_full and (len(self._span_ids) >= self._max_spans or not _is_top(span)):
+            weight = span_weight(span) + of_resource
+            room = (
+                self._max_bytes if _is_top(span) else self._max_bytes - self._max_bytes // RESERVED
+            )
+            too_large = self.size + weight > room
+            too_long = self.is_full and (
+                len(self._span_ids) >= self._max_spans or not _is_top(span)
+            )
+            if too_long or too_large:
                 # Remembered, so that sending them again does not count them again; of what has
                 # more than twice its share, roughly how many is enough.
-                if len(self._refused) < self._max_spans:
-                    self._refused.add(span_id)
-                elif span_id not in self._refused:
-                    self._refused_more += 1
+                if span_id not in self._refused:
+                    if len(self._refused) < self._max_spans:
+                        self._refused.add(span_id)
+                    else:
+                        self._refused_more += 1
+                    self.too_large += too_large and not too_long
                 continue
+            self.size += weight
+            of_resource = 0
             self._span_ids.add(span_id)
             self._note(span)
             taken.append(span)
         if not awaited:
             self._recovered(process)
-        key = process, str(resource.get(names.SERVICE_NAME, ""))
-        known = self.batches.get(key)
         if known is not None:
             known[1].extend(taken)
         elif taken:

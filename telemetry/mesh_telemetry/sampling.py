@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from mesh_telemetry.bounds import MIB, STORE_BYTES, STORE_SPANS
 from mesh_telemetry.names import DROPPED, OTHER, OVER_CAP, OVER_QUOTA
 
 if TYPE_CHECKING:
@@ -72,8 +73,10 @@ class TraceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Spans kept per second over all, from all processes."""
     slow_after: float = 1.0
     """Seconds from which on a call is slow, whatever its method usually takes."""
-    store_spans: int = 20_000
+    store_spans: int = STORE_SPANS
     """Spans in the gateway's store."""
+    store_bytes: int = STORE_BYTES
+    """Bytes that these may take there."""
 
     def __post_init__(self) -> None:
         for field, least in (
@@ -82,6 +85,7 @@ class TraceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             ("max_spans_per_second", 1),
             ("slow_after", 0.001),
             ("store_spans", 100),
+            ("store_bytes", MIB),
         ):
             value = getattr(self, field)
             if isnan(value) or value < least:

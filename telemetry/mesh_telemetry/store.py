@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from mesh_telemetry.bounds import STORE_BYTES
 from mesh_telemetry.kept_trace import KeptTrace
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 TRACE_SHARE = 10
-"""One trace may have at most this part of the store's spans: a tenth."""
+"""One trace may have at most this part of the store's spans and bytes: a tenth."""
 SPANS_PER_TRACE = 4
 """A hop has four spans; so many traces of a single hop fill the store, and no more are kept."""
 
@@ -29,26 +30,30 @@ class TraceStore:
 
     Args:
         max_spans: Spans in it; of one trace a tenth at most. A quarter as many traces are kept.
+        max_bytes: What they may take; those of one trace a tenth of that.
 
     Attributes:
         traces: Those in it, by id, the oldest first; to be read only.
         span_count: Spans in it now.
+        size: Bytes that the traces in it take, roughly.
         evicted: Traces that have made way for newer ones.
-        refused: Spans that would have made a trace too long.
+        refused: Spans that would have made a trace too long, or too large.
+        too_large: Those among them that would have made it too large.
         on_evict: Called with the trace id of each of those. One that raises is removed and logged.
 
     Raises:
         ValueError: ``max_spans`` is less than 10.
     """
 
-    def __init__(self, max_spans: int) -> None:
+    def __init__(self, max_spans: int, max_bytes: int = STORE_BYTES) -> None:
         if max_spans < TRACE_SHARE:
             raise ValueError(f"max_spans {max_spans} is less than {TRACE_SHARE}")
         self._max_spans = max_spans
+        self._max_bytes = max_bytes
         self._max_traces = max(1, max_spans // SPANS_PER_TRACE)
         self.traces: dict[bytes, KeptTrace] = {}
-        self.span_count = 0
-        self.evicted = self.refused = 0
+        self.span_count = self.size = 0
+        self.evicted = self.refused = self.too_large = 0
         self.on_evict: list[Callable[[bytes], None]] = []
 
     def __len__(self) -> int:
@@ -58,6 +63,11 @@ class TraceStore:
     def max_spans(self) -> int:
         """How many spans it holds at most."""
         return self._max_spans
+
+    @property
+    def max_bytes(self) -> int:
+        """What these may take."""
+        return self._max_bytes
 
     def open(self, trace_id: bytes, reason: str, started: int) -> KeptTrace:
         """The trace of this id, from now on in the store.
@@ -69,8 +79,10 @@ class TraceStore:
         """
         trace = self.traces.get(trace_id)
         if trace is None:
-            trace = KeptTrace(trace_id, reason, started, self._max_spans // TRACE_SHARE)
+            share, of_bytes = self._max_spans // TRACE_SHARE, self._max_bytes // TRACE_SHARE
+            trace = KeptTrace(trace_id, reason, started, share, of_bytes)
             self.traces[trace_id] = trace
+            self.size += trace.size
             self._make_room(trace)
         return trace
 
@@ -108,9 +120,11 @@ class TraceStore:
         trace = self.traces.get(trace_id)
         if trace is None:
             return []
-        before = trace.refused
+        before = trace.refused, trace.too_large, trace.size
         taken = trace.add(process, resource, spans, dropped)
-        self.refused += trace.refused - before
+        self.refused += trace.refused - before[0]
+        self.too_large += trace.too_large - before[1]
+        self.size += trace.size - before[2]
         self.span_count += len(taken)
         self._make_room(trace)
         return taken
@@ -162,12 +176,17 @@ class TraceStore:
 
     def _make_room(self, newest: KeptTrace) -> None:
         """Let the oldest go, but not the one that something has just been added to."""
-        while self.span_count > self._max_spans or len(self.traces) > self._max_traces:
+        while (
+            self.span_count > self._max_spans
+            or self.size > self._max_bytes
+            or len(self.traces) > self._max_traces
+        ):
             oldest = next((trace for trace in self.traces.values() if trace is not newest), None)
             if oldest is None:
                 return
             del self.traces[oldest.trace_id]
             self.span_count -= len(oldest)
+            self.size -= oldest.size
             self.evicted += 1
             for hook in tuple(self.on_evict):
                 try:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mesh_telemetry.spans import Span
 
-ENTRY = 100
+ENTRY = 130
 """One attribute beside its texts: the two objects, and their place in a map."""
 ITEM = 40
 """One item of a list."""
-SPAN = 900
-"""A span, its ids, and where the store finds it."""
+SPAN = 100
+"""A span, its ids, and where the store finds it; a part of that is in its attributes, as the names
+of the mesh's own are the same objects in all spans."""
 EVENT = 250
 """An event or a link."""
 
