@@ -78,6 +78,14 @@ def _gateway(core: Core) -> Iterator[Finding]:
             "its telemetry is off: it neither counts nor records calls",
             "Start it with `--telemetry on`.",
         )
+    exporter = core.tracing.collector.exporter if core.tracing is not None else None
+    if exporter is not None and exporter.trouble:
+        yield Finding(
+            "warning",
+            subject,
+            f"spans are lost on their way to {exporter.place}: {exporter.trouble}",
+            "Look whether the backend runs there and takes them.",
+        )
     if core.loop_lag > LAG:
         yield Finding(
             "warning",

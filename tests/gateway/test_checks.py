@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import msgspec
 import pytest
 import trio
@@ -55,6 +57,25 @@ async def test_a_method_that_fails_too_often() -> None:
         assert found.what == f"2 of its last {ENOUGH + 2} calls failed: NO_DATABASE (2)"
         assert "mesh info users" in found.advice
         assert (await users.call("mesh", "check"))[0]["subject"] == "users.get"
+
+
+async def test_a_backend_that_takes_no_spans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found until it takes some."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+        async with mesh.Gateway() as gateway, mesh.connect("users", gateway=gateway) as users:
+            users.register("get", lambda: None)
+            await users.call("users", "get")
+            with trio.fail_after(20):
+                while not (found := findings(gateway)):  # noqa: ASYNC110 - told by a thread
+                    await trio.sleep(0.05)
+            (finding,) = found.values()
+            assert finding.what == (
+                f"spans are lost on their way to http://127.0.0.1:{port}/v1/traces: "
+                "connection refused"
+            )
 
 
 async def test_a_service_that_is_called_and_that_nobody_serves() -> None:
