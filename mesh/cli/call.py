@@ -12,12 +12,13 @@ import trio
 
 from mesh.cli.commands import example, run
 from mesh.cli.failures import hint
-from mesh.cli.output import duration, make_console, outcome, print_json, print_value, to_json
+from mesh.cli.output import make_console, outcome, print_json, print_value, to_json
 from mesh.cli.peer import check_activity, check_name, gateway_option, json_option, peer
 from mesh.context import activity
 from mesh.errors import CallError, Reason
 from mesh.units import tell_seconds
 from mesh_telemetry.logs import clean
+from mesh_telemetry.texts import duration
 
 
 def _parse_params(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -> Any:

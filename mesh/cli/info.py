@@ -8,9 +8,10 @@ import click
 
 from mesh.cli.commands import example, run
 from mesh.cli.listing import BUILTIN, STYLES
-from mesh.cli.output import duration, make_console, print_json, print_table
+from mesh.cli.output import make_console, print_json, print_table
 from mesh.cli.peer import check_name, gateway_option, json_option, peer
 from mesh_telemetry.logs import clean
+from mesh_telemetry.texts import duration
 
 _OF_METHOD = ("calls", "errors", "in flight", "p50", "p95", "p99")
 _OF_INSTANCE = ("in flight", "loop lag", "connected")

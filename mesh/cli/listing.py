@@ -7,9 +7,10 @@ from typing import Any
 import click
 
 from mesh.cli.commands import example, run
-from mesh.cli.output import duration, make_console, print_json, print_table
+from mesh.cli.output import make_console, print_json, print_table
 from mesh.cli.peer import gateway_option, json_option, peer
 from mesh_telemetry.logs import clean
+from mesh_telemetry.texts import duration
 
 BUILTIN = "mesh"
 STYLES = {"healthy": "green", "late": "yellow", "unresponsive": "red", "draining": "yellow"}

@@ -9,18 +9,12 @@ import trio
 
 from mesh.cli.commands import example, run
 from mesh.cli.listing import BUILTIN
-from mesh.cli.output import (
-    duration,
-    make_console,
-    print_json,
-    print_table,
-    share_width,
-    shorten,
-)
+from mesh.cli.output import make_console, print_json, print_table, share_width
 from mesh.cli.peer import gateway_option, json_option, peer
 from mesh.units import tell_seconds
 from mesh_telemetry import DURATION_BOUNDS, quantile
 from mesh_telemetry.logs import clean
+from mesh_telemetry.texts import duration, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,16 +11,7 @@ from mesh.cli.call import describe, print_error, read_params
 from mesh.cli.commands import example, run
 from mesh.cli.failures import Failure
 from mesh.cli.listing import BUILTIN
-from mesh.cli.output import (
-    duration,
-    make_console,
-    outcome,
-    print_json,
-    print_table,
-    print_value,
-    share_width,
-    shorten,
-)
+from mesh.cli.output import make_console, outcome, print_json, print_table, print_value, share_width
 from mesh.cli.peer import check_activity, gateway_option, json_option, peer
 from mesh.context import activity, traced
 from mesh.errors import CallError, NotFound
@@ -28,6 +19,7 @@ from mesh.units import parse_duration
 from mesh.wire.codec import is_name
 from mesh_telemetry import CODE_NAMES, Reason
 from mesh_telemetry.logs import clean_line
+from mesh_telemetry.texts import duration, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Container

@@ -1,4 +1,4 @@
-"""A waterfall hop by hop: the spans of one call folded into one, and where its time went.
+"""A waterfall hop by hop: the spans of one call folded into one.
 
 A hop of the mesh has four spans: CLIENT (caller) > SERVER, CLIENT (gateway) > SERVER (callee). For
 people these are one call: the time in the callee, and the time on the way to it and back.
@@ -13,12 +13,13 @@ from mesh_telemetry.names import OTHER
 from mesh_telemetry.waterfall import EXCEPTION, repeats
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from mesh_telemetry.waterfall import RowEvent, WaterfallRow
 
+ENDLESS_MS = 1e9
+"""Milliseconds from which on a deadline is none."""
 _CALLING, _ARRIVED, _PASSED_ON, _SERVED = range(4)
-_EPSILON = 1e-9
 
 
 @dataclass(eq=False)
@@ -129,8 +130,9 @@ class Hop:
 
     @property
     def left_ms(self) -> float | None:
-        """What was left of the deadline at its start."""
-        return self.first.deadline_ms
+        """What was left of the deadline at its start; None where there is none."""
+        left = self.first.deadline_ms
+        return left if left is not None and left < ENDLESS_MS else None
 
     @property
     def error(self) -> tuple[str, str] | None:
@@ -230,67 +232,3 @@ def _continues(hop: Hop, row: WaterfallRow) -> bool:
         # A handler may have given its span another name.
         and (role == _SERVED or row.name == last.name or OTHER in {row.name, last.name})
     )
-
-
-@dataclass
-class Share:
-    """What one method, a wait or the way took of an entry call's time."""
-
-    name: str
-    """A method; a service that was waited for; empty for the way between processes."""
-    is_wait: bool = False
-    """Whether this is the time in which no instance of the service was there."""
-    ms: float = 0.0
-    times: int = 0
-    """Hops that it took it in."""
-    most_ms: float = 0.0
-    most: str = ""
-    """The hop that had the most of it, and how much that was."""
-
-
-def spent(entry: Hop) -> list[Share]:
-    """Where the time of an entry call went; the largest share first, the sum is its duration.
-
-    Every moment belongs to the one hop that all above it waited for. Of calls that ran at the same
-    time that is the one that ended last, as in the critical path of CRISP
-    (https://www.usenix.org/conference/atc22/presentation/zhang-zhizhou).
-    """
-    shares: dict[tuple[str, bool], Share] = {}
-
-    def add(name: str, ms: float, hop: Hop, *, is_wait: bool = False) -> None:
-        if ms > _EPSILON:
-            share = shares.setdefault((name, is_wait), Share(name, is_wait))
-            share.ms += ms
-            share.times += 1
-            if ms > share.most_ms:
-                share.most, share.most_ms = hop.name, ms
-
-    stack = [(entry, entry.end)]
-    while stack:
-        hop, until = stack.pop()
-        begin, end = hop.work
-        begin, end = min(begin, until), min(end, until)
-        waited = min(hop.waited_ms, begin - hop.start)
-        add(hop.service, waited, hop, is_wait=True)
-        add("", begin - hop.start + until - end - waited, hop)
-        own, at = 0.0, end
-        for child, child_end in _waited_for(hop.children, begin, end):
-            own += at - child_end
-            stack.append((child, child_end))
-            at = child.start
-        add(hop.name, own + max(0.0, at - begin), hop)
-    return sorted(shares.values(), key=lambda share: -share.ms)
-
-
-def _waited_for(children: Iterable[Hop], begin: float, end: float) -> Iterator[tuple[Hop, float]]:
-    """The last children first, each with when it ceased to be waited for."""
-    at = end
-    for child in sorted(children, key=lambda child: -child.end):
-        if child.start < begin or child.start >= at:
-            continue
-        over = child.end - at
-        # What still ran for long when the next one began, or its parent ended, nobody waited for.
-        if over > (child.end - child.start) / 2:
-            continue
-        yield child, min(child.end, at)
-        at = child.start
