@@ -13,7 +13,6 @@ from mesh_telemetry.budget import Budget
 from mesh_telemetry.hops import Hop, fold
 from mesh_telemetry.layout import Tree
 from mesh_telemetry.logs import clean_line
-from mesh_telemetry.names import OTHER
 from mesh_telemetry.texts import UNICODE, Look, Part, cut, milliseconds
 
 if TYPE_CHECKING:
@@ -61,8 +60,7 @@ class Drawing:
         about = self._summary
         name = f"{about.service}.{about.method}" if about.method else ""
         longest = max(self._hops, key=lambda hop: hop.end - hop.start)
-        known = {row.name for row in self._rows if row.code}
-        if not name or name in known or any(row.name == OTHER for row in longest.rows):
+        if not name or any(row.method == name for row in self._rows):
             return longest
         self._lacks_entry = True
         start = min(hop.start for hop in self._hops)
@@ -70,8 +68,8 @@ class Drawing:
         if took is None:
             took = max(hop.end for hop in self._hops) - start
         row = msgspec.structs.replace(
-            longest.first, name=name, code=about.code or "unknown", kind="server", start_ms=start,
-            duration_ms=took, deadline_ms=None, waited_ms=0.0, error=False,
+            longest.first, name=name, method=name, code=about.code or "unknown", kind="server",
+            start_ms=start, duration_ms=took, deadline_ms=None, waited_ms=0.0, error=False,
         )  # fmt: skip
         return Hop([row], children=self._top(), whole=True)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mesh_telemetry.names import OTHER
 from mesh_telemetry.waterfall import EXCEPTION, repeats
 
 if TYPE_CHECKING:
@@ -45,13 +44,14 @@ class Hop:
 
     @property
     def name(self) -> str:
-        """The method with its service, or what the span is called."""
-        return next((row.name for row in self.rows if row.name != OTHER), OTHER)
+        """The method with its service; what the span is called where it is no call, or whole."""
+        first = self.first
+        return first.method if first.method and not self.whole else first.name
 
     @property
     def service(self) -> str:
         """The service of its method."""
-        return self.name.rpartition(".")[0]
+        return self.first.method.rpartition(".")[0]
 
     @property
     def is_call(self) -> bool:
@@ -225,10 +225,5 @@ def _continues(hop: Hop, row: WaterfallRow) -> bool:
     last = hop.rows[-1]
     before, role = _role(last), _role(row)
     return (
-        before is not None
-        and role is not None
-        and role > before
-        and row.parent_id == last.span_id
-        # A handler may have given its span another name.
-        and (role == _SERVED or row.name == last.name or OTHER in {row.name, last.name})
+        before is not None and role is not None and role > before and row.parent_id == last.span_id
     )

@@ -142,6 +142,8 @@ class WaterfallRow(msgspec.Struct, frozen=True, kw_only=True):
     """Whether its process is a gateway, whatever that is called."""
     waited_ms: float = 0.0
     """How long the call waited there for an instance to come."""
+    method: str = ""
+    """What was called, with its service, whatever the span is named; empty where ``code`` is."""
 
 
 def summary(trace: KeptTrace) -> TraceSummary:
@@ -258,7 +260,14 @@ def _row(depth: int, node: Node, first: int) -> WaterfallRow:
         shifted_ms=_ms(node.shift),
         of_gateway=_is_gateway(node.resource),
         waited_ms=float(waited) if of_mesh and isinstance(waited, int | float) else 0.0,
+        method=_method(attributes) if of_mesh else "",
     )
+
+
+def _method(attributes: Attributes) -> str:
+    """What was called, also where nobody serves it."""
+    called = attributes.get(names.RPC_METHOD_ORIGINAL) or attributes.get(names.RPC_METHOD_NAME, "")
+    return str(called)
 
 
 def _error(span: Span) -> tuple[str, str]:

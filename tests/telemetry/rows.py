@@ -57,6 +57,7 @@ def row(depth: int, service: str, name: str, kind: str, start: float, end: float
         "orphan": False,
         "shifted_ms": 0.0,
         "of_gateway": service == GATEWAY,
+        "method": "" if kind == "internal" else name,
     }
     return values | rest
 

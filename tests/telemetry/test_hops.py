@@ -47,11 +47,16 @@ def test_every_span_may_stay_one_of_its_own() -> None:
     assert found == [(1, 1, None), (1, 0, None), (1, 1, None), (1, 18, None)]
 
 
-def test_a_handler_that_renames_its_span_stays_in_its_hop() -> None:
+@pytest.mark.parametrize("renamed", [0, 3])
+def test_who_renames_a_span_leaves_it_in_its_hop(renamed: int) -> None:
     rows = call(0, "shop", "orders.place", 0, 20)
-    rows[3]["name"] = "GET /orders"
+    rows[renamed]["name"] = "GET /orders.html"
     hop = only(tree(*rows))
     assert (len(hop.rows), hop.children, hop.is_unseen, hop.own_ms) == (4, [], False, 18)
+    assert (hop.name, hop.service) == ("orders.place", "orders")
+    assert [one.name for one in fold(tree(*rows), whole=True)[0].walk()][renamed] == (
+        "GET /orders.html"
+    )
 
 
 def test_a_call_of_the_same_method_inside_is_another_hop() -> None:
