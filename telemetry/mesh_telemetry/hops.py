@@ -73,10 +73,9 @@ class Hop:
         """From when to when the callee had it, within the hop."""
         if self.served is None:
             # Either nobody had it, as no instance was reached, or somebody who has not told.
-            is_work = self.whole or self.is_unseen or not self.is_call
-            if is_work and not self.whole:
+            if self.whole or self.is_unseen or not self.is_call:
                 return max([self.start, *(until for _, until in self._waits())]), self.end
-            return (self.start if is_work else self.end), self.end
+            return self.end, self.end
         start = min(max(self.served.start_ms, self.start), self.end)
         return start, max(start, min(self.served.start_ms + self.served.duration_ms, self.end))
 
@@ -89,7 +88,7 @@ class Hop:
     @property
     def waited(self) -> tuple[float, float] | None:
         """From when to when it waited for an instance to come, before the callee had it."""
-        began = self.end if self.whole else self.work[0]
+        began = self.work[0]
         return next(((a, min(b, began)) for a, b in self._waits() if a < began), None)
 
     @property
@@ -103,9 +102,15 @@ class Hop:
         """Whether an instance got it, of which no span is there."""
         return (
             self.served is None
-            and not self.whole
+            and not (self.whole and self.children)
             and any(_role(row) == _PASSED_ON for row in self.rows)
         )
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether it is one span of somebody who only waits for the next one: all is the way."""
+        role = _role(self.first)
+        return self.whole and role in {_CALLING, _PASSED_ON} and not self.is_unseen
 
     @property
     def way_ms(self) -> float | None:
@@ -113,6 +118,8 @@ class Hop:
 
         Waiting for an instance to come is none of it.
         """
+        if self.is_passing:
+            return self._unused_ms
         if self.whole or not self.is_call or self.is_unseen or self.served is self.first:
             return None
         start, end = self.work
@@ -120,13 +127,18 @@ class Hop:
 
     @property
     def own_ms(self) -> float:
-        """Time in which neither the way nor anything below it ran."""
+        """Time in which neither the way nor a wait nor anything below it ran."""
+        return 0.0 if self.is_passing else self._unused_ms
+
+    @property
+    def _unused_ms(self) -> float:
+        """Time of its work in which nothing below it ran."""
         at, end = self.work
-        own = 0.0
+        unused = 0.0
         for child in sorted(self.children, key=lambda child: child.start):
-            own += max(0.0, min(child.start, end) - at)
+            unused += max(0.0, min(child.start, end) - at)
             at = max(at, min(child.end, end))
-        return own + max(0.0, end - at)
+        return unused + max(0.0, end - at)
 
     @property
     def left_ms(self) -> float | None:

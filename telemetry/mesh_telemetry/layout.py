@@ -139,7 +139,7 @@ class Tree:
         begin, end = hop.work
         absent = hop.waited or (0.0, -1.0)
         starts, ends = _busy(hop.children)
-        working = signs.unseen if hop.is_unseen else signs.own
+        working = signs.unseen if hop.is_unseen else signs.way if hop.is_passing else signs.own
 
         def sign(at: float) -> str:
             if absent[0] <= at <= absent[1]:
