@@ -35,16 +35,16 @@ POLL = 0.02
 """Seconds between two looks, as the gateway gathers for as long."""
 
 FILTERS = ("service", "method", "code", "min_duration", "activity_id", "reason", "limit")
-FIGURES = ("took", "spans")
-COLUMNS = ("began", "took", "call", "code", "kept", "spans", "services", "trace")
-SPARE = ("services", "spans", "began")
-"""Columns that a narrow terminal does without, the first one first."""
+FIGURES = ("at gateway", "spans")
+COLUMNS = ("began", "at gateway", "call", "code", "kept", "spans", "services", "trace")
+SPARE = ("services", "trace", "spans", "began")
+"""Columns that a narrow terminal does without, the first one first; of the trace's id, a part."""
 GIVES_WAY = ("call", "services", "code")
 """Columns that may be shortened."""
 LONGEST_CALL = 24
 """Characters of a call that are worth a column."""
 DIGITS = 8
-"""Of a trace id on a terminal; six are enough to ask for it."""
+"""Of a trace id where there is no room for more; six are enough to ask for it."""
 
 
 def _check_duration(
@@ -121,7 +121,8 @@ def trace(
 
     ID is a trace id, its first six digits or more, or an activity id. The drawing has a line for
     each call: how long it took in all, in its own code and on the way, what was left of its
-    deadline, and a bar; below it, where the time went. With --call it makes a call, keeps its trace
+    deadline, and a bar; below it, where the time went. The list has the times of the gateway, from
+    a call's arrival there to its end. With --call it makes a call, keeps its trace
     and shows both; exits 1 if the call failed.
 
     A + behind the number of spans in the list: some are missing, or have yet to come.
@@ -282,7 +283,7 @@ def _print_list(console: Console, found: list[dict[str, Any]]) -> None:
     rows: list[dict[str, str | Text]] = [
         {
             "began": one["started"][11:23] if on_terminal else one["started"],
-            "took": duration(one["duration_ms"] and one["duration_ms"] / 1e3),
+            "at gateway": duration(one["duration_ms"] and one["duration_ms"] / 1e3),
             "call": clean_line(f"{one['caller']} > {one['service']}.{one['method']}")
             if one["method"]
             else "-",
@@ -292,12 +293,12 @@ def _print_list(console: Console, found: list[dict[str, Any]]) -> None:
             "services": clean_line(
                 ",".join(name for name in one["services"] if name != one.get("gateway"))
             ),
-            "trace": one["trace_id"][:DIGITS] if on_terminal else one["trace_id"],
+            "trace": one["trace_id"],
         }
         for one in found
     ]
     columns, widths = fit(rows, console.width if on_terminal else None)
-    cells = [[_shorten(row[name], widths[name]) for name in columns] for row in rows]
+    cells = [[_shorten(name, row[name], widths[name]) for name in columns] for row in rows]
     print_table(console, columns, cells, figures=FIGURES)
     if on_terminal:
         some = found[0]["trace_id"][:DIGITS]
@@ -320,17 +321,21 @@ def fit(
     for spare in SPARE:
         sharing = [name for name in GIVES_WAY if name in shown]
         least = sum(min(wanted[name], LONGEST_CALL) + 2 for name in sharing)
-        if room() < least:
+        if room() < least and spare == "trace":
+            wanted[spare] = DIGITS
+        elif room() < least:
             shown.remove(spare)
     sharing = [name for name in GIVES_WAY if name in shown]
     shared = share_width({name: wanted[name] for name in sharing}, room() - 2 * len(sharing))
     return tuple(shown), wanted | shared
 
 
-def _shorten(cell: str | Text, width: int) -> str | Text:
+def _shorten(column: str, cell: str | Text, width: int) -> str | Text:
     from rich.text import Text  # noqa: PLC0415 - slow, and of no use to --json
 
     if len(cell) <= width:
         return cell
+    if column == "trace":
+        return cell[:width]  # its first digits stand for all of it
     style = cell.style if isinstance(cell, Text) else ""
     return Text(shorten(str(cell), width), style=style)

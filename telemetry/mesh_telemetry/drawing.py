@@ -1,6 +1,7 @@
 """Draws a kept trace as text: every call on a line, with when it ran, and where the time went.
 
-Nothing wraps: where it is to be clipped, what does not fit is shortened; else texts are whole.
+Nothing but ids wraps: where it is to be clipped, what does not fit is shortened; else texts are
+whole.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from mesh_telemetry.budget import Budget
 from mesh_telemetry.hops import Hop, fold
 from mesh_telemetry.layout import Tree
 from mesh_telemetry.logs import clean_line
-from mesh_telemetry.texts import UNICODE, Look, Part, cut, milliseconds
+from mesh_telemetry.texts import UNICODE, Look, Part, cells, cut, milliseconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,7 +34,7 @@ class Drawing:
         rows: Of :func:`~mesh_telemetry.waterfall.waterfall`, depth first.
         width: Columns.
         signs: What to draw with.
-        clips: Whether no line may be wider; else only labels and bars keep to the width.
+        clips: Whether no line but ids may be wider; else only labels and bars keep to the width.
         whole: Whether every span has a line of its own, and not every call.
     """
 
@@ -84,11 +85,23 @@ class Drawing:
 
     def lines(self) -> Iterator[Line]:
         """The drawing, line by line."""
-        for line in self._lines():
-            yield cut(line, self._width) if self._clips else line
+        yield self._fit(self._heading())
+        yield from self._ids()
+        for line in self._body():
+            yield self._fit(line)
 
-    def _lines(self) -> Iterator[Line]:
-        yield from self._heading()
+    def _fit(self, line: Line) -> Line:
+        return cut(line, self._width) if self._clips else line
+
+    def _body(self) -> Iterator[Line]:
+        about = self._summary
+        began = f"began {about.started[:10]} {about.started[11:23]} UTC"
+        told = f"{began}  {about.spans} spans of {len(about.services)} services"
+        # What lists and metrics say.
+        there = milliseconds(about.duration_ms or 0.0)
+        if about.duration_ms is not None and there != milliseconds(self._took):
+            told += f"  at gateway {there}"
+        yield [Part(told, Look.FAINT)]
         if not self._rows:
             yield [Part("none of its spans has come yet", Look.ODD)]
             return
@@ -101,32 +114,40 @@ class Drawing:
         budget = Budget(self._entry, self._signs, self._width, lacks_entry=self._lacks_entry)
         yield from budget.lines(names_entry=len(self._hops) > 1)
 
-    def _heading(self) -> Iterator[Line]:
+    @property
+    def _took(self) -> float:
+        """Milliseconds of the entry call, its way to the gateway and back included."""
+        if self._hops:
+            return self._entry.end - self._entry.start
+        return self._summary.duration_ms or 0.0
+
+    def _heading(self) -> Line:
         about = self._summary
-        ended = about.duration_ms is not None
-        took = self._entry.end - self._entry.start if self._hops else about.duration_ms or 0.0
+        ended, took = about.duration_ms is not None, milliseconds(self._took)
         name = clean_line(f"{about.service}.{about.method}") if about.method else "unknown call"
         ok = Look.GOOD if about.code == "ok" else Look.BAD
-        yield [
+        return [
             Part(name, Look.STRONG),
             Part(f" by {clean_line(about.caller)}" if about.caller else ""),
             Part("  "),
             Part(clean_line(about.code), ok) if ended else Part("still runs", Look.ODD),
-            Part(f" after {milliseconds(took)}" if ended else ""),
+            Part(f" after {took}" if ended else ""),
             Part(f"  kept: {about.reason}", Look.FAINT),
         ]
-        yield [
-            Part("trace ", Look.FAINT),
-            Part(about.trace_id),
-            Part("  activity ", Look.FAINT),
-            Part(
-                clean_line(about.activity_id) if about.activity_id != about.trace_id else "the same"
-            ),
-        ]
-        yield [
-            Part(f"began {about.started[:10]} {about.started[11:23]} UTC", Look.FAINT),
-            Part(f"  {about.spans} spans of {len(about.services)} services", Look.FAINT),
-        ]
+
+    def _ids(self) -> Iterator[Line]:
+        """What people copy is never cut: it takes a line more, or wraps."""
+        about = self._summary
+        trace = [Part("trace ", Look.FAINT), Part(about.trace_id)]
+        same = about.activity_id == about.trace_id
+        activity = "the same" if same else clean_line(about.activity_id)
+        told = [Part("activity ", Look.FAINT), Part(activity)]
+        line = [*trace, Part("  "), *told]
+        if self._clips and sum(cells(part.text) for part in line) > self._width:
+            yield trace
+            yield told
+        else:
+            yield line
 
     def _notes(self) -> Iterator[Line]:
         """What is to be known about the drawing."""

@@ -172,6 +172,23 @@ class Hop:
         return code, next((error[1] for error in errors if error is not None), "")
 
     @property
+    def origin(self) -> Hop | None:
+        """The hop below it in which its failure arose; None where that is its own."""
+        error, found, at = self.error, None, self
+        while error is not None:
+            below = sorted(at.children, key=lambda child: -child.end)
+            arose = next((child for child in below if _repeats(error, child.error)), None)
+            if arose is not None:
+                found, error = arose, arose.error
+            else:  # a SERVER span takes a not_found that it passes on for no failure
+                same = (one for one in below if not one.error and one.first.code == at.first.code)
+                arose = next(same, None)
+            if arose is None:
+                break
+            at = arose
+        return found
+
+    @property
     def events(self) -> list[RowEvent]:
         """What happened in it; exceptions that only repeat its failure are left out."""
         return [
@@ -192,6 +209,11 @@ class Hop:
             hop = stack.pop()
             yield hop
             stack.extend(reversed(hop.children))
+
+
+def _repeats(error: tuple[str, str], below: tuple[str, str] | None) -> bool:
+    """Whether a failure says no more than the one below that it comes from."""
+    return below is not None and (below[1] in error[1] if below[1] else below[0] == error[0])
 
 
 def fold(rows: Sequence[WaterfallRow], *, whole: bool = False) -> list[Hop]:

@@ -104,11 +104,9 @@ class Tree:
     def _label(self, branch: Branch) -> Line:
         hop, first = branch.hop, branch.hop.first
         look = Look.BAD if hop.error else Look.STRONG if hop.is_call else Look.PLAIN
-        # The service comes first where each span has a line: the name is the same four times.
-        where = f"{clean_line(first.service)} {first.kind} " if self._whole else ""
         label = [
             Part(branch.before, Look.FAINT),
-            Part(where, Look.FAINT),
+            Part(self._where(hop), Look.FAINT),
             Part(clean_line(hop.name), look),
         ]
         server = hop.served.service if hop.served is not None and not self._whole else ""
@@ -120,6 +118,10 @@ class Tree:
         if marks:
             label.append(Part(f" {marks}", Look.ODD))
         return label
+
+    def _where(self, hop: Hop) -> str:
+        """What comes first where each span has a line: the name is the same four times."""
+        return f"{clean_line(hop.first.service)} {hop.first.kind} " if self._whole else ""
 
     def _bar(self, hop: Hop, start: float, total: float, size: int) -> str:
         """When it ran; in each cell, what it did for most of it."""
@@ -171,15 +173,18 @@ class Tree:
         """What else is to be said of one hop."""
         hop, signs = branch.hop, self._signs
         indent = branch.below + (signs.onwards if hop.children else "   ")
-        error = hop.error
-        repeats = hop not in self._top and any(
-            _repeats(error, child.error) for child in hop.children if error is not None
-        )
-        if error is not None and not repeats:
-            kind, message = error
+        if hop.error is not None:
+            kind, message = hop.error
             first = clean(message).split("\n")[0]
-            said = ": ".join(part for part in (clean_line(kind), first) if part)
-            yield self._detail(indent, f"{signs.bad} {said}", Look.BAD)
+            origin = hop.origin
+            if origin is not None:
+                below, _ = origin.error or ("", "")
+                kind = "" if below == kind else kind
+                first = f"failed below at {self._where(origin)}{clean_line(origin.name)}"
+            # What only passes a failure on says so at the top, and nothing in between.
+            if origin is None or not branch.before:
+                said = ": ".join(part for part in (clean_line(kind), first) if part)
+                yield self._detail(indent, f"{signs.bad} {said}", Look.BAD)
         if hop.waited_ms:
             waited = f"waited {milliseconds(hop.waited_ms)} for an instance of {hop.service}"
             yield self._detail(indent, clean_line(waited), Look.ODD)
@@ -227,11 +232,6 @@ def _busy(hops: Sequence[Hop]) -> tuple[list[float], list[float]]:
             starts.append(start)
             ends.append(end)
     return starts, ends
-
-
-def _repeats(error: tuple[str, str], below: tuple[str, str] | None) -> bool:
-    """Whether a failure says no more than the one below that it comes from."""
-    return below is not None and (below[1] in error[1] if below[1] else below[0] == error[0])
 
 
 def _event(event: RowEvent) -> tuple[str, dict[str, Any]]:

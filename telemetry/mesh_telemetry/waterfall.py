@@ -72,7 +72,7 @@ class TraceSummary(msgspec.Struct, frozen=True, kw_only=True):
     started: str
     """RFC 3339, in UTC."""
     duration_ms: float | None
-    """Of the entry call; None while it runs."""
+    """Of the entry call, at the gateway; None while it runs."""
     caller: str
     service: str
     method: str

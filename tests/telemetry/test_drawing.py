@@ -37,7 +37,7 @@ def test_every_call_has_a_line_and_the_time_is_accounted_for() -> None:
     assert drawn(nested()) == [
         "orders.place by shop  ok after 30.0 ms  kept: slow",
         "trace 0af7651916cd43dd8448eb211c80319c  activity order-42",
-        "began 2026-01-31 12:00:00.250 UTC  12 spans of 5 services",
+        "began 2026-01-31 12:00:00.250 UTC  12 spans of 5 services  at gateway 29.0 ms",
         "",
         "milliseconds        total   own   way   left",
         "orders.place         30.0  4.00  2.00  500.0  ─█░░░░░░░██░░░░░░░░░░░░░░░░░░░░░█─",
@@ -69,7 +69,25 @@ def test_no_line_is_wider_than_the_terminal(width: int, whole: bool) -> None:  #
             events=[{"name": "event " * 30, "at_ms": 1.0, "attributes": {}}],
         )  # fmt: skip
     lines = drawn(rows, width=width, whole=whole, activity_id="x" * 128, missing=["gone " * 50])
-    assert max(map(len, lines)) <= width
+    assert max(len(line) for line in lines if "x" * 128 not in line) <= width
+
+
+@pytest.mark.parametrize("length", [1, 30, 31, 32, 128])
+@pytest.mark.parametrize("clips", [True, False])
+def test_ids_are_never_cut(length: int, clips: bool) -> None:  # noqa: FBT001
+    lines = drawn(nested(), activity_id="x" * length, clips=clips)
+    trace = f"trace {SUMMARY['trace_id']}"
+    activity = f"activity {'x' * length}"
+    if clips and length > 31:
+        assert lines[1:3] == [trace, activity]
+    else:
+        assert lines[1] == f"{trace}  {activity}"
+
+
+def test_the_gateways_time_is_told_where_it_is_not_the_callers() -> None:
+    assert drawn(nested(), duration_ms=29.0)[2].endswith("  at gateway 29.0 ms")
+    assert drawn(nested(), duration_ms=30.0)[2].endswith(" services")
+    assert drawn(nested(), duration_ms=None)[2].endswith(" services")
 
 
 def test_a_name_draws_no_lines_of_its_own() -> None:
@@ -90,7 +108,7 @@ def test_it_can_be_drawn_with_ascii() -> None:
     assert lines[7].startswith("`- payments.charge   18.0  10.0  8.00  490.0             ----####")
 
 
-def test_a_failure_is_told_where_it_began_and_at_the_entry() -> None:
+def test_a_failure_is_told_where_it_arose_and_the_entry_points_to_it() -> None:
     failed: Row = {"error": True, "error_type": "USER_NOT_FOUND", "error_message": "no user 'x'"}
     rows = [
         *call(0, "shop", "orders.place", 0, 30, **failed),
@@ -98,9 +116,19 @@ def test_a_failure_is_told_where_it_began_and_at_the_entry() -> None:
         *call(8, "users", "stock.get", 3, 7, **failed),
     ]
     lines = drawn(rows, code="not_found")
-    assert [line for line in lines if "no user" in line] == [
-        "│  ✗ USER_NOT_FOUND: no user 'x'",
+    assert [line for line in lines if "✗" in line] == [
+        "│  ✗ failed below at stock.get",
         "         ✗ USER_NOT_FOUND: no user 'x'",
+    ]
+    for one in rows:  # as a real mesh has it
+        if one["kind"] == "server":
+            one |= {"code": "not_found", "error": False, "error_type": "", "error_message": ""}
+        one["code"] = "not_found"
+    assert [
+        line.lstrip(" │") for line in drawn(rows, code="not_found", whole=True) if "✗" in line
+    ] == [
+        "✗ failed below at gw1 client stock.get",
+        "✗ USER_NOT_FOUND: no user 'x'",
     ]
 
 
@@ -114,7 +142,7 @@ def test_a_failed_entry_call_is_told_where_no_span_of_it_failed() -> None:
     rows += call(3, "orders", "users.get", 2, 8, **ended, **failed)
     lines = drawn(rows, code="not_found")
     assert [line for line in lines if "✗" in line] == [
-        "│  ✗ not_found: no user 'x'",
+        "│  ✗ not_found: failed below at users.get",
         "      ✗ NO_USER: no user 'x'",
     ]
     assert "   ✗ not_found" in drawn(rows[:3], code="not_found")
