@@ -74,7 +74,7 @@ def _check_duration(
     metavar="S",
     help="Seconds, of that call. [default: 30]",
 )
-@click.option("--all", "whole", is_flag=True, help="Draw every span, also the gateway's.")
+@click.option("--all", "whole", is_flag=True, help="Draw every span, also the gateway's, of calls that are alike too.")
 @click.option("--otlp", is_flag=True, help="Print the trace as OTLP's JSON.")
 @click.option("--service", metavar="NAME", help="Traces in which this service was called.")
 @click.option("--method", metavar="NAME", help="Likewise: get, or users.get.")

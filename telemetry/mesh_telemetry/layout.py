@@ -1,11 +1,12 @@
-"""The calls of a trace as lines: a tree of labels, figures in columns, and bars along the time."""
+"""The calls of a trace as lines: a tree of labels, figures in columns, and a bar."""
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mesh_telemetry.bars import LONGEST_BAR, SHORTEST_BAR, Bars
 from mesh_telemetry.logs import clean, clean_line
+from mesh_telemetry.siblings import Siblings, collapse, failures
 from mesh_telemetry.texts import Look, Part, cells, figure, fit, milliseconds, shorten
 from mesh_telemetry.waterfall import EXCEPTION, EXCEPTION_MESSAGE, EXCEPTION_TYPE
 
@@ -16,23 +17,34 @@ if TYPE_CHECKING:
     from mesh_telemetry.texts import Line, Signs
     from mesh_telemetry.waterfall import RowEvent
 
-SHORTEST_BAR, LONGEST_BAR = 12, 100
 SHORTEST_LABEL = 24
 UNIT = "milliseconds"
 """Of the figures in the tree."""
 MOST_EVENTS = 3
 """Events of a span that are shown unless all are asked for."""
+LOOKS = {"total": Look.PLAIN}
+"""Of the columns; the others are faint."""
 LONGEST_VALUE = 40
 """Characters of an attribute's value."""
 
 
 class Branch(NamedTuple):
-    """One hop in the drawing."""
+    """One hop in the drawing, or several that are told as one."""
 
     before: str
     below: str
     """What stands before further lines about it."""
-    hop: Hop
+    of: Siblings
+
+    @property
+    def hop(self) -> Hop:
+        """The hop, or the first of several."""
+        return self.of.hop
+
+    @property
+    def children(self) -> Sequence[Hop]:
+        """What is drawn below."""
+        return () if self.of.alike else self.hop.children
 
 
 class Tree:
@@ -64,33 +76,42 @@ class Tree:
         wanted = max(len(UNIT), *(sum(cells(part.text) for part in label) for label in labels))
         room = max(SHORTEST_LABEL, self._width - figures - 2 - SHORTEST_BAR)
         width = min(wanted, room)
-        size = min(LONGEST_BAR, max(SHORTEST_BAR, self._width - width - figures - 2))
+        bar = min(LONGEST_BAR, max(SHORTEST_BAR, self._width - width - figures - 2))
         yield [
             Part(UNIT.ljust(width), Look.FAINT),
             *(Part(f"  {name:>{size}}", Look.FAINT) for name, _, size in columns),
         ]
         start = min(branch.hop.start for branch in branches)
-        total = max(branch.hop.end for branch in branches) - start or 1e-9
-        used: set[str] = set()
+        end = max(hop.end for branch in branches for hop in (branch.hop, *branch.of.alike))
+        bars = Bars(start, end, bar, self._signs)
         for branch, label in zip(branches, labels, strict=True):
             line = fit(label, width)
-            for name, told, column in columns:
-                look = Look.PLAIN if name == "total" else Look.FAINT
-                line.append(Part(f"  {told(branch.hop):>{column}}", look))
-            drawn = self._bar(branch.hop, start, total, size)
-            used.update(drawn)
+            if branch.of.alike:
+                line.append(Part(f"{branch.of.spread:>{figures}}", Look.FAINT))
+            else:
+                line += (
+                    Part(f"  {told(branch.hop):>{size}}", LOOKS.get(name, Look.FAINT))
+                    for name, told, size in columns
+                )
+            drawn = bars.draw(branch.of.alike or (branch.hop,))
             line += [Part("  "), Part(drawn, Look.BAD if branch.hop.error else Look.GOOD)]
             yield line
             yield from self._details(branch)
-        yield from self._legend(used)
+        if legend := bars.legend():
+            yield [Part(legend, Look.FAINT)]
 
     def _branches(self) -> list[Branch]:
         signs, found = self._signs, []
-        stack = [Branch("", "", hop) for hop in reversed(self._top)]
+        failed = {} if self._whole else failures(self._top)
+
+        def lines(hops: Sequence[Hop]) -> list[Siblings]:
+            return [*map(Siblings, hops)] if self._whole else [*collapse(hops, failed)]
+
+        stack = [Branch("", "", one) for one in reversed(lines(self._top))]
         while stack:
             branch = stack.pop()
             found.append(branch)
-            for number, child in enumerate(reversed(branch.hop.children)):
+            for number, child in enumerate(reversed(lines(branch.children))):
                 last = number == 0
                 stack.append(
                     Branch(
@@ -102,7 +123,7 @@ class Tree:
         return found
 
     def _label(self, branch: Branch) -> Line:
-        hop, first = branch.hop, branch.hop.first
+        hop, first, alike = branch.hop, branch.hop.first, branch.of.alike
         look = Look.BAD if hop.error else Look.STRONG if hop.is_call else Look.PLAIN
         label = [
             Part(branch.before, Look.FAINT),
@@ -112,9 +133,12 @@ class Tree:
         server = hop.served.service if hop.served is not None and not self._whole else ""
         if server and not hop.name.startswith(f"{server}."):
             label.append(Part(f" by {clean_line(server)}", Look.FAINT))
-        marks = ("?" if first.orphan else "") + (
-            "~" if any(row.shifted_ms for row in hop.rows) else ""
-        )
+        if alike:
+            label.append(Part(f" {self._signs.times}{len(alike):,}", Look.STRONG))
+            if first.code not in {"", "ok"}:
+                label.append(Part(f" {clean_line(first.code)}", Look.BAD))
+        is_moved = any(row.shifted_ms for one in alike or (hop,) for row in one.rows)
+        marks = ("?" if first.orphan else "") + ("~" if is_moved else "")
         if marks:
             label.append(Part(f" {marks}", Look.ODD))
         return label
@@ -123,56 +147,14 @@ class Tree:
         """What comes first where each span has a line: the name is the same four times."""
         return f"{clean_line(hop.first.service)} {hop.first.kind} " if self._whole else ""
 
-    def _bar(self, hop: Hop, start: float, total: float, size: int) -> str:
-        """When it ran; in each cell, what it did for most of it."""
-        first = min(size - 1, int((hop.start - start) / total * size))
-        if hop.end - hop.start < total / size / 8:
-            return " " * first + self._signs.moment
-        length = max(1, min(size - first, round((hop.end - hop.start) / total * size)))
-        sign = self._signs_along(hop)
-        took = hop.end - hop.start
-        # The middle of each cell, on the hop's own clock.
-        drawn = [sign(hop.start + (cell + 0.5) / length * took) for cell in range(length)]
-        return " " * first + "".join(drawn)
-
-    def _signs_along(self, hop: Hop) -> Callable[[float], str]:
-        """What stands for the hop at a time in it."""
-        signs = self._signs
-        begin, end = hop.work
-        absent = hop.waited or (0.0, -1.0)
-        starts, ends = _busy(hop.children)
-        working = signs.unseen if hop.is_unseen else signs.way if hop.is_passing else signs.own
-
-        def sign(at: float) -> str:
-            if absent[0] <= at <= absent[1]:
-                return signs.absent
-            if not begin <= at <= end:
-                return signs.way
-            before = bisect_right(starts, at)
-            return signs.waiting if before and at <= ends[before - 1] else working
-
-        return sign
-
-    def _legend(self, used: set[str]) -> Iterator[Line]:
-        signs = self._signs
-        told = [
-            f"{sign} {meaning}"
-            for sign, meaning in (
-                (signs.own, "own work"),
-                (signs.waiting, "waits for calls below"),
-                (signs.unseen, "no word of the callee"),
-                (signs.absent, "waits for an instance"),
-                (signs.way, "on the way: gateway, queues, network"),
-            )
-            if sign in used
-        ]
-        if told:
-            yield [Part("  ".join(told), Look.FAINT)]
-
     def _details(self, branch: Branch) -> Iterator[Line]:
         """What else is to be said of one hop."""
         hop, signs = branch.hop, self._signs
-        indent = branch.below + (signs.onwards if hop.children else "   ")
+        indent = branch.below + (signs.onwards if branch.children else "   ")
+        if branch.of.alike:
+            if inside := branch.of.inside:
+                yield self._detail(indent, f"and {inside:,} calls and spans inside", Look.FAINT)
+            return
         if hop.error is not None:
             kind, message = hop.error
             first = clean(message).split("\n")[0]
@@ -215,23 +197,15 @@ def _columns(branches: Sequence[Branch]) -> list[tuple[str, Callable[[Hop], str]
         shown.append(("way", lambda hop: figure(hop.way_ms)))
     if any(branch.hop.left_ms is not None for branch in branches):
         shown.append(("left", lambda hop: figure(hop.left_ms)))
-    return [
-        (name, told, max(len(name), *(len(told(branch.hop)) for branch in branches)))
-        for name, told in shown
+    single = [branch.hop for branch in branches if not branch.of.alike]
+    columns = [
+        (name, told, max(len(name), *(len(told(hop)) for hop in single))) for name, told in shown
     ]
-
-
-def _busy(hops: Sequence[Hop]) -> tuple[list[float], list[float]]:
-    """When any of these ran: the starts and the ends of times that do not meet."""
-    starts: list[float] = []
-    ends: list[float] = []
-    for start, end in sorted((hop.start, hop.end) for hop in hops):
-        if ends and start <= ends[-1]:
-            ends[-1] = max(ends[-1], end)
-        else:
-            starts.append(start)
-            ends.append(end)
-    return starts, ends
+    # What is told of several has the room of all columns; the first makes up for what it lacks.
+    spread = max((len(branch.of.spread) + 2 for branch in branches if branch.of.alike), default=0)
+    lacks = max(0, spread - sum(size + 2 for _, _, size in columns))
+    name, told, size = columns[0]
+    return [(name, told, size + lacks), *columns[1:]]
 
 
 def _event(event: RowEvent) -> tuple[str, dict[str, Any]]:

@@ -52,10 +52,13 @@ class Signs(NamedTuple):
     good: str
     bad: str
     dot: str
+    times: str
 
 
-UNICODE = Signs("├─ ", "└─ ", "│  ", "█", "░", "─", "▒", "┄", "▏", "✓", "✗", "•")
-ASCII = Signs("|- ", "`- ", "|  ", "#", ".", "-", "?", "=", "|", "+", "!", "*")
+UNICODE = Signs(
+    "├─ ", "└─ ", "│  ", "█", "░", "─", "▒", "┄", "▏", "✓", "✗", "•", "\N{MULTIPLICATION SIGN}"
+)
+ASCII = Signs("|- ", "`- ", "|  ", "#", ".", "-", "?", "=", "|", "+", "!", "*", "x")
 
 
 def to_text(line: Line) -> str:

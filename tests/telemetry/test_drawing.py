@@ -296,3 +296,44 @@ def test_an_entry_call_that_took_no_time_is_drawn() -> None:
     lines = drawn(call(0, "shop", "a.f", 5, 5, way=0))
     assert lines[5].split()[:2] == ["a.f", "0.00"]
     assert lines[-1] == "Where 0.00 ms went"
+
+
+def many() -> list[Row]:
+    rows = call(0, "shop", "orders.place", 0, 1000)
+    for at in range(400):
+        took = 5 if at == 200 else 1
+        rows += call(4, "orders", "users.get", 2 * at + 10, 2 * at + 10 + took, way=0)
+    return rows
+
+
+def test_many_calls_of_one_method_are_told_as_one() -> None:
+    assert drawn(many(), signs=ASCII)[5:10] == [
+        "orders.place       1,000  596.0  2.00  ...##...##...##...##...###..###..########",
+        "|- users.get        1.00   1.00  0.00  |",
+        "|- users.get        1.00   1.00  0.00  |",
+        "|- users.get        5.00   5.00  0.00                  #",
+        "`- users.get x397  p50 1.00  max 1.00  ||||||||||||||||||||||||||||||||||",
+    ]
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_what_is_told_as_one_keeps_to_the_width(width: int) -> None:
+    rows = [row(0, "a", "job", "internal", 0, 900)]
+    rows += [row(1, "a", "SELECT", "internal", at, at + 1) for at in range(900)]
+    lines = drawn(rows, width=width, signs=ASCII)
+    assert max(len(line) for line in lines if not line.startswith(("trace", "act"))) <= width
+    assert any("SELECT x897  p50 1.00  max 1.00  |" in line for line in lines)
+
+
+def test_every_call_has_its_line_where_all_spans_do() -> None:
+    assert sum("users.get" in line for line in drawn(many(), whole=True)) >= 400 * 4
+
+
+def test_what_is_inside_calls_that_are_told_as_one_is_counted() -> None:
+    rows = call(0, "shop", "orders.place", 0, 1000)
+    for at in range(20):
+        rows += call(4, "orders", "users.get", 20 * at, 20 * at + 9)
+        rows += call(8, "users", "stock.get", 20 * at + 2, 20 * at + 4)
+    lines = drawn(rows, signs=ASCII)
+    at = next(number for number, line in enumerate(lines) if "users.get x17" in line)
+    assert lines[at + 1] == "      and 17 calls and spans inside"
