@@ -74,7 +74,7 @@ def _check_duration(
     metavar="S",
     help="Seconds, of that call. [default: 30]",
 )
-@click.option("--all", "whole", is_flag=True, help="Draw every span, also the gateway's, of calls that are alike too.")
+@click.option("--all", "whole", is_flag=True, help="Draw every span, also the gateway's.")
 @click.option("--otlp", is_flag=True, help="Print the trace as OTLP's JSON.")
 @click.option("--service", metavar="NAME", help="Traces in which this service was called.")
 @click.option("--method", metavar="NAME", help="Likewise: get, or users.get.")
@@ -121,9 +121,9 @@ def trace(
 
     ID is a trace id, its first six digits or more, or an activity id. The drawing has a line for
     each call: how long it took in all, in its own code and on the way, what was left of its
-    deadline, and a bar; below it, where the time went. The list has the times of the gateway, from
-    a call's arrival there to its end. With --call it makes a call, keeps its trace
-    and shows both; exits 1 if the call failed.
+    deadline, and a bar; below it, where the time went. Many calls that are alike share a line, but
+    not with --all. The list has the gateway's times, from a call's arrival there to its end. With
+    --call it makes a call, keeps its trace and shows both; exits 1 if the call failed.
 
     A + behind the number of spans in the list: some are missing, or have yet to come.
     """

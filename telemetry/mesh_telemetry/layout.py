@@ -11,7 +11,7 @@ from mesh_telemetry.texts import Look, Part, cells, figure, fit, milliseconds, s
 from mesh_telemetry.waterfall import EXCEPTION, EXCEPTION_MESSAGE, EXCEPTION_TYPE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from mesh_telemetry.hops import Hop
     from mesh_telemetry.texts import Line, Signs
@@ -22,8 +22,9 @@ UNIT = "milliseconds"
 """Of the figures in the tree."""
 MOST_EVENTS = 3
 """Events of a span that are shown unless all are asked for."""
-LOOKS = {"total": Look.PLAIN}
-"""Of the columns; the others are faint."""
+COLUMNS = ("total", "own", "way", "left")
+STEP = 100
+"""Lines that are prepared in one go: about 1 ms."""
 LONGEST_VALUE = 40
 """Characters of an attribute's value."""
 
@@ -67,32 +68,39 @@ class Tree:
         self._clips = clips
         self._whole = whole
 
-    def lines(self) -> Iterator[Line]:
-        """The lines, a heading first, what the bars mean last."""
-        branches = self._branches()
-        labels = [self._label(branch) for branch in branches]
-        columns = _columns(branches)
-        figures = sum(size + 2 for _, _, size in columns)
+    def steps(self) -> Iterator[Line | None]:
+        """The lines, a heading first, what the bars mean last; None between steps before these."""
+        branches: list[Branch] = []
+        labels: list[Line] = []
+        told: list[tuple[str, ...]] = []
+        for branch in self._branches():
+            branches.append(branch)
+            labels.append(self._label(branch))
+            told.append(() if branch.of.alike else _figures(branch.hop))
+            if len(branches) % STEP == 0:
+                yield None
+        columns = _columns([figures for figures in told if figures])
+        spread = max(len(branch.of.spread) + 2 if branch.of.alike else 0 for branch in branches)
+        # What is told of several has the room of all columns; the first makes up for what it lacks.
+        columns["total"] += max(0, spread - sum(columns.values()))
+        figures = sum(columns.values())
         wanted = max(len(UNIT), *(sum(cells(part.text) for part in label) for label in labels))
         room = max(SHORTEST_LABEL, self._width - figures - 2 - SHORTEST_BAR)
         width = min(wanted, room)
         bar = min(LONGEST_BAR, max(SHORTEST_BAR, self._width - width - figures - 2))
-        yield [
-            Part(UNIT.ljust(width), Look.FAINT),
-            *(Part(f"  {name:>{size}}", Look.FAINT) for name, _, size in columns),
-        ]
+        heading = "".join(f"{name:>{size}}" for name, size in columns.items())
+        yield [Part(UNIT.ljust(width), Look.FAINT), Part(heading, Look.FAINT)]
         start = min(branch.hop.start for branch in branches)
         end = max(hop.end for branch in branches for hop in (branch.hop, *branch.of.alike))
         bars = Bars(start, end, bar, self._signs)
-        for branch, label in zip(branches, labels, strict=True):
+        for branch, label, values in zip(branches, labels, told, strict=True):
             line = fit(label, width)
             if branch.of.alike:
                 line.append(Part(f"{branch.of.spread:>{figures}}", Look.FAINT))
             else:
-                line += (
-                    Part(f"  {told(branch.hop):>{size}}", LOOKS.get(name, Look.FAINT))
-                    for name, told, size in columns
-                )
+                by_name = dict(zip(COLUMNS, values, strict=True))
+                total, *rest = (f"{by_name[name]:>{size}}" for name, size in columns.items())
+                line += [Part(total), Part("".join(rest), Look.FAINT)]
             drawn = bars.draw(branch.of.alike or (branch.hop,))
             line += [Part("  "), Part(drawn, Look.BAD if branch.hop.error else Look.GOOD)]
             yield line
@@ -100,8 +108,8 @@ class Tree:
         if legend := bars.legend():
             yield [Part(legend, Look.FAINT)]
 
-    def _branches(self) -> list[Branch]:
-        signs, found = self._signs, []
+    def _branches(self) -> Iterator[Branch]:
+        signs = self._signs
         failed = {} if self._whole else failures(self._top)
 
         def lines(hops: Sequence[Hop]) -> list[Siblings]:
@@ -110,7 +118,7 @@ class Tree:
         stack = [Branch("", "", one) for one in reversed(lines(self._top))]
         while stack:
             branch = stack.pop()
-            found.append(branch)
+            yield branch
             for number, child in enumerate(reversed(lines(branch.children))):
                 last = number == 0
                 stack.append(
@@ -120,7 +128,6 @@ class Tree:
                         child,
                     )
                 )
-        return found
 
     def _label(self, branch: Branch) -> Line:
         hop, first, alike = branch.hop, branch.hop.first, branch.of.alike
@@ -187,25 +194,23 @@ class Tree:
         return [Part(indent, Look.FAINT), Part(text, look)]
 
 
-def _columns(branches: Sequence[Branch]) -> list[tuple[str, Callable[[Hop], str], int]]:
-    """Figures: the heading, what to show of a hop, and how wide that is."""
-    shown: list[tuple[str, Callable[[Hop], str]]] = [
-        ("total", lambda hop: figure(hop.end - hop.start)),
-        ("own", lambda hop: figure(hop.own_ms)),
-    ]
-    if any(branch.hop.way_ms is not None for branch in branches):
-        shown.append(("way", lambda hop: figure(hop.way_ms)))
-    if any(branch.hop.left_ms is not None for branch in branches):
-        shown.append(("left", lambda hop: figure(hop.left_ms)))
-    single = [branch.hop for branch in branches if not branch.of.alike]
-    columns = [
-        (name, told, max(len(name), *(len(told(hop)) for hop in single))) for name, told in shown
-    ]
-    # What is told of several has the room of all columns; the first makes up for what it lacks.
-    spread = max((len(branch.of.spread) + 2 for branch in branches if branch.of.alike), default=0)
-    lacks = max(0, spread - sum(size + 2 for _, _, size in columns))
-    name, told, size = columns[0]
-    return [(name, told, size + lacks), *columns[1:]]
+def _figures(hop: Hop) -> tuple[str, ...]:
+    """What the columns show of a hop."""
+    return (
+        figure(hop.end - hop.start),
+        figure(hop.own_ms),
+        figure(hop.way_ms),
+        figure(hop.left_ms),
+    )
+
+
+def _columns(told: Sequence[tuple[str, ...]]) -> dict[str, int]:
+    """The columns of which something is known, and how wide they are, with what parts them."""
+    longest = {
+        name: max(map(len, some))
+        for name, some in zip(COLUMNS, zip(*told, strict=True), strict=True)
+    }
+    return {name: max(len(name), size) + 2 for name, size in longest.items() if size}
 
 
 def _event(event: RowEvent) -> tuple[str, dict[str, Any]]:

@@ -40,6 +40,8 @@ def test_a_call_is_made_and_drawn(served: Mesh) -> None:
     assert any("30.00 s allowed went" in line for line in lines)
     again = served("trace", "one call")
     assert again.stdout == drawing
+    asked = json.dumps({"id": "one call", "format": "text"})
+    assert json.loads(served("call", "mesh", "trace", asked).stdout) == drawing
     everything = served("trace", "one call", "--all").stdout
     assert everything.count("mesh-gateway") == 4
     (found,) = lists(served, "--activity", "one call")
