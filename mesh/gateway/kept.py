@@ -167,12 +167,13 @@ class TraceViews:
     async def waterfall(self, id: str) -> TraceView:  # noqa: A002
         """One kept trace as rows of a waterfall; see :meth:`get`."""
         trace = self.get(id)
+        about = summary(trace)  # of the same moment as the rows, which the first of them settles
         rows: list[WaterfallRow] = []
         for row in waterfall_rows(trace):
             rows.append(row)
             if len(rows) % SLICE == 0:
                 await trio.lowlevel.checkpoint()
-        return TraceView(summary=summary(trace), rows=rows)
+        return TraceView(summary=about, rows=rows)
 
     async def otlp(self, id: str) -> dict[str, Any]:  # noqa: A002
         """One kept trace as OTLP's JSON; see :meth:`get`."""

@@ -112,10 +112,10 @@ class Budget:
         shares = spent(self._entry)
         if not shares:
             return
-        rows = [(self._title(share), share.ms, _note(share)) for share in shares[:MOST_SHARES]]
-        rest = sum(share.ms for share in shares[MOST_SHARES:])
-        if rest:
-            rows.append((f"{len(shares) - MOST_SHARES} others", rest, ""))
+        named = len(shares) if len(shares) == MOST_SHARES + 1 else MOST_SHARES
+        rows = [(self._title(share), share.ms, _note(share)) for share in shares[:named]]
+        if rest := shares[named:]:
+            rows.append((f"{len(rest)} others", sum(share.ms for share in rest), ""))
         names = max(len(name) for name, _, _ in rows)
         names = min(names, max(SHORTEST_NAME, self._width - 60))
         notes = max(len(note) for _, _, note in rows)

@@ -337,3 +337,13 @@ def test_what_is_inside_calls_that_are_told_as_one_is_counted() -> None:
     lines = drawn(rows, signs=ASCII)
     at = next(number for number, line in enumerate(lines) if "users.get x17" in line)
     assert lines[at + 1] == "      and 17 calls and spans inside"
+
+
+@pytest.mark.parametrize(("methods", "told"), [(6, []), (7, []), (8, ["2 others"])])
+def test_of_many_methods_the_last_ones_are_summed(methods: int, told: list[str]) -> None:
+    rows = [row(0, "a", "job", "internal", 0, 10 * methods)]
+    rows += [row(1, "a", f"step{at}", "internal", 10 * at, 10 * at + 10) for at in range(methods)]
+    lines = drawn(rows, method="")
+    shares = lines[lines.index(f"Where {10 * methods:.1f} ms went") + 1 :]
+    assert [line.strip().split("  ")[0] for line in shares if "others" in line] == told
+    assert len(shares) == min(methods, 7)
