@@ -103,9 +103,9 @@ class Commands(click.Group):
 
 def run(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """Run an async function in a trio loop of its own; failures come as they were raised inside."""
-    import trio  # noqa: PLC0415 - `mesh --help` needs no loop
+    import trio  # `mesh --help` needs no loop
 
-    from mesh.groups import single_exception  # noqa: PLC0415
+    from mesh.groups import single_exception
 
     with single_exception():
         return trio.run(partial(function, *arguments, **options))

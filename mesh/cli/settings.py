@@ -120,7 +120,7 @@ def addresses(value: Any) -> list[str]:
 
 def admin(value: Any) -> str:
     """A conversion to the admin address, or ``none``."""
-    from mesh.http import parse_address  # noqa: PLC0415 - slow: an HTTP server comes along
+    from mesh.http import parse_address  # slow: an HTTP server comes along
 
     address = text(value)
     if address != "none":

@@ -1,4 +1,3 @@
-# ruff: noqa: ARG001 - a test on trio's jumping clock asks for it by an argument
 """Deadlines: inherited, refused when spent, explained hop by hop; trio's scopes are honoured."""
 
 from __future__ import annotations

@@ -271,7 +271,7 @@ async def test_metrics_beyond_the_loopback_need_a_token() -> None:
     with pytest.raises(mesh.UsageError, match=r"metrics address 0\.0\.0\.0:0 is reachable"):
         async with mesh.connect("users", connect_timeout=0, metrics="0.0.0.0:0"):
             pytest.fail("the block was entered")
-    token = "s3cret"  # noqa: S105
+    token = "s3cret"
     async with mesh.connect(
         "users",
         gateway="unix:/nowhere",

@@ -1,4 +1,3 @@
-# ruff: noqa: ARG001 - a test on trio's jumping clock asks for it by an argument
 """Long messages: they travel in chunks, let others pass, are bounded, and may stop midway."""
 
 from __future__ import annotations

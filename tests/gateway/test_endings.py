@@ -1,4 +1,3 @@
-# ruff: noqa: ARG001 - a test on trio's jumping clock asks for it by an argument
 """Endings: cancels down the tree, lost connections, late answers; every table empty afterwards."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# ruff: noqa: ARG001 - a test on trio's jumping clock asks for it by an argument
 """The gateway's life: starting, draining, ending; and its judgement of peers by heartbeats."""
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ class Caller:
             max(0.0, trio.current_time() - older[0][2]) if older else 0.0,
         )
 
-    async def call(self, target: str, params: dict[str, Any], timeout: float) -> Any:  # noqa: ASYNC109 - of the call
+    async def call(self, target: str, params: dict[str, Any], timeout: float) -> Any:
         """Make a call of the mix, and return what came; fails as the call does.
 
         Args:
