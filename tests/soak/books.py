@@ -2,14 +2,14 @@
 
 The books of a gateway are closed by reading its `/metrics`: right before it is killed, and once
 everything has come to rest. The callers' journals must then account for every call that it counted,
-and it must have counted every call that they are certain of. Certain is a call whose frame was
-handed to a connection after the gateway before was dead, and that ended before the books were read.
-All others that this gateway may have counted are in doubt, each for one of these reasons:
+and it must have counted every call that they are certain of. Certain is a call that was handed to a
+connection to this gateway, and that ended before the books were read. All others that it may have
+counted are in doubt, each for one of these reasons:
 
 - it was under way while the books were read (or ended so on its caller's side that the gateway
   learns of it a moment later);
-- it was under way while the gateway before was killed, and may have been that one's or this one's;
-- its caller was killed before it had ended.
+- its caller was killed before it had ended;
+- it was one of a flood, whose answer was not read.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ class Posting(NamedTuple):
     Attributes:
         ended: When; where its caller was killed, when that was dead.
         told: When the gateway knew of its end, at the latest.
+        gateway: The gateway that it was sent to; empty where only the time can tell.
         why: Why it is in doubt whoever counts; empty where it is not.
     """
 
@@ -72,6 +73,7 @@ class Posting(NamedTuple):
     begun: float
     ended: float
     told: float
+    gateway: str
     why: str
 
 
@@ -81,16 +83,16 @@ class Book:
 
     Attributes:
         life: The gateway's name.
-        after: When the one before it was dead: what began later and was sent, was sent to it.
-        started: What had ended before that is not in here.
+        started: When it was started.
+        gateway: Its id; empty before it is ready.
         read_since: When the reading of its counters began, and when it was over.
         counted: What it had counted then.
         doubts: How many calls it may have counted or not, by reason.
     """
 
     life: str
-    after: float
     started: float
+    gateway: str = ""
     read_since: float = math.inf
     read_until: float = math.inf
     counted: dict[Cell, int] | None = None
@@ -99,12 +101,13 @@ class Book:
 
     def post(self, posting: Posting) -> None:
         """Enter a call, if it may have been counted here."""
-        if posting.begun >= self.read_until or posting.ended <= self.started:
+        is_here = posting.gateway == self.gateway or (
+            not posting.gateway and posting.ended > self.started
+        )
+        if not is_here or posting.begun >= self.read_until:
             return
         why = posting.why
-        if posting.begun <= self.after:
-            why = "under way while the gateway before was killed"
-        elif posting.told >= self.read_since:
+        if posting.told >= self.read_since:
             why = "under way while the books were read"
         self.entries[posting.entry._replace(is_certain=not why)] += 1
         if why:
@@ -176,12 +179,11 @@ class Ledger:
 
     Attributes:
         books: One for each gateway, in order.
-        killed: When each gateway was killed, and when it was dead.
     """
 
     def __init__(self) -> None:
         self.books: list[Book] = []
-        self.killed: list[tuple[float, float]] = []
+        self._killed: dict[str, float] = {}
         self._waiting: deque[Posting] = deque()
         self._is_read = False
 
@@ -189,17 +191,15 @@ class Ledger:
 
     def open(self, life: str, now: float) -> None:
         """A gateway is about to be started."""
-        after = self.killed[-1][1] if self.killed else -math.inf
-        self.books.append(Book(life, after, now))
+        self.books.append(Book(life, now))
+
+    def ready(self, gateway: str) -> None:
+        """It is ready, and this is its id."""
+        self.books[-1].gateway = gateway
 
     def kill(self, now: float) -> None:
         """The gateway is killed."""
-        self.killed.append((now, math.inf))
-
-    def dead(self, now: float) -> None:
-        """It is dead; from now on nothing is sent to it."""
-        if self.killed and self.killed[-1][1] == math.inf:
-            self.killed[-1] = self.killed[-1][0], now
+        self._killed[self.books[-1].gateway] = now
 
     def begin_reading(self, now: float) -> None:
         """Its counters are about to be read for these books."""
@@ -213,11 +213,10 @@ class Ledger:
 
     # What becomes of the calls.
 
-    def lost_with_gateway(self, begun: Begun, ended: Ended) -> bool:
+    def lost_with_gateway(self, ended: Ended) -> bool:
         """Whether it is unknown what the gateway counted of a call, as its kill ended the call."""
-        return ended.reason == Reason.CONNECTION_LOST and any(
-            begun.begun <= until and ended.ended >= since for since, until in self.killed
-        )
+        killed = self._killed.get(ended.gateway, math.inf)
+        return ended.reason == Reason.CONNECTION_LOST and ended.ended >= killed
 
     def ended(self, caller: str, begun: Begun, ended: Ended, *, calm: bool) -> None:
         """A call that was sent has ended for its caller.
@@ -247,23 +246,23 @@ class Ledger:
         else:
             codes = frozenset({ended.code})
         entry = Entry(caller, methods, codes, is_certain=True)
-        self._waiting.append(Posting(entry, begun.begun, ended.ended, told, ""))
+        self._waiting.append(Posting(entry, begun.begun, ended.ended, told, ended.gateway, ""))
 
     def orphaned(self, caller: str, begun: Begun, dead: float) -> None:
         """The caller of a call was killed before it had ended."""
         entry = Entry(caller, (begun.target, UNKNOWN), None, is_certain=False)
-        self._waiting.append(Posting(entry, begun.begun, dead, dead, "its caller was killed"))
+        self._waiting.append(Posting(entry, begun.begun, dead, dead, "", "its caller was killed"))
 
     def flooded(self, caller: str, target: str, since: float, until: float, code: str) -> None:
         """A call of a flood; without a code where no answer was read."""
         codes = frozenset({code}) if code else None
         entry = Entry(caller, (target,), codes, is_certain=bool(code))
         why = "" if code else "its caller did not read"
-        self._waiting.append(Posting(entry, since, until, until, why))
+        self._waiting.append(Posting(entry, since, until, until, "", why))
 
     def settle(self, now: float) -> None:
         """Enter the calls of which the gateway that is read next has heard by now."""
-        if self._is_read:
+        if self._is_read or not (self.books and self.books[-1].gateway):
             return
         later: deque[Posting] = deque()
         for posting in self._waiting:

@@ -29,31 +29,32 @@ HOLDS_EVERY = 20
 
 
 class Journey:
-    """Follows one call, to know whether it was sent.
+    """Follows one call, to know whether it was sent, and where.
 
     A client counts its calls as it hands them to a connection, within one step of the calling task.
     So a step in which that count rose has sent this call and no other.
 
     Attributes:
-        sent: Whether it was.
+        gateway: The gateway to whose connection it was handed; empty before.
     """
 
     def __init__(self, client: mesh.Client) -> None:
-        self.sent = False
-        self._outgoing = client._uplink.outgoing
+        self.gateway = ""
+        self._uplink = client._uplink
 
     @types.coroutine
     def follow(self, call: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
         """Await the call; returns and raises what it does."""
         step: Callable[[], Any] = partial(call.send, None)
         while True:
-            before = self._outgoing.last_id
+            before = self._uplink.outgoing.last_id
             try:
                 trap = step()
             except StopIteration as end:
                 return end.value
             finally:
-                self.sent = self.sent or self._outgoing.last_id > before
+                if self._uplink.outgoing.last_id > before:
+                    self.gateway = self._uplink.gateway
             try:
                 step = partial(call.send, (yield trap))
             except BaseException as error:  # noqa: BLE001 - it is the call's
@@ -149,7 +150,7 @@ class Caller:
         finally:
             self.journal.write(
                 Ended(number, how, maybe, code, reason, answer, checksum, time.monotonic(),
-                      max(self._lags), size, journey.sent)
+                      max(self._lags), size, journey.gateway)
             )  # fmt: skip
         return result
 

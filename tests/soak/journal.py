@@ -55,7 +55,7 @@ class Ended(NamedTuple):
         ended: When.
         lag: By how many seconds the caller's own loop was late lately, at worst.
         size: Bytes of payload that came.
-        sent: Whether it was handed to a connection.
+        gateway: The gateway to whose connection it was handed; empty where it never left.
     """
 
     number: int
@@ -68,7 +68,7 @@ class Ended(NamedTuple):
     ended: float
     lag: float
     size: int
-    sent: bool
+    gateway: str
 
 
 class Executed(NamedTuple):
@@ -200,10 +200,11 @@ def parse(text: str) -> Line:
                 nested == "1", target,
             )  # fmt: skip
         case "Ended":
-            number, how, maybe, code, reason, answer, checksum, ended, lag, size, sent = fields
+            number, how, maybe, code, reason, answer, checksum, ended, lag, size, gateway = fields
             return Ended(
                 int(number), how, maybe == "1", code, reason, answer, int(checksum),
-                float(ended), float(lag), int(size), sent == "1",
+                float(ended), float(lag), int(size),
+                "" if gateway == "-" else gateway,
             )  # fmt: skip
         case "Executed":
             return Executed(fields[0])

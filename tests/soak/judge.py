@@ -31,8 +31,9 @@ KEPT = 120.0
 MOST = 200
 """Violations kept in words; all are counted."""
 
-OLDEST = MAX_AGE + 10.0
-"""Seconds after which a process has forgotten what it recorded: it looks with every heartbeat."""
+OLDEST = MAX_AGE + 20.0
+"""Seconds after which a process has forgotten what it recorded: it looks every five seconds, not
+while it has no gateway, nor as soon as it has found one."""
 
 OPEN, MAY_HAVE_RUN, NOT_RUN, OK = 1, 2, 3, 4
 
@@ -190,9 +191,9 @@ class Judge:
             it.state[ended.number] = MAY_HAVE_RUN if ended.maybe else NOT_RUN
             if runs and not ended.maybe:
                 self.complain(f"{id_} was executed, and its caller was told that it was not")
-        lost = self.ledger.lost_with_gateway(begun, ended)
+        lost = self.ledger.lost_with_gateway(ended)
         self.tally.ended(it.peer, begun, ended, lost_with_gateway=lost)
-        if ended.sent:
+        if ended.gateway:
             self.ledger.ended(it.peer, begun, ended, calm=not self._is_disturbed(begun, ended))
         self._judge_time(id_, it, begun, ended)
         self._judge_end(id_, begun, ended)

@@ -173,7 +173,9 @@ class Fleet:
         if b"ready" not in line:
             raise RuntimeError(f"{life} did not start:\n{log.read_text()[-3000:]}")
         if name == GATEWAY:
-            self.admin = json.loads(line)["admin"]
+            told = json.loads(line)
+            self.admin = told["admin"]
+            self.judge.ledger.ready(told["gateway"])
         child.sample()
         child.at_start = child.samples[-1]
         self._nursery.start_soon(self._watch, child)
@@ -252,8 +254,6 @@ class Fleet:
     async def _watch(self, child: Child) -> None:
         status = await child.process.wait()
         now = time.monotonic()
-        if child.name == GATEWAY:
-            self.judge.ledger.dead(now)
         reader = self._readers.pop(child.life, None)
         if reader is not None:
             self.judge.read(child.life, reader.read())

@@ -84,7 +84,7 @@ class Tally:
         what = ended.reason if ended.how == "error" else ended.how
         if lost_with_gateway:
             what = "unknown, as the gateway was killed"
-        elif not ended.sent:
+        elif not ended.gateway:
             what = f"never sent: {what}"
         self.outcomes[what] += 1
         if ended.how == "ok":

@@ -16,7 +16,7 @@ CALLER, SERVICE = "caller-1.1", "work-1.1"
 BEGUN = Begun(1, "short", 10.0, 22.0, 1234, 100, nested=False, target="work.echo")
 RAN = Executed(f"{CALLER}:1")
 OK = Ended(1, "ok", maybe=True, code="-", reason="-", answer=f"{CALLER}:1", checksum=1234,
-           ended=10.1, lag=0.0, size=100, sent=True)  # fmt: skip
+           ended=10.1, lag=0.0, size=100, gateway="g1")  # fmt: skip
 LOST = OK._replace(how="error", code="unavailable", reason="CONNECTION_LOST", answer="-")
 
 
@@ -159,17 +159,17 @@ def test_each_call_is_in_one_class() -> None:
     judge.born(CALLER, "caller-1", "caller-1")
     judge.disturb(10.0)
     judge.ledger.open("gateway.1", 0.0)
+    judge.ledger.ready("g1")
     judge.ledger.kill(10.05)
-    judge.ledger.dead(10.06)
     never = OK._replace(
-        number=3, how="error", reason="GATEWAY_UNREACHABLE", maybe=False, sent=False
+        number=3, how="error", reason="GATEWAY_UNREACHABLE", maybe=False, gateway=""
     )
     judge.read(CALLER, [RAN, BEGUN, OK])
     judge.read(CALLER, [BEGUN._replace(number=2), LOST._replace(number=2)])
     judge.read(CALLER, [BEGUN._replace(number=3), never])
     judge.read(CALLER, [BEGUN._replace(number=4)])
     judge.read(CALLER, [BEGUN._replace(number=5, begun=11.0),
-                        LOST._replace(number=5, ended=11.1)])  # fmt: skip
+                        LOST._replace(number=5, ended=11.1, gateway="g2")])  # fmt: skip
     judge.died(CALLER, 12.0, killed=True)
     assert judge.tally.outcomes == {
         "ok": 1,
