@@ -75,60 +75,43 @@ async def test_leaving_finishes_what_is_under_way(autojump_clock: MockClock) -> 
         assert cleaned
 
 
+async def seconds_to_leave(error: type[mesh.CallError], timeout: float) -> float:
+    """How long a peer takes to leave while it serves a call that never ends and fails so."""
+    started = trio.Event()
+    async with (
+        mesh.Gateway() as gateway,
+        mesh.connect("caller", gateway=gateway) as caller,
+        trio.open_nursery() as nursery,
+    ):
+        async with mesh.connect("server", gateway=gateway) as server:
+
+            @server.method()
+            async def hang() -> None:
+                started.set()
+                await trio.sleep_forever()
+
+            await settled(server)
+
+            @nursery.start_soon
+            async def call() -> None:
+                with pytest.raises(error):
+                    await caller.call("server", "hang", timeout=timeout)
+
+            await started.wait()
+            before = trio.current_time()
+        return trio.current_time() - before
+
+
 async def test_leaving_does_not_wait_for_a_handler_that_was_cancelled(
     autojump_clock: MockClock,
 ) -> None:
     """The last handler's end is its end, whether it returned or was stopped."""
-    started = trio.Event()
-    async with (
-        mesh.Gateway() as gateway,
-        mesh.connect("caller", gateway=gateway) as caller,
-        trio.open_nursery() as nursery,
-    ):
-        async with mesh.connect("server", gateway=gateway) as server:
-
-            @server.method()
-            async def hang() -> None:
-                started.set()
-                await trio.sleep_forever()
-
-            await settled(server)
-
-            @nursery.start_soon
-            async def call() -> None:
-                with pytest.raises(mesh.DeadlineExceeded):
-                    await caller.call("server", "hang", timeout=2)
-
-            await started.wait()
-            before = trio.current_time()
-        assert trio.current_time() - before == pytest.approx(2, abs=0.1)
+    assert await seconds_to_leave(mesh.DeadlineExceeded, 2) == pytest.approx(2, abs=0.1)
 
 
 async def test_leaving_ends_what_outlasts_the_drain(autojump_clock: MockClock) -> None:
     """After ten seconds the handler is cancelled and its caller told."""
-    started = trio.Event()
-    async with (
-        mesh.Gateway() as gateway,
-        mesh.connect("caller", gateway=gateway) as caller,
-        trio.open_nursery() as nursery,
-    ):
-        async with mesh.connect("server", gateway=gateway) as server:
-
-            @server.method()
-            async def hang() -> None:
-                started.set()
-                await trio.sleep_forever()
-
-            await settled(server)
-
-            @nursery.start_soon
-            async def call() -> None:
-                with pytest.raises(mesh.Unavailable):
-                    await caller.call("server", "hang", timeout=60)
-
-            await started.wait()
-            before = trio.current_time()
-        assert trio.current_time() - before == pytest.approx(10, abs=0.1)
+    assert await seconds_to_leave(mesh.Unavailable, 60) == pytest.approx(10, abs=0.1)
 
 
 async def test_the_blocks_own_exception_comes_out_as_it_is() -> None:
