@@ -75,7 +75,7 @@ class Setting(NamedTuple):
 
 def choice(known: tuple[str, ...]) -> Callable[[Any], str]:
     """A conversion to one of several words."""
-    one_of = Literal[known]  # type: ignore[valid-type]
+    one_of = Literal[known]  # type: ignore[valid-type] # known only here
 
     def convert(value: Any) -> str:
         try:
@@ -287,7 +287,7 @@ SETTINGS: dict[str, Setting] = {
         *(
             Setting(
                 f"limits.{field.name}",
-                lambda value=field.default: value,  # type: ignore[misc]
+                partial(getattr, field, "default"),
                 bounded(type(field.default), BOUNDS[field.name]),
                 "",
                 show=_show_bounded(BOUNDS[field.name]),

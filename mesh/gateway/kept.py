@@ -211,7 +211,7 @@ class TraceViews:
                 await trio.lowlevel.checkpoint()
         return told
 
-    def get(self, id: str) -> KeptTrace:  # noqa: A002 - the field's word
+    def get(self, id: str) -> KeptTrace:
         """One kept trace.
 
         Args:
@@ -260,7 +260,7 @@ class TraceViews:
             f"is not kept is forgotten after {LINGER:g} s"
         )
 
-    async def waterfall(self, id: str) -> TraceView:  # noqa: A002
+    async def waterfall(self, id: str) -> TraceView:
         """One kept trace for people; see :meth:`get`."""
         trace = self.get(id)
         rows: list[WaterfallRow] = []
@@ -270,7 +270,7 @@ class TraceViews:
                 await trio.lowlevel.checkpoint()
         return TraceView(summary=summary(trace), rows=rows)
 
-    async def otlp(self, id: str) -> dict[str, Any]:  # noqa: A002
+    async def otlp(self, id: str) -> dict[str, Any]:
         """One kept trace as OTLP's JSON; see :meth:`get`."""
         made, steps = otlp_steps(self.get(id))
         for number, _ in enumerate(steps, 1):
@@ -278,7 +278,7 @@ class TraceViews:
                 await trio.lowlevel.checkpoint()
         return made
 
-    async def tell(self, id: str, form: str) -> TraceView | dict[str, Any]:  # noqa: A002
+    async def tell(self, id: str, form: str) -> TraceView | dict[str, Any]:
         """One kept trace in a form that is asked for by name.
 
         Raises:

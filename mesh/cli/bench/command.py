@@ -33,7 +33,7 @@ COLUMNS = {
 """Headings of the table and the keys of the figures under them."""
 
 
-def _concurrencies(ctx: click.Context, option: click.Parameter, text: str) -> list[int]:  # noqa: ARG001
+def _concurrencies(_ctx: click.Context, _option: click.Parameter, text: str) -> list[int]:
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError:
