@@ -10,7 +10,12 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
     from tests.soak.journal import Holds
+    from tests.soak.processes import Sample
 
+MIB = 1024 * 1024
+GATEWAY_GROWTH = 128 * MIB
+"""How much more memory a gateway may hold after the load than when it was ready: 40 MiB are the
+20,000 spans that it keeps, 32 MiB what it held for one flood, and the rest is the allocator's."""
 EMPTY = frozenset({"mesh_calls_in_flight", "mesh_outbox_bytes", "mesh_traces_pending",
                    "mesh_peer_in_flight"})  # fmt: skip
 """What the gateway's gauges of these names must be back at: 0."""
@@ -53,3 +58,21 @@ def in_peer(life: str, holds: Holds | None, since: float) -> list[str]:
         )
         return [f"{life} waits for {what} of long messages"]
     return []
+
+
+def files(life: str, start: Sample, now: Sample) -> list[str]:
+    """A process without load must have no more files open than when it was ready."""
+    if now.files <= start.files:
+        return []
+    return [
+        f"{life} had {start.files} files open when it was ready, and {now.files} after the load"
+    ]
+
+
+def memory(life: str, start: Sample, now: Sample) -> list[str]:
+    """A gateway may hold what its bounds allow, and no more."""
+    grown = now.memory - start.memory
+    most = f"{GATEWAY_GROWTH / MIB:g} MiB more is most"
+    if grown <= GATEWAY_GROWTH:
+        return []
+    return [f"{life} holds {grown / MIB:.1f} MiB more than when it was ready; {most}"]

@@ -8,7 +8,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.soak.journal import Holds
-from tests.soak.leftovers import in_gateway, in_peer
+from tests.soak.leftovers import GATEWAY_GROWTH, files, in_gateway, in_peer, memory
+from tests.soak.processes import Sample
 from tests.soak.traces import faults
 
 STATUS = {"in_flight": 0, "waiting": 0}
@@ -47,6 +48,16 @@ def test_a_gateway_that_holds_nothing_and_one_that_holds_something() -> None:
 def test_a_peer_that_holds_something_or_has_not_said(holds: Holds | None) -> None:
     assert in_peer("work-1.1", holds, 10.0)
     assert not in_peer("work-1.1", Holds(11.0, 0, 0, 0, 30.0), 10.0)
+
+
+def test_files_that_stay_open_and_memory_beyond_its_bound() -> None:
+    start = Sample(0.0, 40_000_000, 3)
+    grown = Sample(9.0, start.memory + GATEWAY_GROWTH, 3)
+    assert not files("gateway.1", start, grown)
+    assert not memory("gateway.1", start, grown)
+    more = grown._replace(memory=grown.memory + 1, files=4)
+    assert "3 files open when it was ready, 4" in files("gateway.1", start, more)[0]
+    assert "128.0 MiB more than when it was ready" in memory("gateway.1", start, more)[0]
 
 
 def row(number: int, kind: str, name: str, *, gateway: bool, above: int | None = None) -> Any:

@@ -12,7 +12,7 @@ import trio
 from prometheus_client.parser import text_string_to_metric_families
 
 from mesh.gateway.collecting import PATIENCE, SECOND_ASKING
-from tests.soak.leftovers import in_gateway, in_peer
+from tests.soak.leftovers import MIB, files, in_gateway, in_peer, memory
 from tests.soak.processes import GATEWAY
 from tests.soak.traces import faults
 
@@ -30,15 +30,11 @@ READ_EVERY = 0.2
 SAMPLE_EVERY = 1.0
 REST_WITHIN = 20.0
 """Seconds after the load's end until nothing is in flight: longer than any call's timeout."""
-MIB = 1024 * 1024
 GROWTH = (32 * MIB, 0.35)
 """How much more memory a process may hold late in its life than early on: the larger of bytes and
 a share. A flood, a megabyte in several frames and the allocator's own ways come to less."""
 MORE_FILES = 8
 """How many more open files, likewise: those that come and go with strangers and scrapes."""
-GATEWAY_GROWTH = 128 * MIB
-"""How much more memory a gateway may hold after the load than when it was ready: 40 MiB are the
-20,000 spans that it keeps, 32 MiB what it held for one flood, and the rest is the allocator's."""
 FILES_WITHIN = 5.0
 """Seconds in which connections that are over are closed."""
 TRACES = 200
@@ -187,26 +183,20 @@ class Watch:
             self._judge.complain(f"of {len(kept)} kept traces none could be read")
 
     async def files_back(self, child: Child) -> None:
-        """A process without load must have no more files open than when it was ready."""
+        """A process without load closes what it has opened for the load."""
+        left = ["not looked at"]
         with trio.move_on_after(FILES_WITHIN):
-            while True:
-                child.sample()
-                if child.samples[-1].files <= child.at_start.files:
-                    return
+            while left:
                 await trio.sleep(READ_EVERY)
-        self._judge.complain(
-            f"{child.life} had {child.at_start.files} files open when it was ready, and "
-            f"{child.samples[-1].files} after the load"
-        )
+                child.sample()
+                left = files(child.life, child.at_start, child.samples[-1])
+        for wrong in left:
+            self._judge.complain(wrong)
 
     def gateway_grown(self, child: Child) -> None:
-        """The gateway may hold what its bounds allow, and no more."""
-        grown = child.samples[-1].memory - child.at_start.memory
-        if grown > GATEWAY_GROWTH:
-            self._judge.complain(
-                f"{child.life} holds {grown / MIB:.1f} MiB more than when it was ready; "
-                f"{GATEWAY_GROWTH / MIB:g} MiB more is most"
-            )
+        """The gateway has not outgrown its bounds."""
+        for wrong in memory(child.life, child.at_start, child.samples[-1]):
+            self._judge.complain(wrong)
 
     def grown(self, children: list[Child]) -> None:
         """No process may hold ever more."""
