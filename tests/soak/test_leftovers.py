@@ -56,7 +56,7 @@ def test_files_that_stay_open_and_memory_beyond_its_bound() -> None:
     assert not files("gateway.1", start, grown)
     assert not memory("gateway.1", start, grown)
     more = grown._replace(memory=grown.memory + 1, files=4)
-    assert "3 files open when it was ready, 4" in files("gateway.1", start, more)[0]
+    assert "3 files open when it was ready, and 4" in files("gateway.1", start, more)[0]
     assert "128.0 MiB more than when it was ready" in memory("gateway.1", start, more)[0]
 
 
