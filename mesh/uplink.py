@@ -292,7 +292,7 @@ class Uplink:
             HandshakeFailed
         ) as fault:  # unlike a gateway that is away, this does not pass by itself
             if str(fault) != self._last_fault:
-                log.error("%s: %s", self.name, fault)  # noqa: TRY400
+                log.error("%s: %s", self.name, fault)  # noqa: TRY400 - no bug
             self._last_fault, self.reached = str(fault), True
             return False
         except OSError as fault:

@@ -148,7 +148,7 @@ def describe(error: CallError) -> dict[str, Any]:
 
 def print_error(target: str, error: CallError) -> None:
     """Print on stderr all that is known of a failed call."""
-    from rich.text import Text  # noqa: PLC0415 - slow, and of no use to --json
+    from rich.text import Text
 
     console = make_console(stderr=True)
     heading = Text.assemble((f"{target} failed: ", "bold"), outcome(error.code, error.reason))

@@ -47,7 +47,7 @@ async def _ask(service: str, gateway: str | None) -> dict[str, Any]:
 
 
 def _print(found: dict[str, Any]) -> None:
-    from rich.text import Text  # noqa: PLC0415 - slow, and of no use to --json
+    from rich.text import Text
 
     console = make_console()
     versions = ", ".join(found["versions"]) or "none named"
@@ -107,7 +107,7 @@ def _print(found: dict[str, Any]) -> None:
 
 
 def _errors(errors: dict[str, int]) -> Any:
-    from rich.text import Text  # noqa: PLC0415 - slow
+    from rich.text import Text
 
     total = sum(errors.values())
     return Text(f"{total:,}", style="red" if total else "")

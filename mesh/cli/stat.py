@@ -127,7 +127,7 @@ def _shower() -> Callable[[dict[str, Any]], None]:
 
 
 def _print(console: Any, figures: dict[str, Any]) -> None:
-    from rich.text import Text  # noqa: PLC0415 - slow, and of no use to --json
+    from rich.text import Text
 
     heading = _heading(figures, console.width if console.is_terminal else None)
     for line in heading:
@@ -169,7 +169,7 @@ def _print(console: Any, figures: dict[str, Any]) -> None:
 
 def _heading(figures: dict[str, Any], width: int | None) -> list[Text]:
     """The gateway itself, in as many lines of a terminal as it takes; in one for a pipe."""
-    from rich.text import Text  # noqa: PLC0415 - slow, and of no use to --json
+    from rich.text import Text
 
     gateway = figures["gateway"]
     total = sum(row["calls_per_second"] for row in figures["methods"])

@@ -270,13 +270,13 @@ def _show(told: Any, *, whole: bool, as_json: bool) -> None:
     if as_json:
         print_json(told)
         return
-    from mesh.cli.waterfall import draw  # noqa: PLC0415 - of no use to --json
+    from mesh.cli.waterfall import draw
 
     draw(make_console(), told, whole=whole)
 
 
 def _print_list(console: Console, found: list[dict[str, Any]]) -> None:
-    from rich.text import Text  # noqa: PLC0415 - slow, and of no use to --json
+    from rich.text import Text
 
     on_terminal = console.is_terminal
     found = sorted(found, key=lambda one: one["started"], reverse=True)
@@ -331,7 +331,7 @@ def fit(
 
 
 def _shorten(column: str, cell: str | Text, width: int) -> str | Text:
-    from rich.text import Text  # noqa: PLC0415 - slow, and of no use to --json
+    from rich.text import Text
 
     if len(cell) <= width:
         return cell

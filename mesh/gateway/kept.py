@@ -115,7 +115,7 @@ class TraceViews:
                 await trio.lowlevel.checkpoint()
         return told
 
-    def get(self, id: str) -> KeptTrace:  # noqa: A002 - the field's word
+    def get(self, id: str) -> KeptTrace:
         """One kept trace.
 
         Args:
@@ -164,7 +164,7 @@ class TraceViews:
             f"is not kept is forgotten after {LINGER:g} s"
         )
 
-    async def waterfall(self, id: str) -> TraceView:  # noqa: A002
+    async def waterfall(self, id: str) -> TraceView:
         """One kept trace as rows of a waterfall; see :meth:`get`."""
         trace = self.get(id)
         about = summary(trace)  # of the same moment as the rows, which the first of them settles
@@ -175,7 +175,7 @@ class TraceViews:
                 await trio.lowlevel.checkpoint()
         return TraceView(summary=about, rows=rows)
 
-    async def otlp(self, id: str) -> dict[str, Any]:  # noqa: A002
+    async def otlp(self, id: str) -> dict[str, Any]:
         """One kept trace as OTLP's JSON; see :meth:`get`."""
         made, steps = otlp_steps(self.get(id))
         for number, _ in enumerate(steps, 1):
@@ -183,7 +183,7 @@ class TraceViews:
                 await trio.lowlevel.checkpoint()
         return made
 
-    async def text(self, id: str, width: int = WIDTH) -> str:  # noqa: A002
+    async def text(self, id: str, width: int = WIDTH) -> str:
         """One kept trace as `mesh trace` draws it in a pipe; see :meth:`get`.
 
         Args:
@@ -206,7 +206,7 @@ class TraceViews:
 
     async def tell(
         self,
-        id: str,  # noqa: A002
+        id: str,
         form: str,
         width: int | str | None = None,
     ) -> TraceView | dict[str, Any] | str:

@@ -1,4 +1,3 @@
-# ruff: noqa: ARG001 - a test on trio's jumping clock asks for it by an argument
 """Deadlines: inherited, refused when spent, explained hop by hop; trio's scopes are honoured."""
 
 from __future__ import annotations
@@ -281,7 +280,7 @@ async def test_a_gateway_that_does_not_answer_does_not_hang_the_caller(
 )
 async def test_a_call_that_is_cancelled_at_its_deadline_says_so(
     autojump_clock: MockClock,
-    timeout: float,  # noqa: ASYNC109 - of the call
+    timeout: float,
     scope: float,
     gives_up: float,
     reason: int,

@@ -55,7 +55,7 @@ def test_every_call_has_a_line_and_the_time_is_accounted_for() -> None:
 
 @pytest.mark.parametrize("width", [40, 80, 120, 200])
 @pytest.mark.parametrize("whole", [False, True])
-def test_no_line_is_wider_than_the_terminal(width: int, whole: bool) -> None:  # noqa: FBT001
+def test_no_line_is_wider_than_the_terminal(width: int, whole: bool) -> None:
     rows: list[Row] = []
     for depth in range(16):
         failed: Row = {
@@ -74,7 +74,7 @@ def test_no_line_is_wider_than_the_terminal(width: int, whole: bool) -> None:  #
 
 @pytest.mark.parametrize("length", [1, 30, 31, 32, 128])
 @pytest.mark.parametrize("clips", [True, False])
-def test_ids_are_never_cut(length: int, clips: bool) -> None:  # noqa: FBT001
+def test_ids_are_never_cut(length: int, clips: bool) -> None:
     lines = drawn(nested(), activity_id="x" * length, clips=clips)
     trace = f"trace {SUMMARY['trace_id']}"
     activity = f"activity {'x' * length}"

@@ -110,7 +110,7 @@ def test_parts_of_a_hop_may_be_missing(
     present: list[int],
     way: float | None,
     own: float,
-    unseen: bool,  # noqa: FBT001
+    unseen: bool,
 ) -> None:
     rows = call(0, "shop", "orders.place", 0, 20)
     some = [rows[number] for number in present]
