@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("mesh.client")
 
 
+ROUNDING = 1e-6
+"""Seconds by which a deadline may be off that has been taken apart and put together again."""
 METHODS_PER_FRAME = 64
 
 
@@ -44,6 +46,7 @@ class Uplink:
     """One peer's way to its gateway, through as many connections as it takes.
 
     Attributes:
+        clock: trio's, without the look-up that ``trio.current_time`` makes for each call.
         gateway: The instance id of the gateway connected to now or last.
         encoding: How parameters travel, by its number in headers.
         features: What this peer asks of a gateway beyond the plain protocol.
@@ -82,6 +85,7 @@ class Uplink:
         features: Sequence[str] = (),
     ) -> None:
         self.name = name
+        self.clock = trio.lowlevel.current_clock().current_time
         self.limits = limits
         self.process = process
         self.metadata = dict(metadata)
@@ -183,10 +187,11 @@ class Uplink:
         scope_at: float | None,
     ) -> None:
         """Record a call made from here that has failed, or whose task was cancelled."""
+        deadline = made[7] + made[6] - ROUNDING if scope_at is None else scope_at
         if isinstance(failure, CallError):
             reason = str(failure.reason)[:REASON_KEPT]
             told = failure.code.number, reason, failure.message[:MESSAGE_KEPT]
-        elif scope_at is not None and trio.current_time() >= scope_at:
+        elif trio.current_time() >= deadline:
             told = Code.DEADLINE_EXCEEDED.number, Reason.DEADLINE_EXCEEDED, ""
         else:
             told = Code.CANCELLED.number, Reason.CALLER_CANCELLED, ""
@@ -288,7 +293,7 @@ class Uplink:
             HandshakeFailed
         ) as fault:  # unlike a gateway that is away, this does not pass by itself
             if str(fault) != self._last_fault:
-                log.error("%s: %s", self.name, fault)  # noqa: TRY400
+                log.error("%s: %s", self.name, fault)  # noqa: TRY400 - no bug
             self._last_fault, self.reached = str(fault), True
             return False
         except OSError as fault:

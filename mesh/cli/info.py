@@ -8,9 +8,10 @@ import click
 
 from mesh.cli.commands import example, run
 from mesh.cli.listing import BUILTIN, STYLES
-from mesh.cli.output import duration, make_console, print_json, print_table
+from mesh.cli.output import make_console, print_json, print_table
 from mesh.cli.peer import check_name, gateway_option, json_option, peer
 from mesh_telemetry.logs import clean
+from mesh_telemetry.texts import duration
 
 _OF_METHOD = ("calls", "errors", "in flight", "p50", "p95", "p99")
 _OF_INSTANCE = ("in flight", "loop lag", "connected")
@@ -46,7 +47,7 @@ async def _ask(service: str, gateway: str | None) -> dict[str, Any]:
 
 
 def _print(found: dict[str, Any]) -> None:
-    from rich.text import Text  # noqa: PLC0415 - slow, and of no use to --json
+    from rich.text import Text
 
     console = make_console()
     versions = ", ".join(found["versions"]) or "none named"
@@ -106,7 +107,7 @@ def _print(found: dict[str, Any]) -> None:
 
 
 def _errors(errors: dict[str, int]) -> Any:
-    from rich.text import Text  # noqa: PLC0415 - slow
+    from rich.text import Text
 
     total = sum(errors.values())
     return Text(f"{total:,}", style="red" if total else "")

@@ -9,18 +9,12 @@ import trio
 
 from mesh.cli.commands import example, run
 from mesh.cli.listing import BUILTIN
-from mesh.cli.output import (
-    duration,
-    make_console,
-    print_json,
-    print_table,
-    share_width,
-    shorten,
-)
+from mesh.cli.output import make_console, print_json, print_table, share_width
 from mesh.cli.peer import gateway_option, json_option, peer
 from mesh.units import tell_seconds
 from mesh_telemetry import DURATION_BOUNDS, quantile
 from mesh_telemetry.logs import clean
+from mesh_telemetry.texts import duration, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,7 +127,7 @@ def _shower() -> Callable[[dict[str, Any]], None]:
 
 
 def _print(console: Any, figures: dict[str, Any]) -> None:
-    from rich.text import Text  # noqa: PLC0415 - slow, and of no use to --json
+    from rich.text import Text
 
     heading = _heading(figures, console.width if console.is_terminal else None)
     for line in heading:
@@ -175,7 +169,7 @@ def _print(console: Any, figures: dict[str, Any]) -> None:
 
 def _heading(figures: dict[str, Any], width: int | None) -> list[Text]:
     """The gateway itself, in as many lines of a terminal as it takes; in one for a pipe."""
-    from rich.text import Text  # noqa: PLC0415 - slow, and of no use to --json
+    from rich.text import Text
 
     gateway = figures["gateway"]
     total = sum(row["calls_per_second"] for row in figures["methods"])

@@ -1,4 +1,7 @@
-"""The paths under `/api`: the views of a gateway as JSON, for tools that speak no mesh."""
+"""The paths under `/api`: the views of a gateway as JSON, for tools that speak no mesh.
+
+One kept trace is also there as text, for people.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from mesh.errors import CallError, Code, InvalidArgument
-from mesh.gateway.kept import TraceFilters
+from mesh.gateway.filters import TraceFilters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 _STATUS = {Code.INVALID_ARGUMENT: 400}
 """What HTTP calls a failure; the others mean that there is nothing: 404."""
+_HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
 
 def api_routes(views: Views, traces: TraceViews, status: Callable[[], GatewayView]) -> list[Route]:
@@ -52,10 +56,13 @@ def api_routes(views: Views, traces: TraceViews, status: Callable[[], GatewayVie
     async def trace(request: Request) -> Response:
         try:
             asked = _query(request)
-            form = asked.pop("format", "otlp")
+            wants_text = _prefers_text(request.headers.get("accept", ""))
+            form = asked.pop("format", "text" if wants_text else "otlp")
+            width = asked.pop("width", None)
             for name in asked:
-                raise InvalidArgument(f"no parameter {name!r}; there is format")
-            return _json(await traces.tell(request.path_params["id"], form))
+                raise InvalidArgument(f"no parameter {name!r}; there are format, width")
+            told = await traces.tell(request.path_params["id"], form, width)
+            return _text(told) if isinstance(told, str) else _json(told)
         except CallError as failure:
             return _fault(failure)
 
@@ -78,10 +85,30 @@ def _query(request: Request) -> dict[str, str]:
     return asked
 
 
+def _prefers_text(accept: str) -> bool:
+    """Whether an ``Accept`` header ranks text above JSON, which those get who take anything."""
+    weights: dict[str, float] = {}
+    for one in accept.lower().split(","):
+        kind, *parameters = (part.strip() for part in one.split(";"))
+        weight = next((part[2:] for part in parameters if part.startswith("q=")), "1")
+        try:
+            weights[kind] = float(weight)
+        except ValueError:
+            weights[kind] = 0.0
+    text, json = (
+        next((weights[kind] for kind in (exact, group, "*/*") if kind in weights), 0.0)
+        for exact, group in (("text/plain", "text/*"), ("application/json", "application/*"))
+    )
+    return text > json
+
+
 def _fault(failure: CallError) -> Response:
     return _json({"error": failure.message}, _STATUS.get(failure.code, 404))
 
 
 def _json(value: Any, status: int = 200) -> Response:
-    headers = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
-    return Response(msgspec.json.encode(value), status, headers, "application/json")
+    return Response(msgspec.json.encode(value), status, _HEADERS, "application/json")
+
+
+def _text(text: str) -> Response:
+    return Response(text, headers=_HEADERS, media_type="text/plain")
