@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence
 
 
+_CONTROL = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""DEL and C1, the separators of lines, and what turns the direction of text around."""
+
+
 def make_console(*, stderr: bool = False) -> Console:
     """A console that prints text as it is: brackets are no markup, numbers are not coloured."""
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
@@ -29,9 +34,13 @@ def print_json(value: Any) -> None:
 
 
 def to_json(value: Any, *, indent: int = 0) -> str:
-    """JSON of any value that a call returned. What JSON cannot say is shown as Python does."""
+    """JSON of any value that a call returned. What JSON cannot say is shown as Python does.
+
+    Control characters beyond ASCII, which JSON lets pass and terminals obey, are escaped as well.
+    """
     text = msgspec.json.encode(_with_text_keys(value), enc_hook=repr)
-    return (msgspec.json.format(text, indent=indent) if indent else text).decode()
+    told = (msgspec.json.format(text, indent=indent) if indent else text).decode()
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", told)
 
 
 def _with_text_keys(value: Any) -> Any:

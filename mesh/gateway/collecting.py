@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
+from mesh._version import __version__
 from mesh.errors import RemoteProtocolError
 from mesh.wire import codec
 from mesh_telemetry import Party, Record, names, own_span_ids, spans
@@ -208,6 +209,7 @@ class Collector:
             instance=record.instance,
             peer_address=caller.remote if caller is not None else "",
             known_method=(record.service, record.method) in core.registry.methods,
+            version=__version__,
         )
         own = spans.build(facts)
         if not record.parent_id:

@@ -127,6 +127,8 @@ class CallFacts(msgspec.Struct, frozen=True, kw_only=True):
     peer_address: str = ""
     known_method: bool = True
     """Whether somebody has registered it."""
+    version: str = ""
+    """Of the mesh that tells of it."""
 
 
 def outcome(code: int) -> str:
@@ -193,6 +195,7 @@ def build(facts: CallFacts) -> Span:
         ERROR if failed else UNSET,
         facts.message if failed else "",
         events,
+        scope_version=facts.version,
     )
 
 
