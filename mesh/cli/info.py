@@ -36,11 +36,11 @@ def info(*, service: str, gateway: str | None, as_json: bool) -> None:
 async def _ask(service: str, gateway: str | None) -> dict[str, Any]:
     async with peer(gateway) as client:
         found: dict[str, Any] = await client.call(BUILTIN, "service", service)
-        stats = await client.call(BUILTIN, "stats")
+        stats = await client.call(BUILTIN, "stats", service)
         edges = await client.call(BUILTIN, "edges")
     return {
         **found,
-        "stats": [row for row in stats if row["service"] == service],
+        "stats": stats,
         "callers": [edge for edge in edges if edge["service"] == service],
     }
 

@@ -50,6 +50,18 @@ def test_info_as_json_is_one_document(served: Mesh) -> None:
     assert "mesh-cli" in {edge["caller"] for edge in document["callers"]}
 
 
+def test_info_of_the_gateway_s_own_service_tells_its_calls(shell: Mesh) -> None:
+    with shell.gateway():
+        assert shell("list").returncode == 0
+        document = json.loads(shell("info", "mesh", "--json").stdout)
+        calls = {row["method"]: row["calls"] for row in document["stats"]}
+        assert {method: count for method, count in calls.items() if count} == {
+            "services": 1,
+            "service": 1,
+        }
+        assert {edge["caller"] for edge in document["callers"]} == {"mesh-cli"}
+
+
 def test_info_of_an_unknown_service_names_the_nearest(served: Mesh) -> None:
     result = served("info", "userz")
     assert (result.returncode, result.stdout) == (1, "")

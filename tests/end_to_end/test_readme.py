@@ -97,3 +97,11 @@ def test_the_readme_names_the_metrics_that_exist() -> None:
     named = set(re.findall(r"`(mesh_[a-z_]+)`", table))
     assert named
     assert named <= set(FAMILIES)
+
+
+def test_the_readme_tells_what_every_method_of_the_gateway_s_own_service_does() -> None:
+    from mesh.gateway.builtin import METHODS
+
+    table = README.split("The service `mesh` is the gateway's own")[1].split("\n\n")[1]
+    named = [name for row in table.splitlines()[2:] for name in row.split("|")[1].split(", ")]
+    assert sorted(name.strip(" `") for name in named) == sorted(METHODS)

@@ -150,6 +150,39 @@ async def test_edges_tell_calls_errors_and_latencies() -> None:
         assert 0 < edge.p50 <= edge.p99 < 30
 
 
+async def test_an_edge_is_what_a_caller_did() -> None:
+    """A gateway that nobody has called has called nobody, itself included."""
+    async with mesh.Gateway(admin="127.0.0.1:0") as gateway:
+        assert list(gateway.views.edges()) == []
+        assert gateway.status().routed == 0
+        assert (await ask(gateway, "/api/edges")) == (200, "[]")
+        _, metrics = await ask(gateway, "/metrics")
+        assert "mesh_build_info{" in metrics
+        assert "mesh_calls_total{" not in metrics
+        assert 'client="' not in metrics
+        # Its methods are there all the same, once it has started.
+        (own,) = gateway.services()
+        assert (own.name, len(own.methods)) == ("mesh", 12)
+
+
+async def test_calls_of_the_gateway_s_own_service_are_counted_like_all_others() -> None:
+    async with shop() as (gateway, caller):
+        for _ in range(3):
+            await caller.call("mesh", "services")
+        with pytest.raises(mesh.NotFound):
+            await caller.call("mesh", "service", "nobody")
+        rows = {row["method"]: row for row in await caller.call("mesh", "stats", "mesh")}
+        assert (rows["services"]["calls"], rows["services"]["errors"]) == (3, {})
+        assert 0 < rows["services"]["p50"] < 30
+        assert rows["service"]["errors"] == {"not_found": 1}
+        assert (rows["stats"]["calls"], rows["stats"]["in_flight"]) == (0, 1)
+        (edge,) = [edge for edge in gateway.views.edges() if edge.method == "services"]
+        assert (edge.caller, edge.calls) == ("shop", 3)
+        await caller.call("users", "get", 1)
+        others = await caller.call("mesh", "stats")
+        assert {row["service"] for row in others} == {"users"}
+
+
 async def test_one_service_over_the_wire_and_over_http() -> None:
     async with shop() as (gateway, caller):
         told = await caller.call("mesh", "service", "users")
