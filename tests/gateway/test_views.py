@@ -206,6 +206,53 @@ async def test_the_api_only_reads(path: str) -> None:
             assert (await ask(gateway, path, method))[0] == 405
 
 
+@pytest.mark.parametrize(
+    ("path", "status", "says"),
+    [
+        ("/api", 404, "there is nothing at /api"),
+        ("/api/", 404, "there is nothing at /api/"),
+        ("/api/nosuch", 404, "there is nothing at /api/nosuch"),
+        ("/api/services/users/get", 404, "there is nothing at /api/services/users/get"),
+        ("/api/services/userz", 404, "did you mean 'users'?"),
+        ("/api/services?limit=3", 400, "no parameter 'limit'; there is none here"),
+        ("/api/services/users?x=1", 400, "no parameter 'x'; there is none here"),
+        ("/api/edges?x=1", 400, "no parameter 'x'"),
+        ("/api/status?x=1", 400, "no parameter 'x'"),
+        ("/api/traces?limit=many", 400, "filter limit must be a whole number"),
+        ("/api/traces?limit=1&limit=2", 400, "limit is given twice"),
+        ("/api/traces?nosuch=1", 400, "no filter 'nosuch'"),
+        ("/api/traces/", 400, "names no trace"),
+        ("/api/traces/abcdef", 404, "no kept trace 'abcdef'"),
+        ("/api/traces/abcdef?format=xml", 400, "format must be one of otlp, waterfall"),
+    ],
+)
+async def test_the_api_tells_every_fault_in_one_form(path: str, status: int, says: str) -> None:
+    def blocking(address: str, method: str) -> tuple[int, dict[str, str], bytes]:
+        with closing(http.client.HTTPConnection(address, timeout=10)) as connection:
+            connection.request(method, path)
+            answer = connection.getresponse()
+            headers = {name.lower(): value for name, value in answer.getheaders()}
+            return answer.status, headers, answer.read()
+
+    async with shop() as (gateway, _):
+        assert gateway.admin_address is not None
+        address = gateway.admin_address
+
+        async def run(method: str) -> tuple[int, dict[str, str], bytes]:
+            return await trio.to_thread.run_sync(blocking, address, method)
+
+        got, headers, body = await run("GET")
+        assert (got, headers["content-type"]) == (status, "application/json")
+        told = json.loads(body)
+        assert list(told) == ["error"]
+        assert says in told["error"]
+        assert (await run("HEAD"))[::2] == (status, b"")
+        refused, headers, body = await run("POST")
+        assert (refused, headers["allow"]) == (405, "GET, HEAD")
+        assert headers["content-type"] == "application/json"
+        assert json.loads(body)["error"].startswith("POST is not allowed")
+
+
 async def test_who_is_connected() -> None:
     async with mesh.Gateway() as gateway:
         assert not gateway.is_connected("users")
