@@ -14,6 +14,7 @@ import trio
 
 from mesh._version import __version__
 from mesh.errors import RemoteProtocolError
+from mesh.gateway.losses import Losses
 from mesh.wire import codec
 from mesh_telemetry import Party, Record, names, own_span_ids, spans
 
@@ -67,6 +68,8 @@ class Collector:
         resource: Who the gateway is.
         exporter: Where new spans go besides the store.
 
+    Attributes:
+        losses: What peers have lost of kept traces.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Collector:
         self._sampler = sampler
         self._resource = resource
         self.exporter = exporter
+        self.losses = Losses()
         self._unwanted = self._lost_by_peers = self._too_long = 0
         self._fresh: OrderedDict[bytes, Trace] = OrderedDict()
         """Kept traces with rows whose spans have not been built."""
@@ -335,6 +339,7 @@ class Collector:
                         what = "span" if awaited == 1 else "spans"
                         within = f"within {PATIENCE:g} s"
                         kept.missed(debt.party, f"did not tell {awaited:,} {what} {within}")
+                        self.losses.note(debt.party.name, process, now, untold=awaited)
                 elif connected and not debt.urged and waited >= SECOND_ASKING:
                     debt.urged = True
                     again.append(trace_id)
@@ -377,7 +382,11 @@ class Collector:
                     dropped,
                     copies=batch.copies,
                 )
-        self._lost_by_peers += batch.dropped
+        if batch.dropped:
+            self._lost_by_peers += batch.dropped
+            self.losses.note(
+                session.name, session.process_id, self._core.clock(), dropped=batch.dropped
+            )
         for trace_id in by_trace:
             kept = self._store.get(trace_id)
             if kept is None or not kept.awaited(session.process_id):

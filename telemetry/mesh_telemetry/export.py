@@ -134,6 +134,11 @@ class Exporter:
         """Spans that wait or are under way: at most the queue and a batch."""
         return self._taken - self._settled
 
+    @property
+    def max_pending(self) -> int:
+        """Spans that wait when further ones are dropped."""
+        return self._max_queue
+
     def add(self, resource: Attributes, span: Span) -> None:
         """Hand a span over; returns at once. To be called from one thread only.
 
