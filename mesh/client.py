@@ -12,6 +12,7 @@ from mesh.handlers import Handler
 from mesh.limits import LONGEST
 from mesh.outgoing import GRACE
 from mesh.payload import check_type, decode_result, encode_params
+from mesh.scopes import effective_deadline
 from mesh.streams import CAPACITY, EventStream
 from mesh.tracing import continued
 from mesh.watching import PeerView
@@ -157,7 +158,7 @@ class Client:
             raise
         if result is not Any:
             check_type(result, encoding)
-        now = began = trio.current_time()
+        now = began = uplink.clock()
         if timeout is None:
             timeout = uplink.call_timeout
         elif not timeout >= 0:
@@ -166,7 +167,8 @@ class Client:
         detached = parent is not None and context.is_detached.get()
         if parent is not None and not detached and parent.deadline < deadline:
             deadline = parent.deadline
-        scope_deadline = trio.current_effective_deadline()
+        task = trio.lowlevel.current_task()
+        scope_deadline = effective_deadline(task)
         limit = deadline
         by_scope = scope_deadline <= deadline
         if by_scope:
@@ -246,7 +248,7 @@ class Client:
         else:
             frames = uplink.send_long(call_id, Kind.CALL, header, payload)
         scope_at = deadline if by_scope else None
-        pending = (trio.lowlevel.current_task(), target, remaining, frames, scope_at, trace_id)
+        pending = (task, target, remaining, frames, scope_at, trace_id)
         try:
             encoding, answer = await trio.lowlevel.wait_task_rescheduled(
                 outgoing.park(call_id, limit, pending)

@@ -79,6 +79,7 @@ class Dispatcher:
         self._no_work: trio.Event | None = None
         self._timers = Timers(self.serving, self._expire)
         self._draw = uplink.process.random.getrandbits
+        self._clock = uplink.clock
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Keep the workers' nursery open until cancelled."""
@@ -92,7 +93,7 @@ class Dispatcher:
     def dispatch(self, header: codec.Call, payload: bytes) -> bool:
         """Hand a whole call to a worker; false if it was answered at once instead."""
         handler = self.handlers.get((header.service, header.method))
-        now = trio.current_time()
+        now = self._clock()
         if handler is None:
             name = f"{header.service}.{header.method}"
             refused = codec.refusal(
@@ -251,7 +252,7 @@ class Dispatcher:
                 f"{uplink.max_message:,}",
                 reason=Reason.MESSAGE_TOO_LARGE,
             )
-        ended = trio.current_time()
+        ended = self._clock()
         elapsed = int((ended - arrived) * 1e6)
         if uplink.listeners:
             told = _single(failure)[0] if isinstance(failure, BaseExceptionGroup) else failure

@@ -6,7 +6,7 @@ their deadline stay in the heap until it is compacted, which costs each key a co
 
 from __future__ import annotations
 
-import heapq
+from heapq import heapify, heappop, heappush
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -48,7 +48,7 @@ class Timers:
     def add(self, deadline: float, key: int) -> None:
         """Watch a key. ``deadline`` is on trio's clock."""
         heap = self._heap
-        heapq.heappush(heap, (deadline, key))
+        heappush(heap, (deadline, key))
         if deadline < self._next:
             self._next = deadline
             if self._scope is not None:
@@ -56,7 +56,7 @@ class Timers:
         if len(heap) > 2 * len(self._live) + 256:
             live = self._live
             heap[:] = [item for item in heap if item[1] in live]
-            heapq.heapify(heap)
+            heapify(heap)
 
     def clear(self) -> None:
         """Forget every key; for an owner whose keys begin anew."""
@@ -70,7 +70,7 @@ class Timers:
             now = trio.current_time()
             heap, live, expired = self._heap, self._live, False
             while heap and (heap[0][0] <= now or heap[0][1] not in live):
-                deadline, key = heapq.heappop(heap)
+                deadline, key = heappop(heap)
                 if deadline <= now and key in live:
                     expired = True
                     self._expire(key)

@@ -44,6 +44,7 @@ class Uplink:
     """One peer's way to its gateway, through as many connections as it takes.
 
     Attributes:
+        clock: trio's, without the look-up that ``trio.current_time`` makes for each call.
         gateway: The instance id of the gateway connected to now or last.
         encoding: How parameters travel, by its number in headers.
         features: What this peer asks of a gateway beyond the plain protocol.
@@ -82,6 +83,7 @@ class Uplink:
         features: Sequence[str] = (),
     ) -> None:
         self.name = name
+        self.clock = trio.lowlevel.current_clock().current_time
         self.limits = limits
         self.process = process
         self.metadata = dict(metadata)

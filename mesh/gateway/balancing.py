@@ -17,7 +17,11 @@ def pick(instances: list[Session], max_in_flight: int) -> Session | None:
     """
     if len(instances) == 1:
         only = instances[0]
-        return only if only.load < max_in_flight and not only.link.full else None
+        link = only.link
+        # What `load` and `full` say, without the calls: most services have one instance.
+        if len(only.serving) + len(only.abandoned) < max_in_flight and link.queued < link.limit:
+            return only
+        return None
     best: Session | None = None
     rank: tuple[int, int, int] | None = None
     for session in instances:

@@ -1,7 +1,6 @@
-"""How calls end: answers, failures, cancels, deadlines, lost connections.
+"""How calls end: failures, cancels, deadlines, lost connections.
 
-Every entry of the in-flight table leaves it here, once, and its caller is told exactly once. What a
-callee still says about a call that has ended is an acknowledgement, or late.
+Every entry of the in-flight table leaves it here, once, and its caller is told exactly once.
 """
 
 from __future__ import annotations
@@ -16,8 +15,7 @@ from mesh.gateway.observing import Observer
 from mesh.payload import encode
 from mesh.wire import codec
 from mesh.wire.codec import BY_CALLER, BY_DEADLINE, BY_DISCONNECT, MAYBE_EXECUTED, MSGPACK
-from mesh.wire.frames import CONTINUED, MORE, Kind
-from mesh_telemetry import Reason as TraceReason
+from mesh.wire.frames import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -26,12 +24,7 @@ if TYPE_CHECKING:
     from mesh.gateway.core import Core
     from mesh.gateway.session import Session
 
-MESSAGE_KEPT = 500
-"""Characters of a failure's message that are recorded."""
-
 _CANCELLED, _DEADLINE = Code.CANCELLED.number, Code.DEADLINE_EXCEEDED.number
-ROUNDING = 0.001
-"""Seconds by which a callee's idea of a deadline may be early: it travels in whole microseconds."""
 
 _CANCEL_CODE = {BY_DEADLINE: _DEADLINE, BY_CALLER: _CANCELLED, BY_DISCONNECT: _CANCELLED}
 _CANCEL_REASON = {
@@ -47,146 +40,6 @@ class Endings:
     def __init__(self, core: Core) -> None:
         self._core = core
         self.observer = Observer(core)
-
-    # What callees say.
-
-    def result(self, callee: Session, header: codec.Result, flags: int, payload: bytes) -> None:
-        """A RESULT arrived: pass it to the caller and close the entry."""
-        entry = callee.serving.get(header.call_id)
-        if entry is None:
-            self._late(callee, header.call_id, flags, Kind.RESULT, answered=True)
-            return
-        link = entry.caller.link
-        plain = not flags and link.queued < link.limit
-        # A caller that lives no longer than its call hears by the answer that its trace is kept.
-        keep = self.end(entry, 0, "", answered=True) if plain else None
-        fields = (
-            entry.caller_call_id,
-            header.encoding,
-            header.elapsed_us,
-            header.records,
-            keep,
-            header.metadata,
-        )
-        if plain:
-            self._core.send(link, codec.encode(6, fields, payload))
-        else:
-            self._answer(entry, Kind.RESULT, fields, flags, payload, 0)
-
-    def error(self, callee: Session, header: codec.Error, flags: int, payload: bytes) -> None:
-        """An ERROR arrived: pass it to the caller, with the chain where it failed."""
-        entry = callee.serving.get(header.call_id)
-        if entry is None:
-            stopped = header.code in {_CANCELLED, _DEADLINE}
-            self._late(callee, header.call_id, flags, Kind.ERROR, answered=not stopped)
-            return
-        now = trio.current_time()
-        expired = now >= entry.deadline - ROUNDING
-        if header.code == _DEADLINE and expired and not (flags or header.chain):
-            # The callee's timer was a moment quicker than ours. We know where the time went.
-            self._fail_expired(entry, budget(entry, now))
-            return
-        code = Code.from_number(header.code).number or Code.UNKNOWN.number
-        link = entry.caller.link
-        plain = not flags and link.queued < link.limit
-        message = header.message[:MESSAGE_KEPT]
-        keep = self.end(entry, code, header.reason, message, answered=True) if plain else None
-        fields = (
-            entry.caller_call_id,
-            header.code,
-            header.reason,
-            header.message,
-            header.options,
-            header.encoding,
-            header.exception,
-            header.traceback if entry.caller.tracebacks else None,
-            header.chain or list(entry.chain),
-            entry.activity_id,
-            header.elapsed_us,
-            header.records,
-            keep,
-        )
-        if plain:
-            self._core.send(link, codec.encode(Kind.ERROR, fields, payload))
-        else:
-            self._answer(entry, Kind.ERROR, fields, flags, payload, code, header.reason, message)
-
-    def continued(
-        self, callee: Session, kind: Kind, call_id: int, flags: int, payload: bytes
-    ) -> None:
-        """A further frame of a long answer arrived."""
-        entry = callee.serving.get(call_id)
-        if entry is None:
-            self._late(callee, call_id, flags, kind, answered=True)
-            return
-        if not entry.replied:
-            raise RemoteProtocolError(f"{kind.name} continues call {call_id}, which it never began")
-        self._answer(entry, kind, (entry.caller_call_id,), flags, payload, entry.reply_code)
-
-    def _answer(
-        self,
-        entry: InFlight,
-        kind: Kind,
-        fields: tuple[Any, ...],
-        flags: int,
-        payload: bytes,
-        code: int,
-        reason: str = "",
-        message: str = "",
-    ) -> None:
-        """Pass on a frame of a long answer, or an answer for a caller that does not read."""
-        if not self._admit_answer(entry, kind, flags, payload, code):
-            return
-        link = entry.caller.link
-        self._core.send_message(link, -entry.caller_call_id, kind, fields, payload, flags)
-        if not flags & MORE:
-            self.end(entry, code, reason, message)
-
-    def _admit_answer(
-        self, entry: InFlight, kind: Kind, flags: int, payload: bytes, code: int
-    ) -> bool:
-        """Check a chunk, or an answer for a caller that does not read, against its bounds."""
-        core, callee, link = self._core, entry.callee, entry.caller.link
-        if flags & (MORE | CONTINUED):
-            if not flags & CONTINUED:
-                if entry.replied:
-                    raise RemoteProtocolError(f"{kind.name} begins call {entry.id} twice")
-                entry.reply_code = code
-            entry.replied += len(payload)
-            if entry.replied > core.limits.max_message:
-                raise RemoteProtocolError(
-                    f"{kind.name} of {entry.replied:,} bytes exceeds max_message of "
-                    f"{core.limits.max_message:,}"
-                )
-        if link.queued < link.limit:
-            return True
-        if callee is not None and flags & MORE:
-            self.abandon(entry, BY_CALLER)
-        self.fail(
-            entry,
-            Code.RESOURCE_EXHAUSTED,
-            Reason.OUTBOX_FULL,
-            f"the answer of {entry.name} was dropped: {link.queued:,} bytes wait for you to read "
-            f"them, at the limit of {link.limit:,}",
-        )
-        return False
-
-    def _late(
-        self, callee: Session, call_id: int, flags: int, kind: Kind, *, answered: bool
-    ) -> None:
-        """A callee speaks of a call that has ended, or that it never got."""
-        if call_id > callee.last_issued:
-            raise RemoteProtocolError(
-                f"{kind.name} for call {call_id}, which was never issued on this connection"
-            )
-        if flags & MORE:
-            return
-        abandoned = callee.abandoned.pop(call_id, None)
-        if answered and abandoned is not None:
-            series, trace, name = abandoned
-            series.late += 1
-            if trace is not None and self._core.tracing is not None:
-                self._core.tracing.judge(trace, TraceReason.LATE, name)
 
     # What callers and time say.
 
@@ -207,9 +60,15 @@ class Endings:
         if entry is not None:
             spent = budget(entry, trio.current_time())
             self.abandon(entry, BY_DEADLINE)
-            self._fail_expired(entry, spent)
+            self.fail_expired(entry, spent)
 
-    def _fail_expired(self, entry: InFlight, spent: list[tuple[int, str, float, str]]) -> None:
+    def fail_expired(self, entry: InFlight, spent: list[tuple[int, str, float, str]]) -> None:
+        """End a call whose time is over.
+
+        Args:
+            entry: The call.
+            spent: What its time went to, as :func:`~mesh.gateway.calls.budget` tells.
+        """
         self.fail(
             entry,
             Code.DEADLINE_EXCEEDED,

@@ -25,12 +25,22 @@ RESERVED = "mesh"
 class Method:
     """One method of one service, and who serves it."""
 
-    __slots__ = ("_metrics", "_series", "full_name", "gone_at", "instances", "method", "service")
+    __slots__ = (
+        "_metrics",
+        "_series",
+        "chain",
+        "full_name",
+        "gone_at",
+        "instances",
+        "method",
+        "service",
+    )
 
     def __init__(self, service: str, method: str, metrics: CallMetrics) -> None:
         self.service = service
         self.method = method
         self.full_name = f"{service}.{method}"
+        self.chain = (self.full_name,)  # of an entry call
         self.instances: list[Session] = []
         self.gone_at: float | None = None
         self._metrics = metrics

@@ -63,15 +63,19 @@ class Router:
                 f"activity id of CALL {call_id}, {len(header.activity_id)} characters "
                 f"{header.activity_id[:40]!r}: it must be 1 to 128 printable ASCII"
             )
-        if len(header.service) > 128 or len(header.method) > 128:
+        method = core.registry.methods.get((header.service, header.method))
+        if method is not None:
+            link, alone = method.full_name, method.chain
+        elif len(header.service) > 128 or len(header.method) > 128:
             raise RemoteProtocolError(
                 f"names of CALL {call_id} have {len(header.service):,} and "
                 f"{len(header.method):,} characters, at most 128 are allowed"
             )
+        else:
+            link = f"{header.service}.{header.method}"
+            alone = (link,)
         now = core.clock()
         deadline = now + header.timeout_us * 1e-6
-        method = core.registry.methods.get((header.service, header.method))
-        link = method.full_name if method is not None else f"{header.service}.{header.method}"[:257]
 
         parent: InFlight | None = None
         above: InFlight | None = None  # the same, but of a detached call
@@ -84,7 +88,7 @@ class Router:
             elif parent is not None and parent.callee is not caller:
                 served_by = parent.callee.process_id if parent.callee is not None else ""
                 if served_by != caller.process_id:
-                    self._refuse(caller, header, (link,), _foreign(header, caller), method)
+                    self._refuse(caller, header, alone, _foreign(header, caller), method)
                     return
         if parent is not None:
             chain = (*parent.chain, link)
@@ -99,13 +103,13 @@ class Router:
             header.chain is None
             or (header.gateway == core.instance and not header.options & DETACHED)
         ):
-            self._refuse(caller, header, (link,), _ended(link), method)
+            self._refuse(caller, header, alone, _ended(link), method)
             return
         else:
             entry_id = header.entry_id if header.gateway == core.instance else 0
             activity_id = header.activity_id or header.trace_id.hex()
             if header.chain is None:
-                chain = (link,)
+                chain = alone
             else:
                 chain = (*header.chain, link)
                 verified = False

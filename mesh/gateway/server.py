@@ -30,13 +30,7 @@ from mesh.groups import single_exception
 from mesh.limits import Limits
 from mesh.process import Process
 from mesh.streams import CAPACITY, EventStream
-from mesh.transport import (
-    IN_PROCESS,
-    Link,
-    Listener,
-    SocketLink,
-    remote_of,
-)
+from mesh.transport import IN_PROCESS, Link, Listener, SocketLink, remote_of
 from mesh.wire import codec
 from mesh_telemetry import TraceSettings, names
 from mesh_telemetry.resource import describe

@@ -9,6 +9,7 @@ import trio
 
 from mesh import _version
 from mesh.errors import AddressError, Code, Reason, RemoteProtocolError
+from mesh.gateway.answers import Answers
 from mesh.gateway.life import DRAINING, HEALTH_NAMES, HEALTHY, heard
 from mesh.transport import IN_PROCESS, TLS_RECORD, Address, Traffic
 from mesh.wire import codec
@@ -92,6 +93,7 @@ class Session:
         self._core = core
         self._router = router
         self._endings = endings
+        self._answers = Answers(core, endings)
         self._connection = Connection(Role.GATEWAY, core.limits)
         self._traffic = _OWN_TRAFFIC
         self._rare_frames = 0
@@ -202,7 +204,7 @@ class Session:
     async def _read(self, data: bytes) -> None:
         core, link = self._core, self.link
         connection = self._connection
-        router, endings = self._router, self._endings
+        router, answers = self._router, self._answers
         high, low = link.limit // 4, link.limit // 16
         traffic, frames_in = self._traffic, self._traffic.frames_in
         while True:
@@ -217,9 +219,9 @@ class Session:
                         router.call(self, header, flags, payload)
                 elif kind == 6:  # RESULT
                     if flags & CONTINUED:
-                        endings.continued(self, Kind.RESULT, header.call_id, flags, payload)
+                        answers.continued(self, Kind.RESULT, header.call_id, flags, payload)
                     else:
-                        endings.result(self, header, flags, payload)
+                        answers.result(self, header, flags, payload)
                 else:
                     self._rare(kind, flags, header, payload)
                 handled += 1
@@ -253,7 +255,7 @@ class Session:
         self._traffic.frames_in[kind] += 1
         match header:
             case codec.Error():
-                self._endings.error(self, header, flags, payload)
+                self._answers.error(self, header, flags, payload)
             case codec.Cancel():
                 self._endings.cancelled(self, header)
             case codec.Heartbeat():
@@ -281,7 +283,7 @@ class Session:
                 core.send_bulk(self.link, 0, codec.encode_header(codec.GoAway("goodbye", 0)))
             case codec.Reference():
                 if flags & CONTINUED:
-                    self._endings.continued(self, Kind(kind), header.call_id, flags, payload)
+                    self._answers.continued(self, Kind(kind), header.call_id, flags, payload)
                 else:
                     self._endings.send_error(
                         self,

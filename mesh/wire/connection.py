@@ -123,7 +123,7 @@ class Connection:
             RemoteProtocolError: The bytes break the protocol. The connection is closed and of no
                 more use: whatever it receives later raises the same again.
         """
-        decode = codec.decode
+        decoders, faults = codec.decoders, codec.DECODE_FAULTS
         splitter = self._splitter
         try:
             for kind, flags, packed, payload in splitter.feed(data):
@@ -132,7 +132,13 @@ class Connection:
                     continue
                 if flags:
                     self._check_flags(kind, flags, payload)
-                yield kind, flags, decode(kind, flags, packed), payload
+                    yield kind, flags, codec.decode(kind, flags, packed), payload
+                    continue
+                try:
+                    header = decoders[kind](packed)
+                except faults as fault:
+                    raise codec.malformed(kind, fault) from fault
+                yield kind, flags, header, payload
         except RemoteProtocolError as fault:
             splitter.fail(fault)
         if splitter.fault is not None:
