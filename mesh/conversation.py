@@ -66,7 +66,7 @@ class Conversation:
                 except RemoteProtocolError as fault:
                     self.fault = f"the gateway broke the protocol: {fault}"
                     self._tell_fault()
-                    log.error("%s: %s", uplink.name, self.fault)  # noqa: TRY400
+                    log.error("%s: %s", uplink.name, self.fault)  # noqa: TRY400 - no bug
                 nursery.cancel_scope.cancel()
         finally:
             self.goodbye.set()

@@ -91,7 +91,7 @@ class SettingError(UsageError, ValueError):
     """A ``MESH_*`` variable holds what cannot be; the message names it and what should be there."""
 
 
-class AddressInUse(MeshError, OSError):  # noqa: N818 - the field says "address in use"
+class AddressInUse(MeshError, OSError):
     """A live process already listens where this one should; the message says which."""
 
 
@@ -167,97 +167,97 @@ class CallError(MeshError):
 # The names below are the codes' own, as `except mesh.NotFound` reads best.
 
 
-class Cancelled(CallError):  # noqa: N818
+class Cancelled(CallError):
     """The work was cancelled by its caller or by the service that ran it."""
 
     code = Code.CANCELLED
 
 
-class Unknown(CallError):  # noqa: N818
+class Unknown(CallError):
     """The handler raised something that is no :class:`CallError`."""
 
     code = Code.UNKNOWN
 
 
-class InvalidArgument(CallError):  # noqa: N818
+class InvalidArgument(CallError):
     """The parameters can never be right, whatever the state of the system."""
 
     code = Code.INVALID_ARGUMENT
 
 
-class DeadlineExceeded(CallError):  # noqa: N818
+class DeadlineExceeded(CallError):
     """The time allowed for the call ran out; the message tells where it was spent."""
 
     code = Code.DEADLINE_EXCEEDED
 
 
-class NotFound(CallError):  # noqa: N818
+class NotFound(CallError):
     """The thing asked for, or the service asked, does not exist."""
 
     code = Code.NOT_FOUND
 
 
-class AlreadyExists(CallError):  # noqa: N818
+class AlreadyExists(CallError):
     """What should be created exists."""
 
     code = Code.ALREADY_EXISTS
 
 
-class PermissionDenied(CallError):  # noqa: N818
+class PermissionDenied(CallError):
     """The caller is known and not allowed."""
 
     code = Code.PERMISSION_DENIED
 
 
-class ResourceExhausted(CallError):  # noqa: N818
+class ResourceExhausted(CallError):
     """A limit is reached: calls in flight, bytes queued, a quota."""
 
     code = Code.RESOURCE_EXHAUSTED
 
 
-class FailedPrecondition(CallError):  # noqa: N818
+class FailedPrecondition(CallError):
     """The system's state forbids it, and trying again without a change will not help."""
 
     code = Code.FAILED_PRECONDITION
 
 
-class Aborted(CallError):  # noqa: N818
+class Aborted(CallError):
     """A conflict with other work; a retry at a higher level may help."""
 
     code = Code.ABORTED
 
 
-class OutOfRange(CallError):  # noqa: N818
+class OutOfRange(CallError):
     """Past the end of something."""
 
     code = Code.OUT_OF_RANGE
 
 
-class Unimplemented(CallError):  # noqa: N818
+class Unimplemented(CallError):
     """The service is there, the method or feature is not."""
 
     code = Code.UNIMPLEMENTED
 
 
-class Internal(CallError):  # noqa: N818
+class Internal(CallError):
     """An invariant of the callee is broken, for example a result that cannot be encoded."""
 
     code = Code.INTERNAL
 
 
-class Unavailable(CallError):  # noqa: N818
+class Unavailable(CallError):
     """Nobody could serve the call now; see ``maybe_executed`` before trying again."""
 
     code = Code.UNAVAILABLE
 
 
-class DataLoss(CallError):  # noqa: N818
+class DataLoss(CallError):
     """Data is lost or broken beyond repair."""
 
     code = Code.DATA_LOSS
 
 
-class Unauthenticated(CallError):  # noqa: N818
+class Unauthenticated(CallError):
     """The caller did not prove who it is."""
 
     code = Code.UNAUTHENTICATED

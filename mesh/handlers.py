@@ -29,7 +29,7 @@ class Handler:
         self.function = function
         self.in_thread = not inspect.iscoroutinefunction(
             getattr(function, "func", function)
-        ) and not inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+        ) and not inspect.iscoroutinefunction(type(function).__call__)
         parameters = inspect.signature(function).parameters.values()
         wanted = [
             parameter

@@ -159,7 +159,7 @@ async def serve_admin(
 async def _serve_hypercorn(
     app: ASGIApp, config: Config, *, task_status: trio.TaskStatus[list[str]]
 ) -> None:
-    await serve(app, config, task_status=task_status)  # type: ignore[arg-type]
+    await serve(app, config, task_status=task_status)  # type: ignore[arg-type] # hypercorn has types of its own
 
 
 class _Config(Config):

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from mesh._version import __version__
-from mesh.client import Client, _target
+from mesh.calling import name_of
+from mesh.client import Client
 from mesh.errors import CallError, Code, UsageError
 from mesh.http import admin_app, serve_admin
 from mesh.service import Dispatcher
@@ -127,7 +128,7 @@ class MeasuredClient(Client):
         idempotent: bool = False,
     ) -> Any:
         """As :meth:`Client.call`; what raises for its arguments is no call, and not counted."""
-        _target(service, method)  # raises where there is nothing to name the series by
+        name_of(service, method)  # raises where there is nothing to name the series by
         series = self._made.method(service, method)
         series.in_flight += 1
         scope_deadline, began = trio.current_effective_deadline(), trio.current_time()

@@ -68,7 +68,8 @@ class Outgoing:
             elif self.pending.pop(call_id, None) is not None:
                 self._remember(call_id, pending[5])
                 self.assembler.drop(call_id)
-                self._uplink.cancel(call_id, pending[3])
+                late = trio.current_time() >= (deadline if pending[4] is None else pending[4])
+                self._uplink.cancel(call_id, pending[3], BY_DEADLINE if late else BY_CALLER)
             return trio.lowlevel.Abort.SUCCEEDED
 
         return abort

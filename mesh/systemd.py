@@ -128,7 +128,7 @@ def take_sockets(environment: MutableMapping[str, str] = os.environ) -> list[Inh
         descriptor = FIRST + index
         name = names[index] if index < len(names) and names[index] else "unknown"
         try:
-            os.set_inheritable(descriptor, False)  # noqa: FBT003 - by position only
+            os.set_inheritable(descriptor, False)
             sock = socket.socket(fileno=descriptor)
         except OSError as fault:
             log.warning("descriptor %d (%s) is no socket: %s", descriptor, name, fault.strerror)

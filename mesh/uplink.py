@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("mesh.client")
 
 
+ROUNDING = 1e-6
+"""Seconds by which a deadline may be off that has been taken apart and put together again."""
 METHODS_PER_FRAME = 64
 
 
@@ -185,9 +187,10 @@ class Uplink:
         scope_at: float | None,
     ) -> None:
         """Record a call made from here that has failed, or whose task was cancelled."""
+        deadline = made[7] + made[6] - ROUNDING if scope_at is None else scope_at
         if isinstance(failure, CallError):
             told = failure.code.number, str(failure.reason), failure.message[:MESSAGE_KEPT]
-        elif scope_at is not None and trio.current_time() >= scope_at:
+        elif trio.current_time() >= deadline:
             told = Code.DEADLINE_EXCEEDED.number, Reason.DEADLINE_EXCEEDED, ""
         else:
             told = Code.CANCELLED.number, Reason.CALLER_CANCELLED, ""
@@ -289,7 +292,7 @@ class Uplink:
             HandshakeFailed
         ) as fault:  # unlike a gateway that is away, this does not pass by itself
             if str(fault) != self._last_fault:
-                log.error("%s: %s", self.name, fault)  # noqa: TRY400
+                log.error("%s: %s", self.name, fault)  # noqa: TRY400 - no bug
             self._last_fault, self.reached = str(fault), True
             return False
         except OSError as fault:

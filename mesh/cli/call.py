@@ -12,12 +12,13 @@ import trio
 
 from mesh.cli.commands import example, run
 from mesh.cli.failures import hint
-from mesh.cli.output import duration, make_console, outcome, print_json, print_value, to_json
+from mesh.cli.output import make_console, outcome, print_json, print_value, to_json
 from mesh.cli.peer import check_activity, check_name, gateway_option, json_option, peer
 from mesh.context import activity
 from mesh.errors import CallError, Reason
 from mesh.units import tell_seconds
 from mesh_telemetry.logs import clean
+from mesh_telemetry.texts import duration
 
 
 def _parse_params(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -> Any:
@@ -147,7 +148,7 @@ def describe(error: CallError) -> dict[str, Any]:
 
 def print_error(target: str, error: CallError) -> None:
     """Print on stderr all that is known of a failed call."""
-    from rich.text import Text  # noqa: PLC0415 - slow, and of no use to --json
+    from rich.text import Text
 
     console = make_console(stderr=True)
     heading = Text.assemble((f"{target} failed: ", "bold"), outcome(error.code, error.reason))

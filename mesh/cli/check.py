@@ -40,7 +40,7 @@ async def _ask(gateway: str | None) -> Any:
 
 
 def _print(findings: list[dict[str, Any]]) -> None:
-    from rich.text import Text  # noqa: PLC0415 - slow, and of no use to --json
+    from rich.text import Text
 
     console = make_console()
     for finding in findings:

@@ -59,7 +59,7 @@ class Commands(click.Group):
         """The names of all commands."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - likewise
         """A command by its name, imported now."""
         entry = COMMANDS.get(cmd_name)
         if entry is None:
@@ -80,7 +80,7 @@ class Commands(click.Group):
             raise click.UsageError(f"no command {name!r}; {hint}", ctx)
         return super().resolve_command(ctx, args)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - likewise
         """List the commands by their summaries, without importing any."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
@@ -103,9 +103,9 @@ class Commands(click.Group):
 
 def run(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """Run an async function in a trio loop of its own; failures come as they were raised inside."""
-    import trio  # noqa: PLC0415 - `mesh --help` needs no loop
+    import trio  # `mesh --help` needs no loop
 
-    from mesh.groups import single_exception  # noqa: PLC0415
+    from mesh.groups import single_exception
 
     with single_exception():
         return trio.run(partial(function, *arguments, **options))

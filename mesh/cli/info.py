@@ -8,9 +8,10 @@ import click
 
 from mesh.cli.commands import example, run
 from mesh.cli.listing import BUILTIN, STYLES
-from mesh.cli.output import duration, fit_columns, make_console, print_json, print_table
+from mesh.cli.output import fit_columns, make_console, print_json, print_table
 from mesh.cli.peer import check_name, gateway_option, json_option, peer
 from mesh_telemetry.logs import clean
+from mesh_telemetry.texts import duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,7 +53,7 @@ async def _ask(service: str, gateway: str | None) -> dict[str, Any]:
 
 
 def _print(console: Console, found: dict[str, Any]) -> None:
-    from rich.text import Text  # noqa: PLC0415 - slow, and of no use to --json
+    from rich.text import Text
 
     versions = ", ".join(found["versions"]) or "none named"
     console.print(Text.assemble((found["name"], "bold cyan"), f"  version {clean(versions)}"))
@@ -112,7 +113,7 @@ def _print_rows(
 
 def _print_instances(console: Console, instances: list[dict[str, Any]]) -> None:
     """A line for each instance; several where a terminal is too narrow for what is known of it."""
-    from rich.text import Text  # noqa: PLC0415 - slow, and of no use to --json
+    from rich.text import Text
 
     rows: list[list[str | Text]] = [
         [
@@ -151,7 +152,7 @@ def _print_instances(console: Console, instances: list[dict[str, Any]]) -> None:
 
 
 def _errors(errors: dict[str, int]) -> Any:
-    from rich.text import Text  # noqa: PLC0415 - slow
+    from rich.text import Text
 
     total = sum(errors.values())
     return Text(f"{total:,}", style="red" if total else "")

@@ -7,9 +7,10 @@ from typing import Any
 import click
 
 from mesh.cli.commands import example, run
-from mesh.cli.output import duration, make_console, print_json, print_table
+from mesh.cli.output import make_console, print_json, print_table
 from mesh.cli.peer import gateway_option, json_option, peer
 from mesh_telemetry.logs import clean
+from mesh_telemetry.texts import duration
 
 BUILTIN = "mesh"
 STYLES = {"healthy": "green", "late": "yellow", "unresponsive": "red", "draining": "yellow"}
@@ -39,7 +40,7 @@ async def _ask(gateway: str | None) -> Any:
 
 
 def _print(services: list[dict[str, Any]]) -> None:
-    from rich.text import Text  # noqa: PLC0415 - slow, and of no use to --json
+    from rich.text import Text
 
     console = make_console()
     rows: list[list[str | Text]] = []

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mesh_telemetry.logs import clean
+from mesh_telemetry.texts import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence
@@ -107,15 +108,6 @@ def print_table(
         print("  ".join(padded).rstrip())
 
 
-def shorten(text: str, width: int) -> str:
-    """A text of at most so many characters; both ends stay, as names often differ in the last."""
-    if len(text) <= width:
-        return text
-    head = (width - 1) // 2
-    tail = width - 1 - head
-    return f"{text[:head]}\N{HORIZONTAL ELLIPSIS}{text[len(text) - tail :]}"
-
-
 def share_width(wanted: Mapping[str, int], room: int) -> dict[str, int]:
     """Widths for columns that must share a room: the widest give way first, to at least one."""
     widths = dict(wanted)
@@ -166,24 +158,6 @@ def fit_columns(
         for row in rows
     ]
     return tuple(shown), fitted
-
-
-def duration(seconds: float | None) -> str:
-    """A duration in the unit that reads best; nothing is a dash."""
-    if seconds is None:
-        return "-"
-    if seconds < 0.01:
-        return f"{seconds * 1e3:.2f} ms"
-    if seconds < 1:
-        return f"{seconds * 1e3:.1f} ms"
-    if seconds < 60:
-        return f"{seconds:.2f} s"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days}d {hours}h"
-    return f"{hours}h {minutes}m" if hours else f"{minutes}m {rest}s"
 
 
 def outcome(code: str, reason: str = "") -> Text:

@@ -10,10 +10,11 @@ import trio
 
 from mesh.cli.commands import example, run
 from mesh.cli.listing import BUILTIN
-from mesh.cli.output import duration, print_json
+from mesh.cli.output import print_json
 from mesh.cli.peer import check_name, gateway_option, json_option, peer
 from mesh.units import tell_seconds
 from mesh_telemetry.logs import clean
+from mesh_telemetry.texts import duration
 
 if TYPE_CHECKING:
     from mesh.client import Client

@@ -75,7 +75,7 @@ class Setting(NamedTuple):
 
 def choice(known: tuple[str, ...]) -> Callable[[Any], str]:
     """A conversion to one of several words."""
-    one_of = Literal[known]  # type: ignore[valid-type]
+    one_of = Literal[known]  # type: ignore[valid-type] # known only here
 
     def convert(value: Any) -> str:
         try:
@@ -120,7 +120,7 @@ def addresses(value: Any) -> list[str]:
 
 def admin(value: Any) -> str:
     """A conversion to the admin address, or ``none``."""
-    from mesh.http import parse_address  # noqa: PLC0415 - slow: an HTTP server comes along
+    from mesh.http import parse_address  # slow: an HTTP server comes along
 
     address = text(value)
     if address != "none":
@@ -287,7 +287,7 @@ SETTINGS: dict[str, Setting] = {
         *(
             Setting(
                 f"limits.{field.name}",
-                lambda value=field.default: value,  # type: ignore[misc]
+                partial(getattr, field, "default"),
                 bounded(type(field.default), BOUNDS[field.name]),
                 "",
                 show=_show_bounded(BOUNDS[field.name]),

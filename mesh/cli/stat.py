@@ -9,11 +9,12 @@ import trio
 
 from mesh.cli.commands import example, run
 from mesh.cli.listing import BUILTIN
-from mesh.cli.output import duration, fit_columns, make_console, print_json, print_table
+from mesh.cli.output import fit_columns, make_console, print_json, print_table
 from mesh.cli.peer import gateway_option, json_option, peer
 from mesh.units import tell_seconds
 from mesh_telemetry import DURATION_BOUNDS, quantile
 from mesh_telemetry.logs import clean
+from mesh_telemetry.texts import duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,7 +125,7 @@ def _shower() -> Callable[[dict[str, Any]], None]:
 
 
 def _print(console: Any, figures: dict[str, Any]) -> None:
-    from rich.text import Text  # noqa: PLC0415 - slow, and of no use to --json
+    from rich.text import Text
 
     heading = _heading(figures, console.width if console.is_terminal else None)
     for line in heading:
@@ -166,7 +167,7 @@ def _print(console: Any, figures: dict[str, Any]) -> None:
 
 def _heading(figures: dict[str, Any], width: int | None) -> list[Text]:
     """The gateway itself, in as many lines of a terminal as it takes; in one for a pipe."""
-    from rich.text import Text  # noqa: PLC0415 - slow, and of no use to --json
+    from rich.text import Text
 
     gateway = figures["gateway"]
     total = sum(row["calls_per_second"] for row in figures["methods"])

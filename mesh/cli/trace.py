@@ -11,16 +11,7 @@ from mesh.cli.call import describe, print_error, read_params
 from mesh.cli.commands import example, run
 from mesh.cli.failures import Failure
 from mesh.cli.listing import BUILTIN
-from mesh.cli.output import (
-    duration,
-    make_console,
-    outcome,
-    print_json,
-    print_table,
-    print_value,
-    share_width,
-    shorten,
-)
+from mesh.cli.output import make_console, outcome, print_json, print_table, print_value, share_width
 from mesh.cli.peer import check_activity, gateway_option, json_option, peer
 from mesh.context import activity, traced
 from mesh.errors import CallError, NotFound
@@ -28,6 +19,7 @@ from mesh.units import parse_duration
 from mesh.wire.codec import is_name
 from mesh_telemetry import CODE_NAMES, Reason
 from mesh_telemetry.logs import clean_line
+from mesh_telemetry.texts import duration, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -43,16 +35,16 @@ POLL = 0.02
 """Seconds between two looks, as the gateway gathers for as long."""
 
 FILTERS = ("service", "method", "code", "min_duration", "activity_id", "reason", "limit")
-FIGURES = ("took", "spans")
-COLUMNS = ("began", "took", "call", "code", "kept", "spans", "services", "trace")
-SPARE = ("services", "spans", "began")
-"""Columns that a narrow terminal does without, the first one first."""
+FIGURES = ("at gateway", "spans")
+COLUMNS = ("began", "at gateway", "call", "code", "kept", "spans", "services", "trace")
+SPARE = ("services", "trace", "spans", "began")
+"""Columns that a narrow terminal does without, the first one first; of the trace's id, a part."""
 GIVES_WAY = ("call", "services", "code")
 """Columns that may be shortened."""
 LONGEST_CALL = 24
 """Characters of a call that are worth a column."""
 DIGITS = 8
-"""Of a trace id on a terminal; six are enough to ask for it."""
+"""Of a trace id where there is no room for more; six are enough to ask for it."""
 
 
 def _check_duration(
@@ -129,8 +121,9 @@ def trace(
 
     ID is a trace id, its first six digits or more, or a whole activity id. The drawing has a line
     for each call: how long it took in all, in its own code and on the way, what was left of its
-    deadline, and a bar; below it, where the time went. With --call it makes a call, keeps its trace
-    and shows both; exits 1 if the call failed.
+    deadline, and a bar; below it, where the time went. Many calls that are alike share a line, but
+    not with --all. The list has the gateway's times, from a call's arrival there to its end. With
+    --call it makes a call, keeps its trace and shows both; exits 1 if the call failed.
 
     A + behind the number of spans in the list: some are missing, or have yet to come.
     """
@@ -282,20 +275,20 @@ def _show(told: Any, *, whole: bool, as_json: bool) -> None:
     if as_json:
         print_json(told)
         return
-    from mesh.cli.waterfall import draw  # noqa: PLC0415 - of no use to --json
+    from mesh.cli.waterfall import draw
 
     draw(make_console(), told, whole=whole)
 
 
 def _print_list(console: Console, found: list[dict[str, Any]]) -> None:
-    from rich.text import Text  # noqa: PLC0415 - slow, and of no use to --json
+    from rich.text import Text
 
     on_terminal = console.is_terminal
     found = sorted(found, key=lambda one: one["started"], reverse=True)
     rows: list[dict[str, str | Text]] = [
         {
             "began": one["started"][11:23] if on_terminal else one["started"],
-            "took": duration(one["duration_ms"] / 1e3)
+            "at gateway": duration(one["duration_ms"] / 1e3)
             if one["duration_ms"] is not None
             else Text("running", style="yellow"),
             "call": clean_line(f"{one['caller']} > {one['service']}.{one['method']}")
@@ -307,12 +300,12 @@ def _print_list(console: Console, found: list[dict[str, Any]]) -> None:
             "services": clean_line(
                 ",".join(name for name in one["services"] if name != one.get("gateway"))
             ),
-            "trace": one["trace_id"][:DIGITS] if on_terminal else one["trace_id"],
+            "trace": one["trace_id"],
         }
         for one in found
     ]
     columns, widths = fit(rows, console.width if on_terminal else None)
-    cells = [[_shorten(row[name], widths[name]) for name in columns] for row in rows]
+    cells = [[_shorten(name, row[name], widths[name]) for name in columns] for row in rows]
     print_table(console, columns, cells, figures=FIGURES)
     if on_terminal:
         some = found[0]["trace_id"][:DIGITS]
@@ -335,17 +328,21 @@ def fit(
     for spare in SPARE:
         sharing = [name for name in GIVES_WAY if name in shown]
         least = sum(min(wanted[name], LONGEST_CALL) + 2 for name in sharing)
-        if room() < least:
+        if room() < least and spare == "trace":
+            wanted[spare] = DIGITS
+        elif room() < least:
             shown.remove(spare)
     sharing = [name for name in GIVES_WAY if name in shown]
     shared = share_width({name: wanted[name] for name in sharing}, room() - 2 * len(sharing))
     return tuple(shown), wanted | shared
 
 
-def _shorten(cell: str | Text, width: int) -> str | Text:
-    from rich.text import Text  # noqa: PLC0415 - slow, and of no use to --json
+def _shorten(column: str, cell: str | Text, width: int) -> str | Text:
+    from rich.text import Text
 
     if len(cell) <= width:
         return cell
+    if column == "trace":
+        return cell[:width]  # its first digits stand for all of it
     style = cell.style if isinstance(cell, Text) else ""
     return Text(shorten(str(cell), width), style=style)

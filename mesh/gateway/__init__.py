@@ -1,6 +1,7 @@
 """The gateway: the hub process that routes every call and owns the truth about calls."""
 
-from mesh.gateway.kept import TraceFilters, TraceView, TraceViews
+from mesh.gateway.filters import TraceFilters
+from mesh.gateway.kept import TraceView, TraceViews
 from mesh.gateway.server import Gateway
 from mesh.gateway.views import EdgeView, GatewayView, InstanceView, ServiceView
 

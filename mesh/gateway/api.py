@@ -1,4 +1,7 @@
-"""The paths under `/api`: the views of a gateway as JSON, for tools that speak no mesh."""
+"""The paths under `/api`: the views of a gateway as JSON, for tools that speak no mesh.
+
+One kept trace is also there as text, for people.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from mesh.errors import CallError, Code, InvalidArgument, NotFound
-from mesh.gateway.kept import TraceFilters
+from mesh.gateway.filters import TraceFilters
 from mesh.http import refusal
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 _STATUS = {Code.INVALID_ARGUMENT: 400}
 """What HTTP calls a failure; the others mean that there is nothing: 404."""
+_HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
 
 def api_routes(views: Views, traces: TraceViews, status: Callable[[], GatewayView]) -> list[Route]:
@@ -54,8 +58,11 @@ def api_routes(views: Views, traces: TraceViews, status: Callable[[], GatewayVie
         return _json({"traces": await traces.search(wanted)})
 
     async def trace(request: Request) -> Response:
-        form = _query(request, ("format",)).get("format", "otlp")
-        return _json(await traces.tell(request.path_params["id"], form))
+        asked = _query(request, ("format", "width"))
+        wants_text = _prefers_text(request.headers.get("accept", ""))
+        form = asked.get("format", "text" if wants_text else "otlp")
+        told = await traces.tell(request.path_params["id"], form, asked.get("width"))
+        return _text(told) if isinstance(told, str) else _json(told)
 
     endpoints = {
         "/api/services": services,
@@ -84,7 +91,7 @@ def _query(request: Request, known: tuple[str, ...] | None = None) -> dict[str, 
     asked: dict[str, str] = {}
     for name, value in request.query_params.multi_items():
         if known is not None and name not in known:
-            there = f"there is {', '.join(known)}" if known else "there is none here"
+            there = f"there are {', '.join(known)}" if known else "there is none here"
             raise InvalidArgument(f"no parameter {name!r:.60}; {there}")
         if name in asked:
             raise InvalidArgument(f"{name} is given twice")
@@ -92,6 +99,26 @@ def _query(request: Request, known: tuple[str, ...] | None = None) -> dict[str, 
     return asked
 
 
+def _prefers_text(accept: str) -> bool:
+    """Whether an ``Accept`` header ranks text above JSON, which those get who take anything."""
+    weights: dict[str, float] = {}
+    for one in accept.lower().split(","):
+        kind, *parameters = (part.strip() for part in one.split(";"))
+        weight = next((part[2:] for part in parameters if part.startswith("q=")), "1")
+        try:
+            weights[kind] = float(weight)
+        except ValueError:
+            weights[kind] = 0.0
+    text, json = (
+        next((weights[kind] for kind in (exact, group, "*/*") if kind in weights), 0.0)
+        for exact, group in (("text/plain", "text/*"), ("application/json", "application/*"))
+    )
+    return text > json
+
+
 def _json(value: Any) -> Response:
-    headers = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
-    return Response(msgspec.json.encode(value), 200, headers, "application/json")
+    return Response(msgspec.json.encode(value), 200, _HEADERS, "application/json")
+
+
+def _text(text: str) -> Response:
+    return Response(text, headers=_HEADERS, media_type="text/plain")

@@ -15,7 +15,7 @@ from mesh.connecting import connect
 from mesh.errors import NotFound, Reason
 from mesh.gateway import life
 from mesh.gateway.checks import check
-from mesh.gateway.kept import TraceFilters
+from mesh.gateway.filters import TraceFilters
 from mesh.gateway.registry import RESERVED
 from mesh.units import tell_seconds
 from mesh_telemetry import CODE_NAMES
@@ -53,7 +53,9 @@ class TraceWanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: str
     """A trace id, the first six digits of one or more, or an activity id."""
     format: str = "otlp"
-    """Or ``waterfall``."""
+    """Or ``waterfall``, or ``text``."""
+    width: int | None = None
+    """Columns of the text."""
 
 
 class _InternalDialer:
@@ -196,11 +198,11 @@ class Builtin:
         """Kept traces, newest first; the filters are those of `/api/traces`."""
         return await self._traces.search(TraceFilters.read(filters or {}))
 
-    async def trace(self, wanted: str | TraceWanted) -> TraceView | dict[str, Any]:
-        """One kept trace: as OTLP's JSON, or as a waterfall for people."""
+    async def trace(self, wanted: str | TraceWanted) -> TraceView | dict[str, Any] | str:
+        """One kept trace: as OTLP's JSON, as rows of a waterfall, or as text for people."""
         if isinstance(wanted, str):
             wanted = TraceWanted(wanted)
-        return await self._traces.tell(wanted.id, wanted.format)
+        return await self._traces.tell(wanted.id, wanted.format, wanted.width)
 
 
 def _plain(record: Record) -> dict[str, Any]:

@@ -104,7 +104,7 @@ class Entrance:
                 return
             except OSError as fault:
                 if not failing:  # once, not ten times a second
-                    log.error("cannot accept connections at %s: %s", listener.address, fault)  # noqa: TRY400
+                    log.error("cannot accept connections at %s: %s", listener.address, fault)  # noqa: TRY400 - no bug
                 failing = True
                 await trio.sleep(0.1)  # out of files: others must end first
                 continue

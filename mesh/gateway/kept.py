@@ -8,28 +8,28 @@ from __future__ import annotations
 
 import re
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import trio
 
 from mesh.errors import FailedPrecondition, InvalidArgument, NotFound
+from mesh.gateway.filters import TraceFilters
 from mesh.gateway.tracing import LINGER
-from mesh.units import parse_duration
 from mesh.wire.codec import is_activity_id
 from mesh_telemetry import (
     CODE_NAMES,
-    Reason,
+    Drawing,
     TraceSummary,
     WaterfallRow,
     otlp_steps,
     summary,
     waterfall_rows,
 )
+from mesh_telemetry.drawing import WIDTH
+from mesh_telemetry.texts import to_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-
     from mesh.gateway.calls import InFlight
     from mesh.gateway.core import Core
     from mesh_telemetry import KeptTrace, TraceStore
@@ -40,113 +40,17 @@ SLICE_TRACES = 500
 """Traces that are looked at in one go: about 1 ms."""
 SHORTEST_PREFIX = 6
 """Hexadecimal digits of a trace id that name it well enough."""
-MOST = 1000
-"""Traces that one list may have."""
-FORMATS = ("otlp", "waterfall")
+FORMATS = ("otlp", "waterfall", "text")
+NARROWEST, WIDEST = 40, 1000
+"""Columns that a drawing may have."""
+STEPS = 20
+"""Of a drawing, in one go: about 1 ms."""
 
 _PREFIX = re.compile(rf"[0-9a-fA-F]{{{SHORTEST_PREFIX},32}}")
 _NAMED_BY = (
     f"an id is that of a trace, 32 hexadecimal digits, its first {SHORTEST_PREFIX} or more, or an "
     "activity id, 1 to 128 printable ASCII characters"
 )
-_LONGEST_NAME = 257
-"""Characters of a method with its service."""
-
-T = TypeVar("T")
-
-
-class TraceFilters(msgspec.Struct, frozen=True, kw_only=True):
-    """Which kept traces are asked for: those that fit all of it."""
-
-    service: str = ""
-    """A service that was called anywhere in it."""
-    method: str = ""
-    """Likewise, with its service or without: ``users.get`` or ``get``."""
-    code: str = ""
-    """How a call to that service and method ended: ``ok``, ``not_found`` and so on."""
-    min_duration: float = 0.0
-    """Seconds that the entry call took at least."""
-    activity_id: str = ""
-    """Of any call in it."""
-    reason: str = ""
-    """Why it was kept."""
-    limit: int = 50
-    """Traces at most, 1 to 1,000."""
-
-    @classmethod
-    def read(cls, given: Mapping[str, Any]) -> TraceFilters:
-        """Read filters as people and programs write them; empty ones ask for nothing.
-
-        Args:
-            given: By name; numbers may be text, and ``min_duration`` may have a unit: ``250ms``.
-
-        Raises:
-            InvalidArgument: A filter is not known, or cannot be that; the message names it and what
-                it takes.
-        """
-        found: dict[str, Any] = {}
-        for name, value in given.items():
-            if name not in _READ:
-                raise InvalidArgument(f"no filter {name!r:.60}; there are {', '.join(_READ)}")
-            if value is not None and value != "":
-                found[name] = _READ[name](name, value)
-        return cls(**found)
-
-
-def _wrong(name: str, value: object, wanted: str) -> InvalidArgument:
-    return InvalidArgument(f"filter {name} must be {wanted}, not {value!r:.60}")
-
-
-def _name(name: str, value: object) -> str:
-    if isinstance(value, str) and len(value) <= _LONGEST_NAME:
-        return value
-    raise _wrong(name, value, f"the name of a {name}, at most {_LONGEST_NAME} characters")
-
-
-def _word(known: Iterable[str]) -> Callable[[str, object], str]:
-    words = tuple(map(str, known))
-
-    def read(name: str, value: object) -> str:
-        if isinstance(value, str) and value.lower() in words:
-            return value.lower()
-        raise _wrong(name, value, f"one of {', '.join(words)}")
-
-    return read
-
-
-def _seconds(name: str, value: object) -> float:
-    try:
-        seconds = parse_duration(value) if isinstance(value, str) else value
-    except ValueError:
-        seconds = None
-    if isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds < 1e9:
-        return float(seconds)
-    raise _wrong(name, value, "a duration, in seconds or such as 250ms")
-
-
-def _activity(name: str, value: object) -> str:
-    if isinstance(value, str) and is_activity_id(value):
-        return value
-    raise _wrong(name, value, "1 to 128 printable ASCII characters")
-
-
-def _limit(name: str, value: object) -> int:
-    if isinstance(value, str) and value.isascii() and value.isdigit():
-        value = int(value[:9])
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST:
-        return value
-    raise _wrong(name, value, f"a whole number from 1 to {MOST:,}")
-
-
-_READ: dict[str, Callable[[str, object], Any]] = {
-    "service": _name,
-    "method": _name,
-    "code": _word(CODE_NAMES),
-    "min_duration": _seconds,
-    "activity_id": _activity,
-    "reason": _word(Reason),
-    "limit": _limit,
-}
 
 
 def _summary(trace: KeptTrace, entry: InFlight | None) -> TraceSummary:
@@ -160,7 +64,7 @@ def _summary(trace: KeptTrace, entry: InFlight | None) -> TraceSummary:
 
 
 class TraceView(msgspec.Struct, frozen=True, kw_only=True):
-    """One kept trace, for people."""
+    """One kept trace as what its drawing is made of."""
 
     summary: TraceSummary
     rows: list[WaterfallRow]
@@ -232,7 +136,7 @@ class TraceViews:
         entries = reversed(self._core.table.by_id.values())
         return {entry.trace_id: entry for entry in entries if entry.id == entry.entry_id}
 
-    def get(self, id: str) -> KeptTrace:  # noqa: A002 - the field's word
+    def get(self, id: str) -> KeptTrace:
         """One kept trace.
 
         Args:
@@ -280,18 +184,20 @@ class TraceViews:
             f"{forgotten}"
         )
 
-    async def waterfall(self, id: str) -> TraceView:  # noqa: A002
-        """One kept trace for people; see :meth:`get`."""
+    async def waterfall(self, id: str) -> TraceView:
+        """One kept trace as rows of a waterfall; see :meth:`get`."""
         trace = self.get(id)
+        running = self._running() if trace.duration is None else {}
+        # Of the same moment as the rows, which the first of them settles.
+        about = _summary(trace, running.get(trace.trace_id))
         rows: list[WaterfallRow] = []
         for row in waterfall_rows(trace):
             rows.append(row)
             if len(rows) % SLICE == 0:
                 await trio.lowlevel.checkpoint()
-        running = self._running() if trace.duration is None else {}
-        return TraceView(summary=_summary(trace, running.get(trace.trace_id)), rows=rows)
+        return TraceView(summary=about, rows=rows)
 
-    async def otlp(self, id: str) -> dict[str, Any]:  # noqa: A002
+    async def otlp(self, id: str) -> dict[str, Any]:
         """One kept trace as OTLP's JSON; see :meth:`get`."""
         made, steps = otlp_steps(self.get(id))
         for number, _ in enumerate(steps, 1):
@@ -299,12 +205,62 @@ class TraceViews:
                 await trio.lowlevel.checkpoint()
         return made
 
-    async def tell(self, id: str, form: str) -> TraceView | dict[str, Any]:  # noqa: A002
-        """One kept trace in a form that is asked for by name.
+    async def text(self, id: str, width: int = WIDTH) -> str:
+        """One kept trace as `mesh trace` draws it in a pipe; see :meth:`get`.
+
+        Args:
+            id: Which.
+            width: Columns that labels and bars keep to, 40 to 1,000; texts are whole.
 
         Raises:
-            InvalidArgument: There is no such form; and as :meth:`get`.
+            InvalidArgument: The width is none of these; and as :meth:`get`.
+        """
+        if not NARROWEST <= width <= WIDEST:
+            raise _wrong_width(width)
+        told = await self.waterfall(id)
+        lines: list[str] = []
+        for number, line in enumerate(Drawing(told.summary, told.rows, width=width).steps(), 1):
+            if line is not None:
+                lines.append(to_text(line))
+            if line is None or number % STEPS == 0:
+                await trio.lowlevel.checkpoint()
+        return "\n".join([*lines, ""])
+
+    async def tell(
+        self,
+        id: str,
+        form: str,
+        width: int | str | None = None,
+    ) -> TraceView | dict[str, Any] | str:
+        """One kept trace in a form that is asked for by name.
+
+        Args:
+            id: Which.
+            form: One of :data:`FORMATS`.
+            width: Of the text, as a number or as people write it; None is :meth:`text`'s own.
+
+        Raises:
+            InvalidArgument: There is no such form, or the width is not for it or cannot be that;
+                and as :meth:`get`.
         """
         if form not in FORMATS:
             raise InvalidArgument(f"format must be one of {', '.join(FORMATS)}, not {form!r:.60}")
+        if form == "text":
+            return await (self.text(id) if width is None else self.text(id, _columns(width)))
+        if width is not None:
+            raise InvalidArgument(f"width is for format text, not for {form}")
         return await (self.otlp(id) if form == "otlp" else self.waterfall(id))
+
+
+def _columns(width: int | str) -> int:
+    if isinstance(width, int):
+        return width
+    if width.isascii() and width.isdigit():
+        return int(width[:9])
+    raise _wrong_width(width)
+
+
+def _wrong_width(width: int | str) -> InvalidArgument:
+    return InvalidArgument(
+        f"width must be a whole number from {NARROWEST} to {WIDEST:,}, not {width!r:.60}"
+    )

@@ -53,7 +53,7 @@ class TlsDoor:
         try:
             self._context = self._files.context()
         except CertificateError as fault:
-            log.error("certificates not reloaded, the old ones stay in use: %s", fault)  # noqa: TRY400
+            log.error("certificates not reloaded, the old ones stay in use: %s", fault)  # noqa: TRY400 - no bug
             return False
         log.info("certificates reloaded from %s", self._files.cert)
         return True

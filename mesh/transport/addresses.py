@@ -16,6 +16,7 @@ import tempfile
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -99,11 +100,11 @@ class Address:
         raise fault
 
 
-async def _connect(sock: socket.socket, where: object) -> socket.socket:
+async def _connect(sock: socket.socket, where: Any) -> socket.socket:
     """Connect without blocking. A full backlog is an OSError (EAGAIN), as no other way shows it."""
     sock.setblocking(False)
     try:
-        code = sock.connect_ex(where)  # type: ignore[arg-type] # a path or a host and port
+        code = sock.connect_ex(where)  # a path, or a host and port
         if code == errno.EINPROGRESS:
             await trio.lowlevel.wait_writable(sock)
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)

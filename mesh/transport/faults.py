@@ -107,7 +107,7 @@ def _certificate(tls: ssl.SSLObject) -> dict[str, Any]:
     error says less, and nothing else changes.
     """
     try:
-        chain = tls._sslobj.get_unverified_chain()  # type: ignore[attr-defined]
+        chain = tls._sslobj.get_unverified_chain()  # type: ignore[attr-defined] # CPython's inside
         shown: dict[str, Any] = chain[0].get_info()
     except (AttributeError, IndexError, TypeError, ssl.SSLError):
         return {}

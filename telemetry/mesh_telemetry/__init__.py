@@ -6,8 +6,10 @@ nothing of frames, sockets or trio, and imports nothing of ``mesh``.
 
 from __future__ import annotations
 
+from mesh_telemetry.budget import Share, spent
+from mesh_telemetry.drawing import Drawing
 from mesh_telemetry.exposition import Exposition
-from mesh_telemetry.hops import Hop, Share, fold, spent
+from mesh_telemetry.hops import Hop, fold
 from mesh_telemetry.metrics import (
     CallMetrics,
     CallSeries,
@@ -43,6 +45,7 @@ __all__ = [
     "TEXT",
     "CallMetrics",
     "CallSeries",
+    "Drawing",
     "Exposition",
     "Family",
     "GatewayCounters",

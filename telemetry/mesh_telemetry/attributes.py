@@ -110,10 +110,10 @@ def clean_text(text: str) -> str:
     return text if text.isascii() else text.encode(errors="replace").decode()
 
 
-def clean_time(moment: object) -> int:
+def clean_time(moment: Any) -> int:
     """Nanoseconds since 1970 as they travel: users, and clocks, say floats, text and worse."""
     try:
-        number: int = int(moment)  # type: ignore[call-overload]
+        number = int(moment)
     except (TypeError, ValueError, OverflowError):
         return 0
     return min(max(number, -_INT64), _INT64 - 1)

@@ -151,7 +151,7 @@ class CallContext(Context):
     def __bool__(self) -> bool:
         return True
 
-    def keys(self) -> KeysView[str]:  # type: ignore[override]
+    def keys(self) -> KeysView[str]:  # type: ignore[override] # dict has a type of its own for it
         """The keys of all values."""
         if self.span is None:
             self._fill()

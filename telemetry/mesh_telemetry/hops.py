@@ -1,4 +1,4 @@
-"""A waterfall hop by hop: the spans of one call folded into one, and where its time went.
+"""A waterfall hop by hop: the spans of one call folded into one.
 
 A hop of the mesh has four spans: CLIENT (caller) > SERVER, CLIENT (gateway) > SERVER (callee). For
 people these are one call: the time in the callee, and the time on the way to it and back.
@@ -9,16 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mesh_telemetry.names import OTHER
 from mesh_telemetry.waterfall import EXCEPTION, repeats
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from mesh_telemetry.waterfall import RowEvent, WaterfallRow
 
+ENDLESS_MS = 1e9
+"""Milliseconds from which on a deadline is none."""
 _CALLING, _ARRIVED, _PASSED_ON, _SERVED = range(4)
-_EPSILON = 1e-9
 
 
 @dataclass(eq=False)
@@ -44,13 +44,14 @@ class Hop:
 
     @property
     def name(self) -> str:
-        """The method with its service, or what the span is called."""
-        return next((row.name for row in self.rows if row.name != OTHER), OTHER)
+        """The method with its service; what the span is called where it is no call, or whole."""
+        first = self.first
+        return first.method if first.method and not self.whole else first.name
 
     @property
     def service(self) -> str:
         """The service of its method."""
-        return self.name.rpartition(".")[0]
+        return self.first.method.rpartition(".")[0]
 
     @property
     def is_call(self) -> bool:
@@ -72,10 +73,9 @@ class Hop:
         """From when to when the callee had it, within the hop."""
         if self.served is None:
             # Either nobody had it, as no instance was reached, or somebody who has not told.
-            is_work = self.whole or self.is_unseen or not self.is_call
-            if is_work and not self.whole:
+            if self.whole or self.is_unseen or not self.is_call:
                 return max([self.start, *(until for _, until in self._waits())]), self.end
-            return (self.start if is_work else self.end), self.end
+            return self.end, self.end
         start = min(max(self.served.start_ms, self.start), self.end)
         return start, max(start, min(self.served.start_ms + self.served.duration_ms, self.end))
 
@@ -88,7 +88,7 @@ class Hop:
     @property
     def waited(self) -> tuple[float, float] | None:
         """From when to when it waited for an instance to come, before the callee had it."""
-        began = self.end if self.whole else self.work[0]
+        began = self.work[0]
         return next(((a, min(b, began)) for a, b in self._waits() if a < began), None)
 
     @property
@@ -102,9 +102,15 @@ class Hop:
         """Whether an instance got it, of which no span is there."""
         return (
             self.served is None
-            and not self.whole
+            and not (self.whole and self.children)
             and any(_role(row) == _PASSED_ON for row in self.rows)
         )
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether it is one span of somebody who only waits for the next one: all is the way."""
+        role = _role(self.first)
+        return self.whole and role in {_CALLING, _PASSED_ON} and not self.is_unseen
 
     @property
     def way_ms(self) -> float | None:
@@ -112,6 +118,8 @@ class Hop:
 
         Waiting for an instance to come is none of it.
         """
+        if self.is_passing:
+            return self._unused_ms
         if self.whole or not self.is_call or self.is_unseen or self.served is self.first:
             return None
         start, end = self.work
@@ -119,18 +127,24 @@ class Hop:
 
     @property
     def own_ms(self) -> float:
-        """Time in which neither the way nor anything below it ran."""
+        """Time in which neither the way nor a wait nor anything below it ran."""
+        return 0.0 if self.is_passing else self._unused_ms
+
+    @property
+    def _unused_ms(self) -> float:
+        """Time of its work in which nothing below it ran."""
         at, end = self.work
-        own = 0.0
+        unused = 0.0
         for child in sorted(self.children, key=lambda child: child.start):
-            own += max(0.0, min(child.start, end) - at)
+            unused += max(0.0, min(child.start, end) - at)
             at = max(at, min(child.end, end))
-        return own + max(0.0, end - at)
+        return unused + max(0.0, end - at)
 
     @property
     def left_ms(self) -> float | None:
-        """What was left of the deadline at its start."""
-        return self.first.deadline_ms
+        """What was left of the deadline at its start; None where there is none."""
+        left = self.first.deadline_ms
+        return left if left is not None and left < ENDLESS_MS else None
 
     @property
     def error(self) -> tuple[str, str] | None:
@@ -158,6 +172,23 @@ class Hop:
         return code, next((error[1] for error in errors if error is not None), "")
 
     @property
+    def origin(self) -> Hop | None:
+        """The hop below it in which its failure arose; None where that is its own."""
+        error, found, at = self.error, None, self
+        while error is not None:
+            below = sorted(at.children, key=lambda child: -child.end)
+            arose = next((child for child in below if _repeats(error, child.error)), None)
+            if arose is not None:
+                found, error = arose, arose.error
+            else:  # a SERVER span takes a not_found that it passes on for no failure
+                same = (one for one in below if not one.error and one.first.code == at.first.code)
+                arose = next(same, None)
+            if arose is None:
+                break
+            at = arose
+        return found
+
+    @property
     def events(self) -> list[RowEvent]:
         """What happened in it; exceptions that only repeat its failure are left out."""
         return [
@@ -178,6 +209,11 @@ class Hop:
             hop = stack.pop()
             yield hop
             stack.extend(reversed(hop.children))
+
+
+def _repeats(error: tuple[str, str], below: tuple[str, str] | None) -> bool:
+    """Whether a failure says no more than the one below that it comes from."""
+    return below is not None and (below[1] in error[1] if below[1] else below[0] == error[0])
 
 
 def fold(rows: Sequence[WaterfallRow], *, whole: bool = False) -> list[Hop]:
@@ -223,74 +259,5 @@ def _continues(hop: Hop, row: WaterfallRow) -> bool:
     last = hop.rows[-1]
     before, role = _role(last), _role(row)
     return (
-        before is not None
-        and role is not None
-        and role > before
-        and row.parent_id == last.span_id
-        # A handler may have given its span another name.
-        and (role == _SERVED or row.name == last.name or OTHER in {row.name, last.name})
+        before is not None and role is not None and role > before and row.parent_id == last.span_id
     )
-
-
-@dataclass
-class Share:
-    """What one method, a wait or the way took of an entry call's time."""
-
-    name: str
-    """A method; a service that was waited for; empty for the way between processes."""
-    is_wait: bool = False
-    """Whether this is the time in which no instance of the service was there."""
-    ms: float = 0.0
-    times: int = 0
-    """Hops that it took it in."""
-    most_ms: float = 0.0
-    most: str = ""
-    """The hop that had the most of it, and how much that was."""
-
-
-def spent(entry: Hop) -> list[Share]:
-    """Where the time of an entry call went; the largest share first, the sum is its duration.
-
-    Every moment belongs to the one hop that all above it waited for. Of calls that ran at the same
-    time that is the one that ended last, as in the critical path of CRISP
-    (https://www.usenix.org/conference/atc22/presentation/zhang-zhizhou).
-    """
-    shares: dict[tuple[str, bool], Share] = {}
-
-    def add(name: str, ms: float, hop: Hop, *, is_wait: bool = False) -> None:
-        if ms > _EPSILON:
-            share = shares.setdefault((name, is_wait), Share(name, is_wait))
-            share.ms += ms
-            share.times += 1
-            if ms > share.most_ms:
-                share.most, share.most_ms = hop.name, ms
-
-    stack = [(entry, entry.end)]
-    while stack:
-        hop, until = stack.pop()
-        begin, end = hop.work
-        begin, end = min(begin, until), min(end, until)
-        waited = min(hop.waited_ms, begin - hop.start)
-        add(hop.service, waited, hop, is_wait=True)
-        add("", begin - hop.start + until - end - waited, hop)
-        own, at = 0.0, end
-        for child, child_end in _waited_for(hop.children, begin, end):
-            own += at - child_end
-            stack.append((child, child_end))
-            at = child.start
-        add(hop.name, own + max(0.0, at - begin), hop)
-    return sorted(shares.values(), key=lambda share: -share.ms)
-
-
-def _waited_for(children: Iterable[Hop], begin: float, end: float) -> Iterator[tuple[Hop, float]]:
-    """The last children first, each with when it ceased to be waited for."""
-    at = end
-    for child in sorted(children, key=lambda child: -child.end):
-        if child.start < begin or child.start >= at:
-            continue
-        over = child.end - at
-        # What still ran for long when the next one began, or its parent ended, nobody waited for.
-        if over > (child.end - child.start) / 2:
-            continue
-        yield child, min(child.end, at)
-        at = child.start

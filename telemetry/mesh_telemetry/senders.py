@@ -147,7 +147,7 @@ class GrpcSender(_Sender):
     def __init__(self, settings: ExportSettings) -> None:
         try:
             import grpc  # noqa: PLC0415 - an extra
-            from opentelemetry.exporter.otlp.proto.grpc import (  # noqa: PLC0415
+            from opentelemetry.exporter.otlp.proto.grpc import (  # noqa: PLC0415 - likewise
                 trace_exporter,
             )
         except ImportError as error:
@@ -214,7 +214,7 @@ class _Session(requests.Session):
         options["stream"] = True  # else all of it is read, however much there is
         try:
             answer = super().send(request, **options)
-            answer._content = _beginning(answer, time.monotonic() + self.timeout)  # noqa: SLF001
+            answer._content = _beginning(answer, time.monotonic() + self.timeout)
         except Exception as error:
             self.fault = error
             raise

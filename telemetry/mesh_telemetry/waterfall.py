@@ -1,14 +1,7 @@
-"""A kept trace for people: one line for lists, and the tree of its spans as rows of a waterfall.
-
-Spans come from many machines whose clocks may disagree, and some may never come. So a span whose
-parent is not there is hung under the root and marked, and one that by its clock ran wholly outside
-its parent is moved into its middle, as Jaeger does it, and says by how much
-(https://github.com/jaegertracing/jaeger, ``clock_skew.go``).
-"""
+"""A kept trace for people: one line for lists, and the tree of its spans as rows of a waterfall."""
 
 from __future__ import annotations
 
-from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,12 +9,14 @@ import msgspec
 from mesh_telemetry import names
 from mesh_telemetry.logs import timestamp
 from mesh_telemetry.spans import CLIENT, CONSUMER, ERROR, INTERNAL, PRODUCER, SERVER, Attributes
+from mesh_telemetry.trees import ORDER, tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mesh_telemetry.spans import Span
     from mesh_telemetry.store import KeptTrace
+    from mesh_telemetry.trees import Node
 
 KINDS = {
     INTERNAL: "internal",
@@ -30,8 +25,6 @@ KINDS = {
     PRODUCER: "producer",
     CONSUMER: "consumer",
 }
-HOST_NAME = "host.name"
-"""Of a resource; processes on one host have one clock."""
 
 EXCEPTION = "exception"
 EXCEPTION_TYPE = "exception.type"
@@ -79,7 +72,7 @@ class TraceSummary(msgspec.Struct, frozen=True, kw_only=True):
     started: str
     """RFC 3339, in UTC."""
     duration_ms: float | None
-    """Of the entry call; None while it runs."""
+    """Of the entry call, at the gateway; None while it runs."""
     caller: str
     service: str
     method: str
@@ -149,35 +142,8 @@ class WaterfallRow(msgspec.Struct, frozen=True, kw_only=True):
     """Whether its process is a gateway, whatever that is called."""
     waited_ms: float = 0.0
     """How long the call waited there for an instance to come."""
-
-
-class _Node:
-    """A span on its way into the tree. Times are nanoseconds, moved by ``shift``."""
-
-    __slots__ = ("children", "clock", "orphan", "orphans", "process", "resource", "shift", "span")
-
-    def __init__(self, process: str, resource: Attributes, span: Span) -> None:
-        self.process = process
-        self.resource = resource
-        self.span = span
-        self.clock = resource.get(HOST_NAME) or process
-        self.children: list[_Node] = []
-        self.orphans: list[_Node] = []
-        self.orphan = False
-        self.shift = 0
-
-    @property
-    def start(self) -> int:
-        return self.span.start + self.shift
-
-    @property
-    def end(self) -> int:
-        return max(self.start, self.span.end + self.shift)
-
-    @property
-    def order(self) -> tuple[int, int]:
-        """By start; of those that start together, the longest first."""
-        return self.start, -self.end
+    method: str = ""
+    """What was called, with its service, whatever the span is named; empty where ``code`` is."""
 
 
 def summary(trace: KeptTrace) -> TraceSummary:
@@ -243,105 +209,20 @@ def waterfall_rows(trace: KeptTrace) -> Iterator[WaterfallRow]:
     The first takes about 1 us for each span of the trace, every row about 10 us. What the trace
     gets after the first is not among them.
     """
-    roots = _tree(trace)
-    walk: list[tuple[int, _Node]] = []
-    stack = [(0, root) for root in sorted(roots, key=_ORDER, reverse=True)]
+    roots = tree(trace)
+    walk: list[tuple[int, Node]] = []
+    stack = [(0, root) for root in sorted(roots, key=ORDER, reverse=True)]
     while stack:
         depth, node = stack.pop()
         walk.append((depth, node))
-        below = sorted(node.children + node.orphans, key=_ORDER, reverse=True)
+        below = sorted(node.children + node.orphans, key=ORDER, reverse=True)
         stack.extend((depth + 1, child) for child in below)
     first = min((node.start for _, node in walk), default=0)
     for depth, node in walk:
         yield _row(depth, node, first)
 
 
-_ORDER = attrgetter("order")
-
-
-def _tree(trace: KeptTrace) -> list[_Node]:
-    """The roots, with everything else below them and moved into its parent where it must be."""
-    nodes = {
-        span.span_id: _Node(process, resource, span)
-        for (process, _), (resource, spans) in trace.batches.items()
-        for span in spans
-    }
-    roots: list[_Node] = []
-    orphans: list[_Node] = []
-    for node in nodes.values():
-        parent = nodes.get(node.span.parent_id)
-        if parent is not None:
-            parent.children.append(node)
-        else:
-            (orphans if node.span.parent_id else roots).append(node)
-    orphans += _cut_circles(nodes, roots + orphans)
-    roots.sort(key=_ORDER)
-    orphans.sort(key=_ORDER)
-    if not roots and orphans:
-        roots.append(orphans.pop(0))  # what came from outside has a parent that is not ours
-    for node in orphans:
-        node.orphan = True
-    if orphans:
-        roots[0].orphans = orphans
-    _adjust_clocks(roots)
-    return roots
-
-
-def _cut_circles(nodes: dict[bytes, _Node], tops: list[_Node]) -> list[_Node]:
-    """Spans that say to be below each other: the earliest of each circle becomes an orphan."""
-    reached: set[_Node] = set()
-    _reach(tops, reached)
-    cut: list[_Node] = []
-    if len(reached) < len(nodes):
-        for node in sorted(set(nodes.values()) - reached, key=_ORDER):
-            if node not in reached:
-                nodes[node.span.parent_id].children.remove(node)
-                cut.append(node)
-                _reach([node], reached)
-    return cut
-
-
-def _reach(tops: list[_Node], reached: set[_Node]) -> None:
-    stack = tops.copy()
-    while stack:
-        node = stack.pop()
-        reached.add(node)
-        stack.extend(node.children)
-
-
-def _adjust_clocks(roots: list[_Node]) -> None:
-    """Move what ran wholly outside its parent into it, and all of the same clock below it along."""
-    known: dict[object, int] = {}
-    stack = roots[::-1]
-    while stack:
-        parent = stack.pop()
-        for node in parent.children + parent.orphans:
-            if node.clock == parent.clock:
-                node.shift = parent.shift
-            else:
-                node.shift = _shift(node, parent, known.get(node.clock, 0))
-                known.setdefault(node.clock, node.shift)
-            stack.append(node)
-
-
-def _shift(node: _Node, parent: _Node, known: int) -> int:
-    """By how many nanoseconds to move a span whose clock is not its parent's.
-
-    Args:
-        node: The span, not yet moved.
-        parent: Its parent, where it now is.
-        known: By how much another span of the same clock has been moved.
-    """
-    start, end = node.start, node.end
-    for shift in (known, 0):
-        if start + shift <= parent.end and end + shift >= parent.start:
-            return shift
-    # The way there and the way back are taken to have been equally long.
-    spare = max(0, (parent.end - parent.start) - (end - start))
-    return parent.start + spare // 2 - start
-
-
-def _row(depth: int, node: _Node, first: int) -> WaterfallRow:
+def _row(depth: int, node: Node, first: int) -> WaterfallRow:
     span, attributes = node.span, node.span.attributes
     of_mesh = attributes.get(names.RPC_SYSTEM_NAME) == names.RPC_SYSTEM
     deadline = attributes.get(names.CALL_DEADLINE_MS)
@@ -357,7 +238,7 @@ def _row(depth: int, node: _Node, first: int) -> WaterfallRow:
         kind=KINDS.get(span.kind, "internal"),
         start_ms=_ms(node.start - first),
         duration_ms=_ms(node.end - node.start),
-        self_ms=_ms(_self_time(node)),
+        self_ms=_ms(node.self_time),
         code=str(attributes.get(names.RPC_STATUS_CODE, "")) if of_mesh else "",
         outcome=str(attributes.get(names.CALL_OUTCOME, "")) if of_mesh else "",
         error=span.status == ERROR,
@@ -379,7 +260,14 @@ def _row(depth: int, node: _Node, first: int) -> WaterfallRow:
         shifted_ms=_ms(node.shift),
         of_gateway=_is_gateway(node.resource),
         waited_ms=float(waited) if of_mesh and isinstance(waited, int | float) else 0.0,
+        method=_method(attributes) if of_mesh else "",
     )
+
+
+def _method(attributes: Attributes) -> str:
+    """What was called, also where nobody serves it."""
+    called = attributes.get(names.RPC_METHOD_ORIGINAL) or attributes.get(names.RPC_METHOD_NAME, "")
+    return str(called)
 
 
 def _error(span: Span) -> tuple[str, str]:
@@ -418,17 +306,6 @@ def repeats(exception: Attributes, message: str) -> bool:
 def _short(kind: str) -> str:
     """An exception's type without its module."""
     return kind.rpartition(".")[2]
-
-
-def _self_time(node: _Node) -> int:
-    """Nanoseconds of a span in which none of its children ran."""
-    busy, until = 0, node.start
-    for child in sorted(node.children, key=_ORDER):
-        start, end = max(child.start, until), min(child.end, node.end)
-        if end > start:
-            busy += end - start
-            until = end
-    return node.end - node.start - busy
 
 
 def _ms(nanoseconds: float) -> float:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.smoke import check_all_tried, check_part
 
 SCRIPT = Path(__file__).with_name("traces.py")
 
@@ -21,22 +21,8 @@ SCRIPT = Path(__file__).with_name("traces.py")
     ],
 )
 def test_every_part_measures_something(part: str, row: str) -> None:
-    ended = subprocess.run(
-        [sys.executable, str(SCRIPT), "--rounds", "1", "--tiny", "--only", part],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert "Traceback" not in ended.stderr
-    heading, *lines = ended.stdout.splitlines()
-    assert heading == "| what | figure |"
-    assert any(line.startswith(row) for line in lines), lines
+    check_part(SCRIPT, part, row)
 
 
 def test_there_is_no_part_without_a_test() -> None:
-    text = SCRIPT.read_text()
-    parts = text[text.index("PARTS = {") :].partition("}")[0]
-    marks = getattr(test_every_part_measures_something, "pytestmark", [])
-    assert parts.count("_part,") == len(marks[0].args[1])
+    check_all_tried(SCRIPT, test_every_part_measures_something)

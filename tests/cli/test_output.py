@@ -1,4 +1,4 @@
-"""How values, durations and tables are printed."""
+"""How values and tables are printed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from mesh.cli.output import duration, outcome, print_table, to_json
+from mesh.cli.output import outcome, print_table, to_json
 
 
 @pytest.mark.parametrize(
@@ -28,22 +28,6 @@ from mesh.cli.output import duration, outcome, print_table, to_json
 def test_json_of_whatever_a_call_returned(value: Any, text: str) -> None:
     assert to_json(value) == text
     json.loads(text)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (None, "-"),
-        (0.000421, "0.42 ms"),
-        (0.0123, "12.3 ms"),
-        (1.234, "1.23 s"),
-        (61, "1m 1s"),
-        (7_260, "2h 1m"),
-        (100_000, "1d 3h"),
-    ],
-)
-def test_durations_have_the_unit_that_reads_best(seconds: float | None, text: str) -> None:
-    assert duration(seconds) == text
 
 
 def test_a_reason_that_repeats_the_code_is_left_out() -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rich.console import Console
 
-from mesh.cli.trace import _print_list, fit
+from mesh.cli.trace import COLUMNS, _print_list, fit
+from mesh_telemetry.texts import milliseconds
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Mesh
@@ -30,7 +31,7 @@ def test_a_call_is_made_and_drawn(served: Mesh) -> None:
     assert lines[0].startswith("users.nested by mesh-cli  ok after ")
     assert lines[0].endswith("kept: forced")
     assert lines[1].endswith("activity one call")
-    assert lines[2].endswith("8 spans of 3 services")
+    assert "  8 spans of 3 services" in lines[2]
     assert lines[4].split() == ["milliseconds", "total", "own", "way", "left"]
     assert [line.split()[:2] for line in lines[5:7]] == [
         ["users.nested", lines[5].split()[1]],
@@ -39,9 +40,12 @@ def test_a_call_is_made_and_drawn(served: Mesh) -> None:
     assert any("30.00 s allowed went" in line for line in lines)
     again = served("trace", "one call")
     assert again.stdout == drawing
+    asked = json.dumps({"id": "one call", "format": "text"})
+    assert json.loads(served("call", "mesh", "trace", asked).stdout) == drawing
     everything = served("trace", "one call", "--all").stdout
     assert everything.count("mesh-gateway") == 4
     (found,) = lists(served, "--activity", "one call")
+    assert lines[2].endswith(f"  at gateway {milliseconds(found['duration_ms'])}")
     prefix = found["trace_id"][:6]
     assert served("trace", prefix).stdout == drawing
     assert json.loads(served("trace", prefix, "--json").stdout)["summary"] == found
@@ -84,7 +88,7 @@ def test_the_list_is_of_lines_that_filters_choose(served: Mesh) -> None:
     assert (result.returncode, result.stderr) == (0, "")
     heading, *rows = result.stdout.splitlines()
     assert heading.split() == [
-        "BEGAN", "TOOK", "CALL", "CODE", "KEPT", "SPANS", "SERVICES", "TRACE",
+        "BEGAN", "AT", "GATEWAY", "CALL", "CODE", "KEPT", "SPANS", "SERVICES", "TRACE",
     ]  # fmt: skip
     assert [row.split("  ")[-1] for row in rows] == [
         found["trace_id"] for found in lists(served, "--method", "users.get", "--limit", "2")
@@ -149,13 +153,13 @@ def test_a_list_of_nothing_says_so(shell: Mesh) -> None:
 
 ROW: dict[str, Any] = {
     "began": "12:00:00.250",
-    "took": "300.0 ms",
+    "at gateway": "300.0 ms",
     "call": "a-long-caller-name > a-long-service-name.a-long-method-name",
     "code": "deadline_exceeded",
     "kept": "cancelled",
     "spans": "2,000+",
     "services": "one,two,three,four,five,six,seven,eight,nine,ten",
-    "trace": "0af76519",
+    "trace": "0af7651916cd43dd8448eb211c80319c",
 }
 
 
@@ -163,9 +167,13 @@ ROW: dict[str, Any] = {
 def test_the_list_keeps_to_the_width(width: int) -> None:
     columns, widths = fit([ROW], width)
     assert sum(widths[name] + 2 for name in columns) <= width + 2
-    assert {"took", "call", "code", "trace"} <= set(columns)
+    assert {"at gateway", "call", "code", "trace"} <= set(columns)
     assert ("services" in columns) == (width >= 200)
     assert ("began" in columns) == (width >= 120)
+    assert widths["trace"] == (32 if width >= 200 else 8)
+    short = {**ROW, "call": "a > b.f", "services": "", "code": "ok"}
+    columns, widths = fit([short], 100)
+    assert (widths["trace"], set(columns) - {"services"}) == (32, set(COLUMNS) - {"services"})
 
 
 def test_the_list_is_sorted_by_when_they_began(capsys: pytest.CaptureFixture[str]) -> None:

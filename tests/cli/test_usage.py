@@ -114,7 +114,7 @@ def test_no_gateway_is_one_line_that_says_how_to_start_one(tmp_path: Path) -> No
 def fail(fault: BaseException) -> click.Command:
     @click.command("gateway")
     def command() -> None:
-        async def body() -> None:  # noqa: RUF029 - it only raises
+        async def body() -> None:
             raise fault
 
         run(body)

@@ -1,4 +1,3 @@
-# ruff: noqa: ARG001 - a test on trio's jumping clock asks for it by an argument
 """Deadlines: inherited, refused when spent, explained hop by hop; trio's scopes are honoured."""
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ import trio.testing
 import mesh
 from mesh.errors import Reason
 from mesh.outgoing import GRACE
-from mesh.wire import Kind
-from mesh.wire.codec import BY_DEADLINE
+from mesh.wire import Kind, codec
+from mesh.wire.codec import BY_CALLER, BY_DEADLINE
 from tests.gateway.raw_peer import HandGateway, raw_peer, register_header, settled
 
 if TYPE_CHECKING:
@@ -267,6 +266,45 @@ async def test_a_gateway_that_does_not_answer_does_not_hang_the_caller(
             assert trio.current_time() - before == pytest.approx(2 + GRACE)
             _, _, cancel, _ = await gateway.receive(Kind.CANCEL)
             assert cancel.reason == BY_DEADLINE
+            await gateway.stream.aclose()
+
+
+@pytest.mark.parametrize(
+    ("timeout", "scope", "gives_up", "reason", "code"),
+    [
+        (9, 1, 8, BY_DEADLINE, mesh.Code.DEADLINE_EXCEEDED),
+        (9, 8, 1, BY_CALLER, mesh.Code.CANCELLED),
+        (9, math.inf, 1, BY_CALLER, mesh.Code.CANCELLED),
+        (1, math.inf, 1 + GRACE / 2, BY_DEADLINE, mesh.Code.DEADLINE_EXCEEDED),
+    ],
+)
+async def test_a_call_that_is_cancelled_at_its_deadline_says_so(
+    autojump_clock: MockClock,
+    timeout: float,
+    scope: float,
+    gives_up: float,
+    reason: int,
+    code: mesh.Code,
+) -> None:
+    """To the gateway and in its record: a scope that fires then is no caller who gave up."""
+    gateway = HandGateway(features=[codec.TRACES_FEATURE])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(gateway.accept)
+        async with mesh.connect("caller", gateway=gateway) as caller:
+            async with trio.open_nursery() as calls:
+
+                @calls.start_soon
+                async def call() -> None:
+                    with trio.move_on_after(scope):
+                        await caller.call("shop", "sleep", 1, timeout=timeout)
+
+                await trio.sleep(gives_up)
+                calls.cancel_scope.cancel()
+            _, _, made, _ = await gateway.receive(Kind.CALL)
+            _, _, cancel, _ = await gateway.receive(Kind.CANCEL)
+            assert cancel.reason == reason
+            (row,) = caller._uplink.records.find([made.trace_id])
+            assert row.code == code.number
             await gateway.stream.aclose()
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -16,24 +15,30 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+# What untyped code passes.
+MOMENT: Any = 1_700_000_000.5
+TEXT: Any = "now"
+VERSION: Any = 1.2
+
+
 def _float_start() -> None:
-    trace.get_tracer("lib").start_span("s", start_time=time.time()).end()  # type: ignore[arg-type]
+    trace.get_tracer("lib").start_span("s", start_time=MOMENT).end()
 
 
 def _float_end() -> None:
-    trace.get_tracer("lib").start_span("s").end(end_time=time.time())  # type: ignore[arg-type]
+    trace.get_tracer("lib").start_span("s").end(end_time=MOMENT)
 
 
 def _float_event() -> None:
-    trace.get_current_span().add_event("e", timestamp=time.time())  # type: ignore[arg-type]
+    trace.get_current_span().add_event("e", timestamp=MOMENT)
 
 
 def _text_event() -> None:
-    trace.get_current_span().add_event("e", timestamp="now")  # type: ignore[arg-type]
+    trace.get_current_span().add_event("e", timestamp=TEXT)
 
 
 def _scope() -> None:
-    trace.get_tracer("lib", 1.2).start_span("s").end()  # type: ignore[arg-type]
+    trace.get_tracer("lib", VERSION).start_span("s").end()
 
 
 @pytest.mark.parametrize("odd", [_float_start, _float_end, _float_event, _text_event, _scope])

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import mesh
 from mesh_telemetry import OPENMETRICS, OTHER, TEXT, PeerExposition, SideMetrics
-from tests.end_to_end.prometheus import tool
+from tests.end_to_end.prometheus import check_by_promtool, tool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -242,14 +242,7 @@ async def test_promtool_accepts_a_peers_metrics() -> None:
     async with two_peers() as (_, client):
         await play(client)
         _, text = await ask(client, "/metrics", Accept=TEXT)
-    checked = await trio.run_process(
-        [promtool, "check", "metrics"],
-        stdin=text.encode(),
-        capture_stdout=True,
-        capture_stderr=True,
-        check=False,
-    )
-    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+    await check_by_promtool(promtool, text)
 
 
 async def test_an_address_in_use_is_said_clearly() -> None:
@@ -271,7 +264,7 @@ async def test_metrics_beyond_the_loopback_need_a_token() -> None:
     with pytest.raises(mesh.UsageError, match=r"metrics address 0\.0\.0\.0:0 is reachable"):
         async with mesh.connect("users", connect_timeout=0, metrics="0.0.0.0:0"):
             pytest.fail("the block was entered")
-    token = "s3cret"  # noqa: S105
+    token = "s3cret"
     async with mesh.connect(
         "users",
         gateway="unix:/nowhere",

@@ -1,4 +1,3 @@
-# ruff: noqa: ARG001 - a test on trio's jumping clock asks for it by an argument
 """Ids of calls belong to one connection: nothing of an old one may touch calls of a new one."""
 
 from __future__ import annotations
@@ -90,7 +89,7 @@ async def _serve_wait(
         await trio.sleep_forever()
 
 
-async def _ignore(caller: mesh.Client, seconds: float, timeout: float) -> None:  # noqa: ASYNC109
+async def _ignore(caller: mesh.Client, seconds: float, timeout: float) -> None:
     with pytest.raises(mesh.CallError):
         await caller.call("server", "wait", seconds, timeout=timeout)
 

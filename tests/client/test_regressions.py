@@ -1,4 +1,3 @@
-# ruff: noqa: ARG001 - a test on trio's jumping clock asks for it by an argument
 """Faults of peers that were found once and must not come back."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`mesh.run` as a program: how it ends where its settings cannot work."""
+"""`mesh.serve`, and `mesh.run` as a program: how it ends where its settings cannot work."""
 
 from __future__ import annotations
 
@@ -8,13 +8,20 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
+import trio.testing
 
 import mesh
+from tests.gateway.raw_peer import settled
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 UNDERSTOOD = "write unix:PATH (unix:/run/mesh.sock), tcp:HOST:PORT"
+
+
+async def answer() -> str:
+    return "answer"
 
 
 def users(client: mesh.Client) -> None:
@@ -86,3 +93,36 @@ def test_as_a_process_it_has_status_2_and_no_traceback(tmp_path: Path) -> None:
     assert ended.returncode == 2
     assert ended.stderr.startswith("users: MESH_GATEWAY: address 'x' is not understood; write ")
     assert ended.stderr.count("\n") == 1
+
+
+async def test_serve_registers_in_order_and_until_cancelled() -> None:
+    """Functions that take the client, also asynchronous ones."""
+    order: list[str] = []
+
+    def first(client: mesh.Client) -> None:
+        order.append("first")
+        client.register("a", answer)
+
+    async def second(client: mesh.Client) -> None:
+        await trio.lowlevel.checkpoint()
+        order.append("second")
+        client.register("b", answer)
+
+    async with (
+        mesh.Gateway() as gateway,
+        mesh.connect("one", gateway=gateway) as one,
+        mesh.connect("two", gateway=gateway) as two,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(mesh.serve, one, first, second)
+        await trio.testing.wait_all_tasks_blocked()
+        assert order == ["first", "second"]
+        await settled(one)
+        assert await two.call("one", "b") == "answer"
+        nursery.cancel_scope.cancel()
+
+
+def test_run_needs_something_to_serve() -> None:
+    """Before anything is started."""
+    with pytest.raises(TypeError, match="needs at least one service"):
+        mesh.run()

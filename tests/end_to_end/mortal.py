@@ -39,7 +39,7 @@ async def serve() -> None:
         client.register("wait", wait)
         client.register("die", die)
         await client.call("mesh", "status")
-        print("ready", flush=True)  # noqa: T201 - what the test waits for
+        print("ready", flush=True)
         await trio.sleep_forever()
 
 

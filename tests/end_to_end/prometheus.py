@@ -37,6 +37,18 @@ def tool(name: str) -> str:
     return found
 
 
+async def check_by_promtool(promtool: str, text: str) -> None:
+    """Prometheus's own checker must find nothing to complain of in these metrics."""
+    checked = await trio.run_process(
+        [promtool, "check", "metrics"],
+        stdin=text.encode(),
+        capture_stdout=True,
+        capture_stderr=True,
+        check=False,
+    )
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+
+
 def get(address: str, path: str, accept: str = "*/*") -> str:
     """What an HTTP server answers."""
     with contextlib.closing(http.client.HTTPConnection(address, timeout=10)) as connection:

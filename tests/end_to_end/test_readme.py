@@ -138,9 +138,10 @@ async def test_the_traces_of_a_program_s_own_gateway_are_read_as_the_readme_says
             while not [one for one in await gateway.traces.find() if one.complete]:
                 await trio.testing.wait_all_tasks_blocked(0.01)
         await scope["read"](gateway)
-    found, rows, trace = capsys.readouterr().out.splitlines()
+    found, rows, *drawing, trace = capsys.readouterr().out.splitlines()
     assert found.endswith(" users forced")
     assert "(0, 'users', 'users.get', " in rows
+    assert drawing[0].startswith("users.get by users  not_found after ")
     assert trace == "4 True []"
 
 

@@ -10,6 +10,7 @@ import trio
 
 import mesh
 from mesh.process import Process
+from mesh_telemetry.texts import milliseconds
 from tests.end_to_end.processes import HERE, Running, World, world
 
 if TYPE_CHECKING:
@@ -115,3 +116,45 @@ async def test_a_caller_that_ends_right_after_its_result(tmp_path: Path, how: st
             (sentence,) = trace["missing"]
             assert sentence.startswith("short (")
             assert (trace["spans"], trace["complete"]) == (3, False)
+
+
+async def drawing(it: World, *what: str) -> list[str]:
+    """The lines that `mesh trace` prints."""
+    running = await it.start("-m", "mesh.cli", "trace", *what, "--gateway", it.address)
+    assert running.process.stdout is not None
+    with trio.fail_after(PATIENCE):
+        printed = b"".join([data async for data in running.process.stdout])
+    assert await running.wait() == 0, running.errors.read_text()
+    return printed.decode().splitlines()
+
+
+async def test_a_call_that_waits_for_its_service_shows_the_wait(tmp_path: Path) -> None:
+    """In the drawing and in the budget; it is neither the gateway's own time nor the way."""
+    async with world(tmp_path) as it:
+        await it.gateway("--limit", f"service_wait={PATIENCE}s")
+        async with mesh.connect("test", gateway=it.address) as client, trio.open_nursery() as calls:
+            calls.start_soon(client.call, "late", "do", {"id": "1"})
+            with trio.fail_after(PATIENCE):
+                while not (await client.call("mesh", "status"))["waiting"]:
+                    await trio.lowlevel.checkpoint()
+            await it.service("late")
+        async with mesh.connect("other", gateway=it.address) as client:
+            trace = await kept(client, is_complete)
+            told = await client.call(
+                "mesh", "trace", {"id": trace["trace_id"], "format": "waterfall"}
+            )
+        (waited,) = (row["waited_ms"] for row in told["rows"] if row["waited_ms"])
+        assert 0 < waited <= trace["duration_ms"]
+        lines = await drawing(it, trace["trace_id"])
+        at = next(number for number, line in enumerate(lines) if line.startswith("late.do   "))
+        total, own, way, _, bar = lines[at].split()[1:]
+        assert float(own) + float(way) < float(total.replace(",", "")) - waited + 1
+        assert bar.count("┄") > len(bar) / 2
+        assert lines[at + 1] == f"   waited {milliseconds(waited)} for an instance of late"
+        assert "┄ waits for an instance" in lines[at + 2]
+        share = next(line for line in lines if line.startswith("  waiting for late"))
+        assert share.split()[3:5] == milliseconds(waited).split()
+        spans = await drawing(it, trace["trace_id"], "--all")
+        serving = next(line for line in spans if "mesh-gateway server late.do" in line)
+        assert float(serving.split()[5]) < waited / 2, "its own time has no wait in it"
+        assert "┄" in serving

@@ -68,41 +68,20 @@ def register_header(service: str, *methods: str) -> codec.Register:
     return codec.Register(service, "", {name: {} for name in methods}, {})
 
 
-class RawPeer:
+class _Speaker:
     """One end of a stream, and the protocol's receiving half."""
 
-    def __init__(self, stream: trio.abc.Stream) -> None:
-        self.stream = stream
-        self._connection = Connection(Role.PEER, Limits())
-        self._frames: list[Frame] = []
-        self._last_id = 0
-        self.is_over = False
-
-    async def send_bytes(self, data: bytes) -> None:
-        """Send anything at all."""
-        await self.stream.send_all(data)
+    stream: trio.abc.Stream
+    is_over = False
+    """Whether the other end has closed the connection."""
+    _connection: Connection
+    _frames: list[Frame]
 
     async def send(self, *headers: codec.Header, payload: bytes = b"") -> None:
         """Send frames in one piece."""
         await self.stream.send_all(
             b"".join(codec.encode_header(header, payload) for header in headers)
         )
-
-    async def open(
-        self, name: str = "raw", process_id: str = "raw-1", features: tuple[str, ...] = ()
-    ) -> codec.Welcome:
-        """Introduce itself, and return the gateway's answer."""
-        await self.send(hello(name, process_id, features))
-        _, _, welcome, _ = await self.receive(Kind.WELCOME)
-        assert isinstance(welcome, codec.Welcome)
-        return welcome
-
-    async def call(self, service: str, method: str, payload: bytes = b"\xc0", **more: Any) -> int:
-        """Send a CALL and return its id, the next one if none is named."""
-        call_id = more.pop("call_id", self._last_id + 1)
-        self._last_id = max(self._last_id, call_id)
-        await self.send(call_header(call_id, service, method, **more), payload=payload)
-        return int(call_id)
 
     async def receive(self, *kinds: Kind) -> Frame:
         """The next frame of these kinds, or the next at all; heartbeats are passed over.
@@ -130,6 +109,36 @@ class RawPeer:
                 if frame[0] == Kind.WELCOME:  # what follows in the same piece is legal
                     self._connection.open()
                 self._frames.append(frame)
+
+
+class RawPeer(_Speaker):
+    """A peer by hand."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+        self._connection = Connection(Role.PEER, Limits())
+        self._frames = []
+        self._last_id = 0
+
+    async def send_bytes(self, data: bytes) -> None:
+        """Send anything at all."""
+        await self.stream.send_all(data)
+
+    async def open(
+        self, name: str = "raw", process_id: str = "raw-1", features: tuple[str, ...] = ()
+    ) -> codec.Welcome:
+        """Introduce itself, and return the gateway's answer."""
+        await self.send(hello(name, process_id, features))
+        _, _, welcome, _ = await self.receive(Kind.WELCOME)
+        assert isinstance(welcome, codec.Welcome)
+        return welcome
+
+    async def call(self, service: str, method: str, payload: bytes = b"\xc0", **more: Any) -> int:
+        """Send a CALL and return its id, the next one if none is named."""
+        call_id = more.pop("call_id", self._last_id + 1)
+        self._last_id = max(self._last_id, call_id)
+        await self.send(call_header(call_id, service, method, **more), payload=payload)
+        return int(call_id)
 
     async def goodbye(self) -> str:
         """Read to the end of the connection; returns the reason of the GOAWAY that came last."""
@@ -224,7 +233,7 @@ class MemoryDialer:
         await trio.aclose_forcefully(self.streams[-1])
 
 
-class HandGateway:
+class HandGateway(_Speaker):
     """A gateway written by hand: the far end of one connection of a client that dials it.
 
     Args:
@@ -241,7 +250,7 @@ class HandGateway:
             "limits": {}, "features": [], "implementation": "by hand", **welcome,
         }  # fmt: skip
         self._arrived, self._take = trio.open_memory_channel[trio.abc.Stream](math.inf)
-        self._frames: list[Frame] = []
+        self._frames = []
 
     async def dial(self, limit: int) -> Link:
         """Open a link to it."""
@@ -258,35 +267,6 @@ class HandGateway:
         if welcome:
             self._connection.open()
             await self.send(codec.Welcome(**self._welcome))
-
-    async def send(self, *headers: codec.Header, payload: bytes = b"") -> None:
-        """Send frames in one piece."""
-        await self.stream.send_all(
-            b"".join(codec.encode_header(header, payload) for header in headers)
-        )
-
-    async def receive(self, *kinds: Kind) -> Frame:
-        """The next frame of these kinds.
-
-        Raises:
-            EOFError: The connection ended before it.
-        """
-        with trio.fail_after(PATIENCE):
-            return await self._receive(kinds)
-
-    async def _receive(self, kinds: tuple[Kind, ...]) -> Frame:
-        while True:
-            while self._frames:
-                frame = self._frames.pop(0)
-                if frame[0] in kinds:
-                    return frame
-            try:
-                data = await self.stream.receive_some()
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                data = b""
-            if not data:
-                raise EOFError
-            self._frames += list(self._connection.receive(bytes(data)))
 
 
 class Clog(trio.abc.Stream):

@@ -1,4 +1,3 @@
-# ruff: noqa: ARG001 - a test on trio's jumping clock asks for it by an argument
 """Backpressure: who does not read is stopped or refused; nobody else notices, nothing piles up."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# ruff: noqa: ARG001 - a test on trio's jumping clock asks for it by an argument
 """The gateway is the truth: what it counts is what callers saw, and nothing stays in flight."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# ruff: noqa: ARG001 - a test on trio's jumping clock asks for it by an argument
 """Long messages: they travel in chunks, let others pass, are bounded, and may stop midway."""
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import trio.testing
 import mesh
 from mesh.errors import Code, Reason
 from mesh.wire import CONTINUED, MORE, Kind, codec
+from tests.gateway.by_hand import by_hand, check_empty
 from tests.gateway.raw_peer import (
     HandGateway,
     RawPeer,
@@ -39,12 +39,6 @@ def first(header: codec.Header, payload: bytes) -> bytes:
 def more(kind: Kind, call_id: int, payload: bytes, *, last: bool = False) -> bytes:
     """A further frame."""
     return codec.encode(kind, (call_id,), payload, CONTINUED | (0 if last else MORE))
-
-
-def check_empty(gateway: mesh.Gateway) -> None:
-    core = gateway.core
-    assert not core.table.by_id
-    assert all(not session.load and not session.calls for session in core.sessions.values())
 
 
 @pytest.mark.parametrize("size", [CHUNK - 10, CHUNK, CHUNK + 1, 2 * CHUNK, 5_000_000])
@@ -288,60 +282,29 @@ async def test_a_peer_forgets_what_had_come_of_a_cancelled_call(
 
 async def test_a_callee_that_is_lost_midway_ends_the_call_with_an_error() -> None:
     """What had come of the answer is nothing."""
-    async with (
-        mesh.Gateway() as gateway,
-        mesh.connect("caller", gateway=gateway) as caller,
-        raw_peer(gateway, "callee") as callee,
-        trio.open_nursery() as nursery,
-    ):
-        await callee.send(register_header("svc", "go"))
-
-        @nursery.start_soon
-        async def call() -> None:
-            with pytest.raises(mesh.Unavailable) as raised:
-                await caller.call("svc", "go")
-            assert raised.value.reason == Reason.CONNECTION_LOST
-
-        _, _, header, _ = await callee.receive(Kind.CALL)
-        await callee.send_bytes(first(result_header(header.call_id), bytes(CHUNK)))
-        await callee.stream.aclose()
-        await trio.testing.wait_all_tasks_blocked()
-        assert caller._uplink.outgoing.assembler.held == 0
-        check_empty(gateway)
+    async with by_hand() as it:
+        async with it.failing(mesh.Unavailable) as (call_id, errors):
+            await it.callee.send_bytes(first(result_header(call_id), bytes(CHUNK)))
+            await it.callee.stream.aclose()
+        assert errors[0].reason == Reason.CONNECTION_LOST
+        assert it.caller._uplink.outgoing.assembler.held == 0
+        check_empty(it.gateway)
 
 
 async def test_a_callee_that_fails_midway_ends_the_call_with_its_error() -> None:
     """It thought better of its answer: an ERROR after the first chunks of a RESULT."""
-    async with (
-        mesh.Gateway() as gateway,
-        mesh.connect("caller", gateway=gateway) as caller,
-        raw_peer(gateway, "callee") as callee,
-        trio.open_nursery() as nursery,
-    ):
-        await callee.send(register_header("svc", "go"))
-
-        @nursery.start_soon
-        async def call() -> None:
-            with pytest.raises(mesh.DataLoss, match="disk"):
-                await caller.call("svc", "go")
-
-        _, _, header, _ = await callee.receive(Kind.CALL)
-        await callee.send_bytes(first(result_header(header.call_id), bytes(CHUNK)))
-        await callee.send(error_header(header.call_id, Code.DATA_LOSS.number, "disk"))
-        await trio.testing.wait_all_tasks_blocked()
-        assert caller._uplink.outgoing.assembler.held == 0
-        assert await caller.call("mesh", "status")
-        check_empty(gateway)
+    async with by_hand() as it:
+        async with it.failing(mesh.DataLoss, match="disk") as (call_id, _):
+            await it.callee.send_bytes(first(result_header(call_id), bytes(CHUNK)))
+            await it.callee.send(error_header(call_id, Code.DATA_LOSS.number, "disk"))
+        assert it.caller._uplink.outgoing.assembler.held == 0
+        assert await it.caller.call("mesh", "status")
+        check_empty(it.gateway)
 
 
 async def test_a_late_answer_in_chunks_is_counted_once(autojump_clock: MockClock) -> None:
     """At its last frame; none of it reaches the caller."""
-    async with (
-        mesh.Gateway() as gateway,
-        mesh.connect("caller", gateway=gateway) as caller,
-        raw_peer(gateway, "callee") as callee,
-    ):
-        await callee.send(register_header("svc", "go"))
+    async with by_hand() as (gateway, caller, callee, _):
         with pytest.raises(mesh.DeadlineExceeded):
             await caller.call("svc", "go", timeout=1)
         _, _, header, _ = await callee.receive(Kind.CALL)
@@ -358,25 +321,13 @@ async def test_a_late_answer_in_chunks_is_counted_once(autojump_clock: MockClock
 
 async def test_the_end_of_a_call_stops_its_answer_midway(autojump_clock: MockClock) -> None:
     """A deadline passes between two chunks: the caller gets the error, and the rest is late."""
-    async with (
-        mesh.Gateway() as gateway,
-        mesh.connect("caller", gateway=gateway) as caller,
-        raw_peer(gateway, "callee") as callee,
-        trio.open_nursery() as nursery,
-    ):
-        await callee.send(register_header("svc", "go"))
-
-        @nursery.start_soon
-        async def call() -> None:
-            with pytest.raises(mesh.DeadlineExceeded):
-                await caller.call("svc", "go", timeout=1)
-
-        _, _, header, _ = await callee.receive(Kind.CALL)
-        await callee.send_bytes(first(result_header(header.call_id), bytes(CHUNK)))
-        await callee.receive(Kind.CANCEL)
-        await callee.send_bytes(more(Kind.RESULT, header.call_id, bytes(10), last=True))
+    async with by_hand() as it:
+        async with it.failing(mesh.DeadlineExceeded, timeout=1) as (call_id, _):
+            await it.callee.send_bytes(first(result_header(call_id), bytes(CHUNK)))
+            await it.callee.receive(Kind.CANCEL)
+            await it.callee.send_bytes(more(Kind.RESULT, call_id, bytes(10), last=True))
         await trio.testing.wait_all_tasks_blocked()
-        assert gateway.core.metrics.method("svc", "go").late == 1
-        assert caller._uplink.outgoing.assembler.held == 0
-        assert await caller.call("mesh", "status")
-        check_empty(gateway)
+        assert it.gateway.core.metrics.method("svc", "go").late == 1
+        assert it.caller._uplink.outgoing.assembler.held == 0
+        assert await it.caller.call("mesh", "status")
+        check_empty(it.gateway)

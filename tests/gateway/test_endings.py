@@ -1,4 +1,3 @@
-# ruff: noqa: ARG001 - a test on trio's jumping clock asks for it by an argument
 """Endings: cancels down the tree, lost connections, late answers; every table empty afterwards."""
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from mesh.errors import Code, Reason
 from mesh.transport import StreamLink
 from mesh.wire import Kind, codec
 from mesh.wire.codec import BY_CALLER, BY_DEADLINE, BY_DISCONNECT
+from tests.gateway.by_hand import by_hand, check_empty
 from tests.gateway.raw_peer import (
     MemoryDialer,
     RawPeer,
@@ -75,18 +75,6 @@ class Tree:
         assert sorted(self.cancelled) == ["leaf", "left", "right", "top"]
         assert list(self.cancelled.values()) == [pytest.approx(at, abs=within)] * 4
         check_empty(self.gateway)
-
-
-def check_empty(gateway: mesh.Gateway) -> None:
-    """Nothing is in flight in any table."""
-    core = gateway.core
-    assert not core.table.by_id
-    assert not core.held.entries
-    for session in core.sessions.values():
-        assert not session.calls
-        assert not session.serving
-        assert not session.abandoned
-    assert all(series.in_flight == 0 for series in core.metrics.methods())
 
 
 @asynccontextmanager
@@ -196,37 +184,28 @@ async def test_a_lost_callee_is_told_at_once_with_maybe_executed(
 ) -> None:
     """With its name, its process and how long it had worked; what it called is ended too."""
     async with (
-        mesh.Gateway() as gateway,
-        raw_peer(gateway, "callee", process_id="p-77") as callee,
-        raw_peer(gateway, "leaf") as leaf,
-        mesh.connect("caller", gateway=gateway) as caller,
-        trio.open_nursery() as nursery,
+        by_hand(process_id="p-77") as it,
+        raw_peer(it.gateway, "leaf") as leaf,
     ):
-        await callee.send(register_header("svc", "go"))
         await leaf.send(register_header("leaf", "go"))
-
-        @nursery.start_soon
-        async def call() -> None:
-            with pytest.raises(mesh.Unavailable) as raised:
-                await caller.call("svc", "go")
-            assert raised.value.reason == Reason.CONNECTION_LOST
-            assert raised.value.maybe_executed
-            assert raised.value.message == (
-                "the connection to callee (p-77), which served svc.go, was lost after 2,000 ms"
-            )
-            assert raised.value.chain == ("svc.go",)
-
-        _, _, header, _ = await callee.receive(Kind.CALL)
-        await callee.call("leaf", "go", parent_id=header.call_id)
-        _, _, nested, _ = await leaf.receive(Kind.CALL)
-        await trio.sleep(2)
-        await callee.stream.aclose()
-        _, _, cancel, _ = await leaf.receive(Kind.CANCEL)
-        assert cancel.call_id == nested.call_id
-        assert cancel.reason == BY_DISCONNECT
-        await leaf.send(error_header(nested.call_id, Code.CANCELLED.number))
+        async with it.failing(mesh.Unavailable) as (call_id, errors):
+            await it.callee.call("leaf", "go", parent_id=call_id)
+            _, _, nested, _ = await leaf.receive(Kind.CALL)
+            await trio.sleep(2)
+            await it.callee.stream.aclose()
+            _, _, cancel, _ = await leaf.receive(Kind.CANCEL)
+            assert cancel.call_id == nested.call_id
+            assert cancel.reason == BY_DISCONNECT
+            await leaf.send(error_header(nested.call_id, Code.CANCELLED.number))
+        (error,) = errors
+        assert error.reason == Reason.CONNECTION_LOST
+        assert error.maybe_executed
+        assert error.message == (
+            "the connection to callee (p-77), which served svc.go, was lost after 2,000 ms"
+        )
+        assert error.chain == ("svc.go",)
         await trio.testing.wait_all_tasks_blocked()
-        check_empty(gateway)
+        check_empty(it.gateway)
 
 
 @asynccontextmanager
@@ -342,12 +321,7 @@ async def test_a_cancelled_call_that_never_left_is_not_sent(autojump_clock: Mock
 
 async def test_a_late_answer_is_counted_and_dropped(autojump_clock: MockClock) -> None:
     """Once; until it comes, the instance is known to be busy with it still."""
-    async with (
-        mesh.Gateway() as gateway,
-        mesh.connect("caller", gateway=gateway) as caller,
-        raw_peer(gateway, "callee") as callee,
-    ):
-        await callee.send(register_header("svc", "go"))
+    async with by_hand() as (gateway, caller, callee, _):
         with pytest.raises(mesh.DeadlineExceeded):
             await caller.call("svc", "go", timeout=1)
         _, _, header, _ = await callee.receive(Kind.CALL)
@@ -369,12 +343,7 @@ async def test_a_late_answer_is_counted_and_dropped(autojump_clock: MockClock) -
 
 async def test_the_acknowledgement_of_a_cancel_is_not_late(autojump_clock: MockClock) -> None:
     """A handler that stopped as it was told has answered in time."""
-    async with (
-        mesh.Gateway() as gateway,
-        mesh.connect("caller", gateway=gateway) as caller,
-        raw_peer(gateway, "callee") as callee,
-    ):
-        await callee.send(register_header("svc", "go"))
+    async with by_hand() as (gateway, caller, callee, _):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(caller.call, "svc", "go")
             _, _, header, _ = await callee.receive(Kind.CALL)
@@ -437,23 +406,11 @@ async def test_the_first_outcome_wins() -> None:
 @pytest.mark.parametrize(("number", "code"), [(0, Code.UNKNOWN), (99, Code.UNKNOWN), (5, "same")])
 async def test_an_error_with_an_odd_code_is_unknown(number: int, code: object) -> None:
     """A callee of a later version, or a wrong one, does no harm."""
-    async with (
-        mesh.Gateway() as gateway,
-        mesh.connect("caller", gateway=gateway) as caller,
-        raw_peer(gateway, "callee") as callee,
-        trio.open_nursery() as nursery,
-    ):
-        await callee.send(register_header("svc", "go"))
-
-        @nursery.start_soon
-        async def call() -> None:
-            with pytest.raises(mesh.CallError) as raised:
-                await caller.call("svc", "go")
-            assert raised.value.code is (Code.NOT_FOUND if code == "same" else code)
-            assert raised.value.message == "odd"
-
-        _, _, header, _ = await callee.receive(Kind.CALL)
-        await callee.send(error_header(header.call_id, number, "odd"))
+    async with by_hand() as it:
+        async with it.failing(mesh.CallError, match="odd") as (call_id, errors):
+            await it.callee.send(error_header(call_id, number, "odd"))
+        assert errors[0].code is (Code.NOT_FOUND if code == "same" else code)
+        assert errors[0].message == "odd"
 
 
 async def test_a_cancel_for_a_call_never_made_is_a_fault() -> None:

@@ -1,4 +1,3 @@
-# ruff: noqa: ARG001 - a test on trio's jumping clock asks for it by an argument
 """Faults of the gateway that were found once and must not come back."""
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ async def read_by_gateway(peer: RawPeer) -> None:
 
 @pytest.mark.parametrize("parent_left", [True, False])
 async def test_a_child_that_ends_with_its_parent_is_not_sent_to_another_instance(
-    parent_left: bool,  # noqa: FBT001 - a parameter of the test
+    parent_left: bool,
     autojump_clock: MockClock,
 ) -> None:
     """Both were lost with one connection: the child's caller is told once, and nobody runs it.

@@ -39,6 +39,19 @@ async def ask(gateway: mesh.Gateway, path: str, **query: object) -> tuple[int, A
     return await trio.to_thread.run_sync(blocking, gateway.admin_address, abandon_on_cancel=True)
 
 
+async def read(gateway: mesh.Gateway, path: str, accept: str = "*/*") -> tuple[str, str]:
+    """Content type and text of an answer of the admin server."""
+
+    def blocking(address: str) -> tuple[str, str]:
+        with closing(http.client.HTTPConnection(address, timeout=10)) as connection:
+            connection.request("GET", path, headers={"accept": accept})
+            answer = connection.getresponse()
+            return answer.headers["content-type"], answer.read().decode()
+
+    assert gateway.admin_address is not None
+    return await trio.to_thread.run_sync(blocking, gateway.admin_address, abandon_on_cancel=True)
+
+
 async def complete(gateway: mesh.Gateway, count: int) -> list[TraceSummary]:
     """The traces of the gateway once so many are complete."""
     with trio.fail_after(5):
@@ -109,6 +122,66 @@ async def test_the_three_ways_to_ask_tell_the_same() -> None:
         asked = {"id": trace_id, "format": "waterfall"}
         assert await caller.call("mesh", "trace", asked) == drawn
         assert await ask(gateway, f"/api/traces/{trace_id}", format="waterfall") == (200, drawn)
+
+
+async def test_the_text_for_people_is_the_same_by_all_three_ways() -> None:
+    async with shop() as (gateway, caller):
+        text = await gateway.traces.text("order/1")
+        assert text.endswith("\n")
+        lines = text.splitlines()
+        assert lines[0].startswith("orders.place by shop  ok after ")
+        assert [line.split()[:2] for line in lines[4:7]] == [
+            ["milliseconds", "total"],
+            ["orders.place", lines[5].split()[1]],
+            ["└─", "users.get"],
+        ]
+        path = f"/api/traces/{quote('order/1')}"
+        plain = "text/plain; charset=utf-8"
+        assert await read(gateway, f"{path}?format=text") == (plain, text)
+        assert await read(gateway, path, "text/plain") == (plain, text)
+        assert await caller.call("mesh", "trace", {"id": "order/1", "format": "text"}) == text
+        wide = await gateway.traces.text("order/1", 200)
+        assert wide != text
+        assert await read(gateway, f"{path}?format=text&width=200") == (plain, wide)
+        asked = {"id": "order/1", "format": "text", "width": 200}
+        assert await caller.call("mesh", "trace", asked) == wide
+        narrow = await gateway.traces.text("order/1", 40)
+        assert max(map(len, narrow.splitlines()[5:7])) < max(map(len, lines[5:7]))
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("*/*", "application/json"),
+        ("", "application/json"),
+        ("text/plain", "text/plain; charset=utf-8"),
+        ("text/plain; charset=utf-8, */*;q=0.1", "text/plain; charset=utf-8"),
+        ("text/*", "text/plain; charset=utf-8"),
+        ("application/json, text/plain;q=0.5", "application/json"),
+        ("application/json, text/plain", "application/json"),
+        ("text/plain;q=x", "application/json"),
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "application/json"),
+        ("TEXT/PLAIN;Q=1.0, application/json;q=0.9", "text/plain; charset=utf-8"),
+    ],
+)
+async def test_an_accept_header_chooses_between_json_and_text(accept: str, kind: str) -> None:
+    async with shop() as (gateway, _):
+        path = f"/api/traces/{quote('order/1')}"
+        assert (await read(gateway, path, accept))[0] == kind
+        assert (await read(gateway, f"{path}?format=otlp", accept))[0] == "application/json"
+
+
+@pytest.mark.parametrize("width", ["39", "1001", "-80", "8e1", "wide", "", "9" * 5000])
+async def test_a_width_that_cannot_be_is_refused(width: str) -> None:
+    async with shop() as (gateway, caller):
+        some = (await gateway.traces.find())[0].trace_id
+        status, told = await ask(gateway, f"/api/traces/{some}", format="text", width=width)
+        assert status == 400
+        assert told["error"].startswith("width must be a whole number from 40 to 1,000, not ")
+        status, told = await ask(gateway, f"/api/traces/{some}", width="80")
+        assert (status, told) == (400, {"error": "width is for format text, not for otlp"})
+        with pytest.raises(mesh.InvalidArgument, match="from 40 to 1,000, not -1"):
+            await caller.call("mesh", "trace", {"id": some, "format": "text", "width": -1})
 
 
 @pytest.mark.parametrize(
@@ -210,11 +283,11 @@ async def test_what_is_not_there_is_explained() -> None:
         some = (await gateway.traces.find())[0].trace_id
         assert await ask(gateway, f"/api/traces/{some}", format="xml") == (
             400,
-            {"error": "format must be one of otlp, waterfall, not 'xml'"},
+            {"error": "format must be one of otlp, waterfall, text, not 'xml'"},
         )
         assert await ask(gateway, f"/api/traces/{some}", form="otlp") == (
             400,
-            {"error": "no parameter 'form'; there is format"},
+            {"error": "no parameter 'form'; there are format, width"},
         )
 
 
@@ -326,12 +399,16 @@ async def test_big_traces_do_not_hold_up_the_loop() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(others)
             drawn = await gateway.traces.waterfall(trace_id.hex())
-            assert len(drawn.rows) == count - 1
+            assert len(drawn.rows) == drawn.summary.spans == count - 1, "of one moment"
             assert turns > 10
             turns = 10
             otlp = await gateway.traces.otlp(trace_id.hex())
             assert len(otlp["resourceSpans"]) == 2
             assert turns > 20
+            turns = 10
+            text = await gateway.traces.text(trace_id.hex())
+            assert len(text.splitlines()) > 100
+            assert turns > 60
             nursery.cancel_scope.cancel()
 
 

@@ -1,4 +1,3 @@
-# ruff: noqa: ARG001 - a test on trio's jumping clock asks for it by an argument
 """The gateway's life: starting, draining, ending; and its judgement of peers by heartbeats."""
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from mesh.errors import Reason
 from mesh.gateway.life import HEALTHY, LATE, UNRESPONSIVE
 from mesh.transport import StreamLink
 from mesh.wire import Kind, codec
+from tests.gateway.by_hand import by_hand
 from tests.gateway.raw_peer import (
     MemoryDialer,
     RawPeer,
@@ -237,29 +237,18 @@ async def test_a_peer_that_says_goodbye_gets_no_more_calls_and_may_finish(
     autojump_clock: MockClock,
 ) -> None:
     """Its answer is still taken; its services are expected back."""
-    async with (
-        mesh.Gateway() as gateway,
-        raw_peer(gateway, "leaving") as leaving,
-        mesh.connect("caller", gateway=gateway) as caller,
-        trio.open_nursery() as nursery,
-    ):
-        await leaving.send(register_header("svc", "go"))
-        answers: list[Any] = []
-
-        async def call() -> None:
-            answers.append(await caller.call("svc", "go"))
-
-        nursery.start_soon(call)
-        _, _, header, _ = await leaving.receive(Kind.CALL)
+    async with by_hand() as it, trio.open_nursery() as nursery:
+        gateway, _, leaving, answers = it
+        nursery.start_soon(it.call)
+        call_id = await it.called()
         await leaving.send(codec.GoAway("closing", 1_000_000))
         _, _, goaway, _ = await leaving.receive(Kind.GOAWAY)
         assert goaway.reason == "goodbye"
         await leaving.send(register_header("svc", "go"))  # too late
-        nursery.start_soon(call)
+        nursery.start_soon(it.call)
         await trio.testing.wait_all_tasks_blocked()
         assert len(gateway.core.held.entries) == 1
-        await leaving.send(result_header(header.call_id), payload=b"\x01")
-        await trio.testing.wait_all_tasks_blocked()
+        await it.answer(call_id, b"\x01")
         assert answers == [1]
         async with raw_peer(gateway, "next") as successor:
             await successor.send(register_header("svc", "go"))
@@ -310,24 +299,14 @@ async def test_no_new_calls_go_to_a_late_peer_where_another_is_better(
     autojump_clock: MockClock,
 ) -> None:
     """Missing heartbeats mean busy, not dead: what it works on goes on, and alone it serves on."""
-    async with (
-        mesh.Gateway() as gateway,
-        raw_peer(gateway, "quiet") as quiet,
-        mesh.connect("caller", gateway=gateway) as caller,
-        trio.open_nursery() as nursery,
-    ):
-        await quiet.send(register_header("svc", "go"))
-        answers: list[Any] = []
-
-        async def call() -> None:
-            answers.append(await caller.call("svc", "go", timeout=200))
-
-        nursery.start_soon(call)
-        _, _, first, _ = await quiet.receive(Kind.CALL)
+    async with by_hand() as it, trio.open_nursery() as nursery:
+        gateway, caller, _, answers = it
+        nursery.start_soon(it.call)
+        first = await it.called()
         await trio.sleep(21)
-        assert health(gateway, "quiet") == LATE
-        nursery.start_soon(call)
-        _, _, second, _ = await quiet.receive(Kind.CALL)
+        assert health(gateway, "callee") == LATE
+        nursery.start_soon(it.call)
+        second = await it.called()
         async with mesh.connect("lively", gateway=gateway) as lively:
 
             @lively.method("go", service="svc")
@@ -338,11 +317,10 @@ async def test_no_new_calls_go_to_a_late_peer_where_another_is_better(
             for _ in range(5):
                 assert await caller.call("svc", "go") == "lively"
             await trio.sleep(20)
-            assert health(gateway, "quiet") == UNRESPONSIVE
+            assert health(gateway, "callee") == UNRESPONSIVE
             assert not answers
-            for header in (first, second):
-                await quiet.send(result_header(header.call_id), payload=b"\x07")
-            await trio.testing.wait_all_tasks_blocked()
+            for call_id in (first, second):
+                await it.answer(call_id, b"\x07")
             assert answers == [7, 7]
 
 

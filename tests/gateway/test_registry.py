@@ -1,4 +1,3 @@
-# ruff: noqa: ARG001 - a test on trio's jumping clock asks for it by an argument
 """The registry, and the choice among its instances; on real sessions that nobody speaks to."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# ruff: noqa: ARG001 - a test on trio's jumping clock asks for it by an argument
 """Routing: which instance, and what is derived of the tree of calls that nobody can forge."""
 
 from __future__ import annotations
@@ -321,7 +320,7 @@ async def test_what_a_child_claims_of_its_tree_counts_for_nothing() -> None:
 
 
 @pytest.mark.parametrize("full_context", [False, True])
-async def test_a_parent_that_has_ended_is_refused(full_context: bool) -> None:  # noqa: FBT001
+async def test_a_parent_that_has_ended_is_refused(full_context: bool) -> None:
     """Unless the work is detached; a context of the child's own making does not bring it back."""
     async with (
         quick_gateway() as gateway,
@@ -471,7 +470,7 @@ async def test_detached_work_outlives_its_call(autojump_clock: MockClock) -> Non
             assert call is not None
             seen.append((call.chain, call.activity_id, call.remaining > 20))
 
-        async def later(attached: bool) -> None:  # noqa: FBT001
+        async def later(attached: bool) -> None:
             await trio.sleep(5)
             if attached:
                 with pytest.raises(mesh.FailedPrecondition) as raised:
@@ -482,7 +481,7 @@ async def test_detached_work_outlives_its_call(autojump_clock: MockClock) -> Non
                     await peer.call("peer", "note")
 
         @peer.method()
-        async def start(attached: bool) -> None:  # noqa: FBT001
+        async def start(attached: bool) -> None:
             nursery.start_soon(later, attached)
             if not attached:
                 with mesh.detached():  # also while the parent is still there

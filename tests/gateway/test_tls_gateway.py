@@ -394,7 +394,7 @@ async def test_a_context_for_an_address_without_tls_is_a_mistake(authority: Auth
             pass
 
 
-@pytest.mark.parametrize(("listen", "travels"), [("127.0.0.1", True), ("0.0.0.0", False)])  # noqa: S104
+@pytest.mark.parametrize(("listen", "travels"), [("127.0.0.1", True), ("0.0.0.0", False)])
 async def test_tracebacks_stay_on_this_machine(
     authority: Authority, listen: str, *, travels: bool
 ) -> None:

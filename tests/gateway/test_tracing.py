@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -206,6 +207,36 @@ async def test_a_deadline_keeps_the_trace_as_an_error(autojump_clock: MockClock)
         outcomes = {node.span.attributes["mesh.call.outcome"] for node in tree(trace).walk()}
         assert outcomes == {"deadline_exceeded"}
         assert trace.complete
+
+
+@pytest.mark.parametrize("by_scope", [True, False])
+async def test_a_deadline_is_one_in_every_span(
+    autojump_clock: MockClock,
+    by_scope: bool,  # noqa: FBT001
+) -> None:
+    """Also that of a caller's scope, and in a nested call, which is cancelled with its handler."""
+    async with (
+        running(QUIET) as it,
+        it.peer("users") as users,
+        it.peer("orders") as orders,
+        it.peer("web") as web,
+    ):
+        users.register("wait", trio.sleep_forever)
+        orders.register("place", partial(orders.call, "users", "wait"))
+        for peer in (users, orders):
+            await settled(peer)
+        if by_scope:
+            with trio.move_on_after(0.1) as scope:
+                await web.call("orders", "place")
+            assert scope.cancelled_caught
+        else:
+            with pytest.raises(mesh.DeadlineExceeded):
+                await web.call("orders", "place", timeout=0.1)
+        await it.settled()
+        (trace,) = it.kept
+        assert trace.reason == "error"
+        outcomes = [node.span.attributes["mesh.call.outcome"] for node in tree(trace).walk()]
+        assert outcomes == ["deadline_exceeded"] * 8
 
 
 async def test_a_slow_call_keeps_the_trace(autojump_clock: MockClock) -> None:

@@ -1,4 +1,3 @@
-# ruff: noqa: ARG001 - a test on trio's jumping clock asks for it by an argument
 """Waiting: a service that is not there yet is not missing, within bounds of time, number, bytes."""
 
 from __future__ import annotations

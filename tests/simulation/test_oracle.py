@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from mesh.gateway.answers import Answers
 from mesh.gateway.endings import Endings
 from mesh.gateway.tracing import Tracing
 from mesh.service import Dispatcher
@@ -92,29 +93,29 @@ def test_it_notices_a_network_that_repeats_a_call_to_the_gateway() -> None:
 
 
 def test_it_notices_a_gateway_that_loses_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, count = Endings.result, 0
+    whole, count = Answers.result, 0
 
-    def losing(self: Endings, *answer: Any) -> None:
+    def losing(self: Answers, *answer: Any) -> None:
         nonlocal count
         count += 1
         if count % 20:
             whole(self, *answer)
 
-    monkeypatch.setattr(Endings, "result", losing)
+    monkeypatch.setattr(Answers, "result", losing)
     assert re.search(r"is left with \d+ abandoned calls", _complaints())
 
 
 def test_it_notices_a_gateway_that_mixes_answers_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = Endings.result
+    whole = Answers.result
     last = b""
 
-    def mixing(self: Endings, callee: Any, header: Any, flags: int, payload: bytes) -> None:
+    def mixing(self: Answers, callee: Any, header: Any, flags: int, payload: bytes) -> None:
         nonlocal last
         if not flags and not callee.internal:
             payload, last = last or payload, payload
         whole(self, callee, header, flags, payload)
 
-    monkeypatch.setattr(Endings, "result", mixing)
+    monkeypatch.setattr(Answers, "result", mixing)
     assert "returned {" in _complaints()
 
 

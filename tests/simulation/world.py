@@ -182,8 +182,8 @@ class World:
 
     async def run(self) -> None:
         """Live through the plan, then come to rest."""
-        from tests.simulation.faults import Faults  # noqa: PLC0415 - it needs this module
-        from tests.simulation.ledger import close_books, quiesce  # noqa: PLC0415
+        from tests.simulation.faults import Faults
+        from tests.simulation.ledger import close_books, quiesce
 
         plan = self.plan
         with _mesh_log(self.chronicle):

@@ -28,6 +28,7 @@ class Begun(NamedTuple):
         checksum: The CRC-32 of the answer that it must get.
         size: Bytes of payload that are sent.
         nested: Whether it is made inside a handler.
+        target: The service and the method.
     """
 
     number: int
@@ -37,6 +38,7 @@ class Begun(NamedTuple):
     checksum: int
     size: int
     nested: bool
+    target: str
 
 
 class Ended(NamedTuple):
@@ -53,6 +55,7 @@ class Ended(NamedTuple):
         ended: When.
         lag: By how many seconds the caller's own loop was late lately, at worst.
         size: Bytes of payload that came.
+        gateway: The gateway to whose connection it was handed; empty where it never left.
     """
 
     number: int
@@ -65,6 +68,7 @@ class Ended(NamedTuple):
     ended: float
     lag: float
     size: int
+    gateway: str
 
 
 class Executed(NamedTuple):
@@ -79,13 +83,31 @@ class Connected(NamedTuple):
     gateway: str
 
 
+class Holds(NamedTuple):
+    """What the process still holds, now and then.
+
+    Attributes:
+        at: When.
+        calling: Calls that it waits for.
+        serving: Calls that it serves.
+        assembling: Bytes of long messages of which not all has come.
+        oldest: Seconds since the end of the newest call among the records that it forgets next.
+    """
+
+    at: float
+    calling: int
+    serving: int
+    assembling: int
+    oldest: float
+
+
 class Finished(NamedTuple):
     """The process ends in good order, after this many calls."""
 
     calls: int
 
 
-Line = Begun | Ended | Executed | Connected | Finished
+Line = Begun | Ended | Executed | Connected | Holds | Finished
 
 
 class Journal:
@@ -172,21 +194,25 @@ def parse(text: str) -> Line:
     kind, *fields = text.split(" ")
     match kind:
         case "Begun":
-            number, name, begun, due, checksum, size, nested = fields
+            number, name, begun, due, checksum, size, nested, target = fields
             return Begun(
                 int(number), name, float(begun), float(due), int(checksum), int(size),
-                nested == "1",
+                nested == "1", target,
             )  # fmt: skip
         case "Ended":
-            number, how, maybe, code, reason, answer, checksum, ended, lag, size = fields
+            number, how, maybe, code, reason, answer, checksum, ended, lag, size, gateway = fields
             return Ended(
                 int(number), how, maybe == "1", code, reason, answer, int(checksum),
                 float(ended), float(lag), int(size),
+                "" if gateway == "-" else gateway,
             )  # fmt: skip
         case "Executed":
             return Executed(fields[0])
         case "Connected":
             return Connected(fields[0])
+        case "Holds":
+            at, calling, serving, assembling, oldest = fields
+            return Holds(float(at), int(calling), int(serving), int(assembling), float(oldest))
         case "Finished":
             return Finished(int(fields[0]))
     raise ValueError(f"no line of a journal: {text[:200]!r}")

@@ -12,7 +12,9 @@ from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from mesh.outgoing import GRACE
-from tests.soak.journal import Begun, Connected, Ended, Executed, Finished, Line
+from mesh_telemetry.peer_records import MAX_AGE
+from tests.soak.books import Ledger
+from tests.soak.journal import Begun, Connected, Ended, Executed, Finished, Holds, Line
 from tests.soak.mix import DISTURBED, KINDS, PLANNED
 from tests.soak.tally import Tally
 
@@ -28,6 +30,10 @@ KEPT = 120.0
 """Seconds that disturbances are remembered: longer than any call lasts."""
 MOST = 200
 """Violations kept in words; all are counted."""
+
+OLDEST = MAX_AGE + 20.0
+"""Seconds after which a process has forgotten what it recorded: it looks every five seconds, not
+while it has no gateway, nor as soon as it has found one."""
 
 OPEN, MAY_HAVE_RUN, NOT_RUN, OK = 1, 2, 3, 4
 
@@ -54,6 +60,7 @@ class Life:
         state: How the call of each number stands; one byte each.
         runs: How often each was executed.
         stopped: When it was held by a signal.
+        holds: What it held lately.
     """
 
     name: str
@@ -65,6 +72,7 @@ class Life:
     open: dict[int, Begun] = field(default_factory=dict)
     stopped: list[Span] = field(default_factory=list)
     gateways: int = 0
+    holds: Holds | None = None
     dead: bool = False
 
     def make_room(self, number: int) -> None:
@@ -81,12 +89,14 @@ class Judge:
         violations: What must not have happened, in words; the first :data:`MOST`.
         wrong: How often something happened that must not have.
         tally: The figures.
+        ledger: What the gateways must have counted.
     """
 
     def __init__(self) -> None:
         self.violations: list[str] = []
         self.wrong = 0
         self.tally = Tally()
+        self.ledger = Ledger()
         self.lives: dict[str, Life] = {}
         self._disturbed: list[Span] = []
         self._unexplained: dict[str, bool] = {}
@@ -123,14 +133,15 @@ class Judge:
         stopped = self.lives[life].stopped
         stopped[-1] = stopped[-1]._replace(until=now)
 
-    def died(self, life: str, *, killed: bool) -> None:
+    def died(self, life: str, now: float, *, killed: bool) -> None:
         """A process is dead, and its journal has been read to its end."""
         it = self.lives[life]
         it.dead = True
         if not killed and it.open:
             self.complain(f"{life} ended in good order with {len(it.open)} calls open")
         for begun in it.open.values():
-            self.tally.orphaned(it.peer, begun)
+            self.tally.orphaned()
+            self.ledger.orphaned(it.peer, begun, now)
         it.open.clear()
 
     # What they wrote down.
@@ -149,6 +160,9 @@ class Judge:
                 case Connected():
                     it.gateways += 1
                     self.tally.reconnects += it.gateways > 1
+                case Holds():
+                    it.holds = line
+                    self._judge_records(life, line)
                 case Finished():
                     if line.calls != it.calls:
                         self.complain(f"{life} made {line.calls} calls and noted {it.calls}")
@@ -160,6 +174,7 @@ class Judge:
         it.state[begun.number] = OPEN
         it.open[begun.number] = begun
         it.calls += 1
+        self.tally.begun(begun)
 
     def _ended(self, life: str, it: Life, ended: Ended) -> None:
         id_ = f"{life}:{ended.number}"
@@ -176,7 +191,10 @@ class Judge:
             it.state[ended.number] = MAY_HAVE_RUN if ended.maybe else NOT_RUN
             if runs and not ended.maybe:
                 self.complain(f"{id_} was executed, and its caller was told that it was not")
-        self.tally.ended(it.peer, begun, ended)
+        lost = self.ledger.lost_with_gateway(ended)
+        self.tally.ended(it.peer, begun, ended, lost_with_gateway=lost)
+        if ended.gateway:
+            self.ledger.ended(it.peer, begun, ended, calm=not self._is_disturbed(begun, ended))
         self._judge_time(id_, it, begun, ended)
         self._judge_end(id_, begun, ended)
 
@@ -197,7 +215,14 @@ class Judge:
         if not state and not it.is_flood:
             self._unexplained[id_] = False
 
+    def _is_disturbed(self, begun: Begun, ended: Ended) -> bool:
+        return any(span.overlaps(begun.begun, ended.ended) for span in self._disturbed)
+
     # The rules.
+
+    def _judge_records(self, life: str, holds: Holds) -> None:
+        if holds.oldest > OLDEST:
+            self.complain(f"{life} holds records of {holds.oldest:.1f} s ago; {OLDEST:g} s is most")
 
     def _judge_time(self, id_: str, it: Life, begun: Begun, ended: Ended) -> None:
         if any(span.overlaps(begun.begun, ended.ended) for span in it.stopped):
@@ -223,9 +248,7 @@ class Judge:
         what = ended.reason if ended.how == "error" else ended.how
         if what in kind.ends or (what == "cancelled" and begun.nested):
             return
-        if what in DISTURBED and any(
-            span.overlaps(begun.begun, ended.ended) for span in self._disturbed
-        ):
+        if what in DISTURBED and self._is_disturbed(begun, ended):
             return
         self.complain(
             f"{id_} ({begun.kind}) ended with {what} {took} while nothing was disturbed"
@@ -250,6 +273,7 @@ class Judge:
                     if not it.state[number]
                     else f"{id_} was answered, and was not executed"
                 )
+        self.ledger.settle(now)
         for life, it in self.lives.items():
             patience = GRACE + NOISE + LOST_AFTER
             if it.dead or any(span.overlaps(now - KEPT, now) for span in it.stopped[-1:]):
@@ -257,7 +281,21 @@ class Judge:
             lost = [begun for begun in it.open.values() if now > begun.due + patience]
             for begun in lost:
                 del it.open[begun.number]
+                self.tally.outcomes["lost"] += 1
                 self.complain(
                     f"{life}:{begun.number} ({begun.kind}) has not ended {now - begun.due:.1f} s "
                     "after its deadline"
                 )
+
+    def account(self) -> None:
+        """At the end, every call that was made is in one class, and the gateways' counters agree.
+
+        No caller runs any more, and all journals have been read.
+        """
+        tally = self.tally
+        if tally.outcomes.total() != tally.calls:
+            self.complain(
+                f"{tally.calls:,} calls were made, and {tally.outcomes.total():,} are accounted for"
+            )
+        for wrong in self.ledger.compare():
+            self.complain(wrong)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import random
 
     from tests.soak.processes import Fleet
+    from tests.soak.watching import Watch
 
 KINDS = (
     "kill gateway",
@@ -54,11 +55,12 @@ class Mayhem:
         recoveries: Seconds from each kill of the gateway until every caller was answered again.
     """
 
-    def __init__(self, fleet: Fleet, randomness: random.Random, pause: float) -> None:
+    def __init__(self, fleet: Fleet, watch: Watch, randomness: random.Random, pause: float) -> None:
         self.done: Counter[str] = Counter()
         self.recoveries: list[float] = []
         self._fleet = fleet
         self._judge = fleet.judge
+        self._watch = watch
         self._randomness = randomness
         self._pause = pause
 
@@ -102,6 +104,7 @@ class Mayhem:
 
     async def _kill_gateway(self) -> None:
         judge = self._judge
+        await self._watch.close_books()
         killed = time.monotonic()
         judge.disturb(killed)
         await self._restart(GATEWAY)

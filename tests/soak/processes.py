@@ -44,6 +44,9 @@ class Sample(NamedTuple):
     files: int
 
 
+NOTHING = Sample(0.0, 0, 0)
+
+
 @dataclass(slots=True, eq=False)
 class Child:
     """One life of a process.
@@ -51,6 +54,7 @@ class Child:
     Attributes:
         is_expected: Whether its end is.
         over: Set once it is dead, and its journal has been read.
+        at_start: What it held when it was ready.
     """
 
     name: str
@@ -61,6 +65,7 @@ class Child:
     is_expected: bool = False
     over: trio.Event = field(default_factory=trio.Event)
     samples: list[Sample] = field(default_factory=list)
+    at_start: Sample = NOTHING
 
     def sample(self) -> None:
         """Note what it holds now."""
@@ -147,6 +152,8 @@ class Fleet:
         """
         number = self._lives[name] = self._lives.get(name, 0) + 1
         life = f"{name}.{number}"
+        if name == GATEWAY:
+            self.judge.ledger.open(life, time.monotonic())
         arguments = self._gateway() if name == GATEWAY else self._peer(name, life)
         log = self.folder / f"{life}.log"
         with log.open("wb") as errors:
@@ -166,8 +173,11 @@ class Fleet:
         if b"ready" not in line:
             raise RuntimeError(f"{life} did not start:\n{log.read_text()[-3000:]}")
         if name == GATEWAY:
-            self.admin = json.loads(line)["admin"]
-            self.judge.tally.gateway_ready(time.monotonic())
+            told = json.loads(line)
+            self.admin = told["admin"]
+            self.judge.ledger.ready(told["gateway"])
+        child.sample()
+        child.at_start = child.samples[-1]
         self._nursery.start_soon(self._watch, child)
         return child
 
@@ -181,7 +191,9 @@ class Fleet:
         child = self.now[name]
         child.is_expected = True
         if name == GATEWAY:
-            self.judge.tally.gateway_died(time.monotonic())
+            now = time.monotonic()
+            self.judge.tally.gateway_died(now)
+            self.judge.ledger.kill(now)
         child.process.kill()
         return child
 
@@ -241,10 +253,11 @@ class Fleet:
 
     async def _watch(self, child: Child) -> None:
         status = await child.process.wait()
+        now = time.monotonic()
         reader = self._readers.pop(child.life, None)
         if reader is not None:
             self.judge.read(child.life, reader.read())
-            self.judge.died(child.life, killed=status != 0)
+            self.judge.died(child.life, now, killed=status != 0)
             reader.close()
         if not child.is_expected:
             how = signal.Signals(-status).name if status < 0 else f"status {status}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tests.soak.processes import CALLERS, GATEWAY, SERVICES
 
 if TYPE_CHECKING:
+    from tests.soak.books import Book
     from tests.soak.mayhem import Mayhem
     from tests.soak.processes import Child, Fleet
     from tests.soak.watching import Watch
@@ -50,16 +51,25 @@ def table(seconds: float, seed: int, fleet: Fleet, mayhem: Mayhem, watch: Watch)
         ("latest end of a call after its deadline", f"{tally.lateness:.3f} s"),
         ("longest lag of a caller's own loop", f"{tally.lag:.3f} s"),
         ("scrapes of /metrics, longest", f"{watch.scrapes:,}, {watch.longest_scrape:.3f} s"),
-        (
-            "calls that the last gateway counted, and callers are sure of",
-            f"{watch.counted[0]:,}, {watch.counted[1]:,}",
-        ),
+        *(row for book in judge.ledger.books for row in _book(book)),
+        *((f"  kept traces looked at: {how}", f"{n:,}") for how, n in watch.traces.items()),
         ("most memory of any gateway", f"{_most(fleet) / MIB:.1f} MiB"),
         *_processes([*fleet.past, *fleet.now.values()]),
         ("violations", f"{judge.wrong:,}"),
     ]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _book(book: Book) -> list[tuple[str, str]]:
+    """What a gateway counted, and how much of that is in doubt."""
+    counted = sum((book.counted or {}).values())
+    doubts = ", ".join(f"{count:,} {why}" for why, count in book.doubts.items()) or "none"
+    return [
+        (f"calls that {book.life} counted, and callers are certain of",
+         f"{counted:,}, {book.certain:,}"),
+        ("  in doubt", doubts),
+    ]  # fmt: skip
 
 
 def _recovery(recoveries: list[float]) -> str:

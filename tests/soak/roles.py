@@ -64,7 +64,7 @@ async def ready(client: mesh.Client) -> None:
             await client.call("mesh", "status")
         except mesh.CallError:
             continue
-        print("ready", flush=True)  # noqa: T201 - what the supervisor waits for
+        print("ready", flush=True)
         return
 
 

@@ -70,8 +70,8 @@ async def soak(
     began = time.monotonic()
     async with trio.open_nursery() as nursery:
         fleet = Fleet(folder, judge, nursery, certificate, rate / len(CALLERS), seed)
-        mayhem = Mayhem(fleet, random.Random(seed), pause)
         watch = Watch(fleet, judge)
+        mayhem = Mayhem(fleet, watch, random.Random(seed), pause)
         try:
             await fleet.start(GATEWAY)
             async with trio.open_nursery() as starting:
@@ -86,7 +86,7 @@ async def soak(
             whole = await _disturb(mayhem, trio.current_time() + seconds)
             lasted = time.monotonic() - began
             if whole:
-                await _finish(fleet, watch)
+                await _finish(fleet, watch, random.Random(seed))
             else:
                 say("interrupted: whether everything comes to rest is not looked at")
         finally:
@@ -115,21 +115,27 @@ async def _disturb(mayhem: Mayhem, until: float) -> bool:
     return whole
 
 
-async def _finish(fleet: Fleet, watch: Watch) -> None:
+async def _finish(fleet: Fleet, watch: Watch, randomness: random.Random) -> None:
     """End the load, look at what is left, and end everybody in good order."""
     async with trio.open_nursery() as nursery:
         for name in CALLERS:
             if name in fleet.now:
                 nursery.start_soon(fleet.end, name)
     await watch.rest()
-    await watch.compare()
+    await watch.close_books()
+    await watch.look_at_traces(randomness)
     fleet.sample()
     watch.grown([*fleet.past, *fleet.now.values()])
-    for name in (*SERVICES, GATEWAY):
-        if name in fleet.now:
-            await fleet.end(name)
+    for name in SERVICES:
+        await watch.files_back(fleet.now[name])
+        await fleet.end(name)
+    gateway = fleet.now[GATEWAY]
+    await watch.files_back(gateway)
+    watch.gateway_grown(gateway)
+    await fleet.end(GATEWAY)
     fleet.judge.settle(time.monotonic())
     fleet.judge.settle(time.monotonic())
+    fleet.judge.account()
     watch.crashed()
 
 

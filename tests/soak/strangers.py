@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from mesh.errors import Code
 from mesh.limits import Limits
 from mesh.payload import encode
 from mesh.wire import codec
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from tests.soak.processes import Fleet
 
 FLOOD = "flood"
+TARGET = "work.echo"
+"""What it calls."""
 CALLS = 250
 """Calls that the flood makes; below what one instance takes, so that only the flood suffers."""
 REPLY = 256 * 1024
@@ -95,11 +98,14 @@ async def flood(fleet: Fleet, number: int, hold: float) -> None:
     stream = await trio.open_unix_socket(f"{fleet.folder}/gateway.sock")
     async with stream:
         connection = await introduce(stream)
+        since = time.monotonic()
         with trio.move_on_after(hold):  # it may be that the gateway does not read this much
             for call in range(1, CALLS + 1):
                 await stream.send_all(_call(call, life))
             await trio.sleep_forever()
         answers = held = 0
+        codes: dict[int, str] = {}
+        ledger = fleet.judge.ledger
         is_quiet = False
         while not is_quiet:
             is_quiet = True
@@ -107,8 +113,15 @@ async def flood(fleet: Fleet, number: int, hold: float) -> None:
                 data = await stream.receive_some()
                 is_quiet = not data
                 held += len(data)
-                for kind, flags, _, _ in connection.receive(bytes(data)):
-                    answers += kind in {Kind.RESULT, Kind.ERROR} and not flags & MORE
+                for kind, flags, header, _ in connection.receive(bytes(data)):
+                    if kind == Kind.ERROR:
+                        codes[header.call_id] = str(Code.from_number(header.code))
+                    if kind in {Kind.RESULT, Kind.ERROR} and not flags & MORE:
+                        answers += 1
+                        code = codes.get(header.call_id, str(Code.OK))
+                        ledger.flooded(FLOOD, TARGET, since, time.monotonic(), code)
+        for _ in range(CALLS - answers):
+            ledger.flooded(FLOOD, TARGET, since, time.monotonic(), "")
         fleet.floods.append(time.monotonic())
         if answers < CALLS // 2 or held < REPLY:
             fleet.judge.complain(
@@ -121,6 +134,6 @@ def _call(number: int, life: str) -> bytes:
               "pause": 0, "then": []}  # fmt: skip
     header = (
         number, 0, 0, 10_000_000, zlib.crc32(life.encode()).to_bytes(16, "big"), bytes(8), 3, 1,
-        "work", "echo", MSGPACK, 0, None, None, None, None, None, None,
+        *TARGET.split("."), MSGPACK, 0, None, None, None, None, None, None,
     )  # fmt: skip
     return codec.encode(Kind.CALL, header, encode(params))

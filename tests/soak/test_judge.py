@@ -6,18 +6,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.soak.journal import Begun, Ended, Executed, Finished, Journal, Line, Reader, parse
-from tests.soak.judge import KEPT, LOST_AFTER, NOISE, Judge
-from tests.soak.tally import Books
+from tests.soak.journal import Begun, Ended, Executed, Finished, Holds, Journal, Line, Reader, parse
+from tests.soak.judge import KEPT, LOST_AFTER, NOISE, OLDEST, Judge
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 CALLER, SERVICE = "caller-1.1", "work-1.1"
-BEGUN = Begun(1, "short", 10.0, 22.0, 1234, 100, nested=False)
+BEGUN = Begun(1, "short", 10.0, 22.0, 1234, 100, nested=False, target="work.echo")
 RAN = Executed(f"{CALLER}:1")
 OK = Ended(1, "ok", maybe=True, code="-", reason="-", answer=f"{CALLER}:1", checksum=1234,
-           ended=10.1, lag=0.0, size=100)  # fmt: skip
+           ended=10.1, lag=0.0, size=100, gateway="g1")  # fmt: skip
 LOST = OK._replace(how="error", code="unavailable", reason="CONNECTION_LOST", answer="-")
 
 
@@ -50,7 +49,7 @@ def test_a_call_left_open_by_a_caller_that_ended_in_good_order() -> None:
     judge = Judge()
     judge.born(CALLER, "caller-1", "caller-1")
     judge.read(CALLER, [BEGUN])
-    judge.died(CALLER, killed=False)
+    judge.died(CALLER, 11.0, killed=False)
     assert "1 calls open" in judge.violations[0]
 
 
@@ -58,7 +57,7 @@ def test_a_call_that_a_killed_caller_left_is_excused() -> None:
     judge = Judge()
     judge.born(CALLER, "caller-1", "caller-1")
     judge.read(CALLER, [BEGUN])
-    judge.died(CALLER, killed=True)
+    judge.died(CALLER, 11.0, killed=True)
     judge.settle(BEGUN.due + KEPT)
     assert not judge.wrong
 
@@ -143,21 +142,53 @@ def test_journals_that_miss_calls() -> None:
     assert "made 2 calls and noted 1" in judged(BEGUN, OK, Finished(2))
 
 
-def test_books_that_do_not_agree() -> None:
-    """The gateway may have counted what is in doubt, and must have counted what is not."""
-    books = Books()
-    books.sure["caller-1", "ok"] = 10
-    books.unsure["caller-1"] = 2
-    assert not books.compare({("caller-1", "ok"): 11, ("caller-1", "cancelled"): 1})
-    assert books.compare({("caller-1", "ok"): 9, ("caller-1", "cancelled"): 1})
-    assert books.compare({("caller-1", "ok"): 10, ("caller-1", "cancelled"): 3})
-    assert books.compare({("caller-1", "ok"): 12, ("caller-1", "cancelled"): 1})
-    assert books.compare({})
+def test_calls_that_are_not_accounted_for() -> None:
+    judge = Judge()
+    judge.born(CALLER, "caller-1", "caller-1")
+    judge.read(CALLER, [BEGUN, OK])
+    judge.account()
+    assert not judge.wrong
+    judge.tally.outcomes["ok"] -= 1
+    judge.account()
+    assert judge.violations == ["1 calls were made, and 0 are accounted for"]
+
+
+def test_each_call_is_in_one_class() -> None:
+    """By its outcome; what was never sent, and what a kill leaves unknown, is said so."""
+    judge = Judge()
+    judge.born(CALLER, "caller-1", "caller-1")
+    judge.disturb(10.0)
+    judge.ledger.open("gateway.1", 0.0)
+    judge.ledger.ready("g1")
+    judge.ledger.kill(10.05)
+    never = OK._replace(
+        number=3, how="error", reason="GATEWAY_UNREACHABLE", maybe=False, gateway=""
+    )
+    judge.read(CALLER, [RAN, BEGUN, OK])
+    judge.read(CALLER, [BEGUN._replace(number=2), LOST._replace(number=2)])
+    judge.read(CALLER, [BEGUN._replace(number=3), never])
+    judge.read(CALLER, [BEGUN._replace(number=4)])
+    judge.read(CALLER, [BEGUN._replace(number=5, begun=11.0),
+                        LOST._replace(number=5, ended=11.1, gateway="g2")])  # fmt: skip
+    judge.died(CALLER, 12.0, killed=True)
+    assert judge.tally.outcomes == {
+        "ok": 1,
+        "unknown, as the gateway was killed": 1,
+        "never sent: GATEWAY_UNREACHABLE": 1,
+        "unknown, as the caller was killed": 1,
+        "CONNECTION_LOST": 1,
+    }
+    assert judge.tally.calls == judge.tally.outcomes.total()
+
+
+def test_records_that_are_kept_for_too_long() -> None:
+    assert not judged(Holds(11.0, 1, 0, 0, OLDEST - 1.0), service=())
+    assert "holds records of" in judged(Holds(11.0, 1, 0, 0, OLDEST + 1.0), service=())
 
 
 def test_a_journal_is_read_as_it_was_written(tmp_path: Path) -> None:
     """While it is written, and through the files that it is spread over; these are removed."""
-    lines: list[Line] = [BEGUN, RAN, OK, LOST, Finished(1)]
+    lines: list[Line] = [BEGUN, RAN, OK, LOST, Holds(11.0, 1, 2, 3, 4.5), Finished(1)]
     journal, reader = Journal(tmp_path, CALLER), Reader(tmp_path, CALLER)
     found: list[Line] = []
     for line in lines:

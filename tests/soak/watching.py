@@ -11,10 +11,18 @@ from typing import TYPE_CHECKING, Any
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
+from mesh.gateway.collecting import PATIENCE, SECOND_ASKING
+from tests.soak.leftovers import MIB, files, in_gateway, in_peer, memory
 from tests.soak.processes import GATEWAY
-from tests.soak.strangers import FLOOD
+from tests.soak.traces import faults
 
 if TYPE_CHECKING:
+    import random
+    from collections.abc import Iterable
+
+    from prometheus_client.metrics_core import Metric
+
+    from tests.soak.books import Cell
     from tests.soak.judge import Judge
     from tests.soak.processes import Child, Fleet
 
@@ -22,12 +30,27 @@ READ_EVERY = 0.2
 SAMPLE_EVERY = 1.0
 REST_WITHIN = 20.0
 """Seconds after the load's end until nothing is in flight: longer than any call's timeout."""
-MIB = 1024 * 1024
 GROWTH = (32 * MIB, 0.35)
 """How much more memory a process may hold late in its life than early on: the larger of bytes and
 a share. A flood, a megabyte in several frames and the allocator's own ways come to less."""
 MORE_FILES = 8
 """How many more open files, likewise: those that come and go with strangers and scrapes."""
+FILES_WITHIN = 5.0
+"""Seconds in which connections that are over are closed."""
+TRACES = 200
+"""Kept traces that are looked at."""
+
+
+def calls_counted(families: Iterable[Metric]) -> dict[Cell, int]:
+    """`mesh_calls_total` by caller, method and code, the gateway's own service apart."""
+    counted: Counter[Cell] = Counter()
+    for family in families:
+        for sample in family.samples:
+            labels = sample.labels
+            if sample.name == "mesh_calls_total" and labels["rpc_service"] != "mesh":
+                method = f"{labels['rpc_service']}.{labels['rpc_method']}"
+                counted[labels["caller"], method, labels["code"]] += int(sample.value)
+    return {cell: count for cell, count in counted.items() if count}
 
 
 async def fetch(fleet: Fleet, path: str) -> str | None:
@@ -36,7 +59,7 @@ async def fetch(fleet: Fleet, path: str) -> str | None:
     def get() -> str | None:
         try:
             url = f"http://{fleet.admin}{path}"
-            with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - our own
+            with urllib.request.urlopen(url, timeout=10) as answer:
                 text: str = answer.read().decode()
         except OSError:
             return None
@@ -57,7 +80,7 @@ class Watch:
     Attributes:
         scrapes: How many of `/metrics` were answered.
         longest_scrape: The seconds of the slowest.
-        counted: Calls that the last gateway counted; and those that callers are certain of.
+        traces: The kept traces that were looked at, by whether they are whole.
     """
 
     def __init__(self, fleet: Fleet, judge: Judge) -> None:
@@ -65,7 +88,7 @@ class Watch:
         self.longest_scrape = 0.0
         self._fleet = fleet
         self._judge = judge
-        self.counted = (0, 0)
+        self.traces: Counter[str] = Counter()
         self._moved: dict[str, float] = {}
 
     @property
@@ -92,47 +115,87 @@ class Watch:
             await self.scrape_once()
             await trio.sleep(every)
 
-    async def scrape_once(self) -> dict[tuple[str, str], float]:
-        """Read `/metrics`; returns the calls counted, by caller and code."""
+    async def scrape_once(self) -> list[Metric] | None:
+        """Read `/metrics`; None where the gateway was killed meanwhile."""
         gateway = self._fleet.now.get(GATEWAY)
         began = time.monotonic()
         text = await fetch(self._fleet, "/metrics")
         if text is None or gateway is None or gateway.is_expected:
-            return {}  # it was killed meanwhile
+            return None
         self.scrapes += 1
         self.longest_scrape = max(self.longest_scrape, time.monotonic() - began)
-        counted: Counter[tuple[str, str]] = Counter()
-        moved = 0.0
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                labels = sample.labels
-                if sample.name == "mesh_bytes_total":
-                    moved += sample.value
-                elif sample.name == "mesh_calls_total" and labels["rpc_service"] != "mesh":
-                    counted[labels["caller"], labels["code"]] += sample.value  # type: ignore[assignment]
-        self._moved[gateway.life] = moved
-        return dict(counted)
+        families = list(text_string_to_metric_families(text))
+        self._moved[gateway.life] = sum(
+            sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name == "mesh_bytes_total"
+        )
+        return families
+
+    async def close_books(self) -> None:
+        """Read what the gateway has counted so far: it is about to be killed, or all has ended."""
+        ledger = self._judge.ledger
+        ledger.begin_reading(time.monotonic())
+        families = await self.scrape_once()
+        if families is None:
+            self._judge.complain("the gateway's counters could not be read before it is killed")
+        ledger.read(calls_counted(families or ()), time.monotonic())
 
     # At the end.
 
     async def rest(self) -> None:
-        """Wait until nothing is in flight at the gateway."""
-        status: Any = None
+        """Wait until nothing is in flight, and nothing is held that has ended."""
+        since = time.monotonic()
+        left = ["not looked at"]
         with trio.move_on_after(REST_WITHIN):
-            while status is None or status["in_flight"]:
-                status = await api(self._fleet, "status")
+            while left:
                 await trio.sleep(READ_EVERY)
+                left = await self._left(since)
             return
-        self._judge.complain(f"{REST_WITHIN:g} s after the load the gateway says: {status}")
+        self._judge.complain(f"{REST_WITHIN:g} s after the load there is left: {left}")
 
-    async def compare(self) -> None:
-        """The gateway must have counted what its callers saw."""
-        self._fleet.read()
-        counted = {key: value for key, value in (await self.scrape_once()).items()
-                   if key[0] != FLOOD}  # fmt: skip
-        books = self._judge.tally.books
-        self.counted = int(sum(counted.values())), books.sure.total()
-        for wrong in books.compare(counted):
+    async def _left(self, since: float) -> list[str]:
+        status, services = await api(self._fleet, "status"), await api(self._fleet, "services")
+        families = await self.scrape_once()
+        if status is None or services is None or families is None:
+            return ["the gateway does not answer"]
+        lives = [child.life for child in self._fleet.now.values() if child.name != GATEWAY]
+        found = in_gateway(status, services, families)
+        for life in lives:
+            found += in_peer(life, self._judge.lives[life].holds, since)
+        return found
+
+    async def look_at_traces(self, randomness: random.Random) -> None:
+        """A sample of the traces that the gateway has kept must be whole."""
+        await trio.sleep(PATIENCE + SECOND_ASKING)  # until parts that do not come are given up
+        kept = (await api(self._fleet, "traces?limit=1000") or {"traces": []})["traces"]
+        for row in randomness.sample(kept, min(TRACES, len(kept))):
+            view = await api(self._fleet, f"traces/{row['trace_id']}?format=waterfall")
+            if view is None:
+                continue  # it made way for newer ones, which the soak's own reading made
+            self.traces[
+                "whole" if view["summary"]["complete"] else "with a part named missing"
+            ] += 1
+            for fault in faults(view):
+                self._judge.complain(fault)
+        if not self.traces:
+            self._judge.complain(f"of {len(kept)} kept traces none could be read")
+
+    async def files_back(self, child: Child) -> None:
+        """A process without load closes what it has opened for the load."""
+        left = ["not looked at"]
+        with trio.move_on_after(FILES_WITHIN):
+            while left:
+                await trio.sleep(READ_EVERY)
+                child.sample()
+                left = files(child.life, child.at_start, child.samples[-1])
+        for wrong in left:
+            self._judge.complain(wrong)
+
+    def gateway_grown(self, child: Child) -> None:
+        """The gateway has not outgrown its bounds."""
+        for wrong in memory(child.life, child.at_start, child.samples[-1]):
             self._judge.complain(wrong)
 
     def grown(self, children: list[Child]) -> None:

@@ -67,7 +67,7 @@ class Backend:
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def do_POST(self) -> None:  # noqa: N802 - the server's name
+            def do_POST(self) -> None:
                 raw = self.rfile.read(int(self.headers["Content-Length"]))
                 backend.seen.append({name.lower(): text for name, text in self.headers.items()})
                 backend.answering.wait()

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
@@ -154,7 +155,7 @@ def rotel(folder: Path) -> Iterator[Receiver]:
     command = [program, "start"]
     with _running(command, folder / "rotel.log", variables) as process:
         for port in ports:
-            _until(lambda port=port: process.listens_at(port), f"nobody listens at {port}")  # type: ignore[misc]
+            _until(partial(process.listens_at, port), f"nobody listens at {port}")
         yield _Rotel(f"http://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}", process.log)
 
 

@@ -4,12 +4,32 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
+import msgspec
+
 from mesh_telemetry import WaterfallRow
 
 Row: TypeAlias = dict[str, Any]
 """The fields of a row; :func:`tree` gives it its ids."""
 GATEWAY = "gw1"
 """What the gateway happens to be called."""
+
+SUMMARY: dict[str, Any] = {
+    "trace_id": "0af7651916cd43dd8448eb211c80319c",
+    "reason": "slow",
+    "started": "2026-01-31T12:00:00.250000Z",
+    "duration_ms": 29.0,
+    "caller": "shop",
+    "service": "orders",
+    "method": "place",
+    "code": "ok",
+    "activity_id": "order-42",
+    "spans": 12,
+    "services": ["gw1", "orders", "payments", "shop", "users"],
+    "errors": 0,
+    "complete": True,
+    "missing": [],
+    "dropped": 0,
+}
 
 
 def row(depth: int, service: str, name: str, kind: str, start: float, end: float,
@@ -37,6 +57,7 @@ def row(depth: int, service: str, name: str, kind: str, start: float, end: float
         "orphan": False,
         "shifted_ms": 0.0,
         "of_gateway": service == GATEWAY,
+        "method": "" if kind == "internal" else name,
     }
     return values | rest
 
@@ -49,7 +70,7 @@ def tree(*rows: Row) -> list[WaterfallRow]:
         del above[one["depth"] :]
         one["parent_id"] = above[-1]["span_id"] if above else ""
         above.append(one)
-    return [WaterfallRow(**one) for one in rows]
+    return msgspec.convert(rows, list[WaterfallRow])
 
 
 def call(depth: int, caller: str, name: str, start: float, end: float, way: float = 1.0,
@@ -62,4 +83,13 @@ def call(depth: int, caller: str, name: str, start: float, end: float, way: floa
         row(depth + 1, GATEWAY, name, "server", start + half, end - half, **rest),
         row(depth + 2, GATEWAY, name, "client", start + half, end - half, **rest),
         row(depth + 3, callee, name, "server", start + way, end - way, **rest),
+    ]
+
+
+def nested() -> list[Row]:
+    """The trace that :data:`SUMMARY` is about."""
+    return [
+        *call(0, "shop", "orders.place", 0, 30, deadline_ms=500.0),
+        *call(4, "orders", "users.get", 2, 8, deadline_ms=498.0),
+        *call(4, "orders", "payments.charge", 10, 28, way=4, deadline_ms=490.0),
     ]

@@ -44,14 +44,38 @@ def test_the_four_spans_of_a_hop_are_one() -> None:
 def test_every_span_may_stay_one_of_its_own() -> None:
     hops = fold(tree(*call(0, "shop", "orders.place", 0, 20)), whole=True)
     found = [(len(one.rows), one.own_ms, one.way_ms) for one in hops[0].walk()]
-    assert found == [(1, 1, None), (1, 0, None), (1, 1, None), (1, 18, None)]
+    assert found == [(1, 0, 1), (1, 0, None), (1, 0, 1), (1, 18, None)]
 
 
-def test_a_handler_that_renames_its_span_stays_in_its_hop() -> None:
+def test_a_wait_is_no_time_of_the_gateways_own() -> None:
     rows = call(0, "shop", "orders.place", 0, 20)
-    rows[3]["name"] = "GET /orders"
+    rows[1] |= {"waited_ms": 7.0, "start_ms": 1.0, "duration_ms": 18.0}
+    rows[2] |= {"start_ms": 8.0, "duration_ms": 10.0}
+    rows[3] |= {"start_ms": 10.0, "duration_ms": 7.0}
+    found = [
+        (one.own_ms, one.way_ms, one.waited_ms) for one in fold(tree(*rows), whole=True)[0].walk()
+    ]
+    assert found == [(0, 2, 0), (1, None, 7), (0, 3, 0), (7, None, 0)]
+    assert [sum(ms or 0 for ms in one) for one in found] == [2, 8, 3, 7]
+    hop = only(tree(*rows))
+    assert (hop.own_ms, hop.way_ms, hop.waited_ms) == (7, 6, 7)
+
+
+def test_a_span_that_passed_a_call_to_somebody_who_has_not_told_is_no_way() -> None:
+    *_, last = fold(tree(*call(0, "shop", "orders.place", 0, 20)[:3]), whole=True)[0].walk()
+    assert (last.is_unseen, last.is_passing, last.own_ms, last.way_ms) == (True, False, 19, None)
+
+
+@pytest.mark.parametrize("renamed", [0, 3])
+def test_who_renames_a_span_leaves_it_in_its_hop(renamed: int) -> None:
+    rows = call(0, "shop", "orders.place", 0, 20)
+    rows[renamed]["name"] = "GET /orders.html"
     hop = only(tree(*rows))
     assert (len(hop.rows), hop.children, hop.is_unseen, hop.own_ms) == (4, [], False, 18)
+    assert (hop.name, hop.service) == ("orders.place", "orders")
+    assert [one.name for one in fold(tree(*rows), whole=True)[0].walk()][renamed] == (
+        "GET /orders.html"
+    )
 
 
 def test_a_call_of_the_same_method_inside_is_another_hop() -> None:
@@ -86,7 +110,7 @@ def test_parts_of_a_hop_may_be_missing(
     present: list[int],
     way: float | None,
     own: float,
-    unseen: bool,  # noqa: FBT001
+    unseen: bool,
 ) -> None:
     rows = call(0, "shop", "orders.place", 0, 20)
     some = [rows[number] for number in present]

@@ -129,7 +129,7 @@ def a_span(**changes: Any) -> Span:
     ("kind", "is_remote"),
     [(spans.SERVER, True), (spans.CONSUMER, True), (spans.CLIENT, False), (spans.INTERNAL, False)],
 )
-def test_who_serves_has_its_parent_elsewhere(kind: int, is_remote: bool) -> None:  # noqa: FBT001
+def test_who_serves_has_its_parent_elsewhere(kind: int, is_remote: bool) -> None:
     found = encoded(a_span(kind=kind, parent_id=b"p" * 8), {}).scope_spans[0].spans[0]
     assert bool(found.flags & 0x200) is is_remote  # SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK
 

@@ -105,6 +105,19 @@ def test_a_hop_is_drawn_from_caller_to_callee() -> None:
     ]
 
 
+def test_a_row_tells_what_was_called_whatever_its_span_is_named() -> None:
+    served = call(1, 0, 0, 10, kind=SERVER)
+    served.name = "GET /users"
+    unknown = msgspec.structs.replace(call(2, 1, 1, 2, kind=CLIENT), name="_OTHER")
+    unknown.attributes = {**unknown.attributes, "rpc.method_original": "users.gett"}
+    trace = kept(users=[served, unknown, plain(3, 1, 3, 4)])
+    assert [(row.name, row.method) for row in waterfall(trace)] == [
+        ("GET /users", "users.get"),
+        ("_OTHER", "users.gett"),
+        ("s3", ""),
+    ]
+
+
 def test_children_come_by_start_and_depth_first() -> None:
     trace = kept(
         a=[

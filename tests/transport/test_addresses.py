@@ -344,7 +344,7 @@ def test_else_it_is_in_a_folder_of_the_users_own(
 def test_a_folder_that_another_user_made_is_refused(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
-    as_link: bool,  # noqa: FBT001
+    as_link: bool,
 ) -> None:
     """Its owner could pose as the user's gateway; a link to the user's own folder is no better."""
     monkeypatch.delenv("MESH_GATEWAY", raising=False)

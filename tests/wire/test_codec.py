@@ -380,7 +380,7 @@ def test_chunks_hold_the_message(size: int, chunk: int) -> None:
         ("users/get", False),
     ],
 )
-def test_names(text: str, good: bool) -> None:  # noqa: FBT001 - a column of the table
+def test_names(text: str, good: bool) -> None:
     """The function and the wire agree on what a name is."""
     assert codec.is_name(text) is good
     packed = pack([text, []])
@@ -404,7 +404,7 @@ def test_names(text: str, good: bool) -> None:  # noqa: FBT001 - a column of the
         ("é", False),
     ],
 )
-def test_activity_ids(text: str, good: bool) -> None:  # noqa: FBT001
+def test_activity_ids(text: str, good: bool) -> None:
     assert codec.is_activity_id(text) is good
 
 

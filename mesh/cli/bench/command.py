@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+F = TypeVar("F", bound="Callable[..., Any]")
+
 COLUMNS = {
     "concurrency": "concurrency",
     "calls": "calls",
@@ -33,7 +35,7 @@ COLUMNS = {
 """Headings of the table and the keys of the figures under them."""
 
 
-def _concurrencies(ctx: click.Context, option: click.Parameter, text: str) -> list[int]:  # noqa: ARG001
+def _concurrencies(_ctx: click.Context, _option: click.Parameter, text: str) -> list[int]:
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError:
@@ -50,6 +52,13 @@ def _parameters(text: str | None, payload: int) -> Any:
         return json.loads(text)
     except ValueError as fault:
         raise WrongUsage(f"--params is no JSON: {fault}") from fault
+
+
+def _one_or_more(flag: str, what: str, *, most: int) -> Callable[[F], F]:
+    """An option that is a number from 1, its default, on."""
+    return click.option(
+        flag, default=1, show_default=True, type=click.IntRange(1, most), metavar="N", help=what
+    )
 
 
 @click.command(
@@ -82,30 +91,9 @@ def _parameters(text: str | None, payload: int) -> Any:
     metavar="BYTES",
     help="Size of the parameters; a small map if not given.",
 )
-@click.option(
-    "--callers",
-    default=1,
-    show_default=True,
-    type=click.IntRange(1, 1000),
-    metavar="N",
-    help="Connections that the calling tasks share.",
-)
-@click.option(
-    "--services",
-    default=1,
-    show_default=True,
-    type=click.IntRange(1, 900),
-    metavar="N",
-    help="Services that are called in turn.",
-)
-@click.option(
-    "--depth",
-    default=1,
-    show_default=True,
-    type=click.IntRange(1, 16),
-    metavar="N",
-    help="Nested calls: each method calls the next, the last one echoes.",
-)
+@_one_or_more("--callers", "Connections that the calling tasks share.", most=1000)
+@_one_or_more("--services", "Services that are called in turn.", most=900)
+@_one_or_more("--depth", "Nested calls: each method calls the next, the last one echoes.", most=16)
 @click.option(
     "--telemetry",
     default="on",

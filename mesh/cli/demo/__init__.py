@@ -19,12 +19,13 @@ from mesh.cli.demo.play import AT_A_TIME, Player, ask
 from mesh.cli.demo.processes import GATEWAY, Processes, open_processes
 from mesh.cli.demo.report import describe, print_methods, slowest, telling_failure
 from mesh.cli.demo.screen import Screen
-from mesh.cli.output import duration, make_console, print_json, to_json
+from mesh.cli.output import make_console, print_json, to_json
 from mesh.cli.peer import json_option, peer
 from mesh.cli.trace import wait_for
 from mesh.cli.waterfall import draw
 from mesh.environment import forget_settings
 from mesh.units import tell_seconds
+from mesh_telemetry.texts import duration
 
 SERVICES = {
     "users": "who the customers are",

@@ -33,14 +33,14 @@ def main(name: str, directory: str) -> None:
     tie_to_parent(directory)
     address = f"unix:{directory}/mesh.sock"
     if name == "gateway":
-        from mesh.cli import main as command  # noqa: PLC0415 - the services need none of it
+        from mesh.cli import main as command  # the services need none of it
 
         command([
             *("gateway", "--json", "--listen", address, "--admin", "127.0.0.1:0"),
             *KEEP_ALL,
         ])  # fmt: skip
     else:
-        from mesh.cli.demo.shop import serve  # noqa: PLC0415
+        from mesh.cli.demo.shop import serve
 
         serve(name, address)
 

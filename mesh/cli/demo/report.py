@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from mesh.cli.output import duration, print_table
+from mesh.cli.output import print_table
 from mesh_telemetry.logs import clean
+from mesh_telemetry.texts import duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

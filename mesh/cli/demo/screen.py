@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Self
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
-from mesh.cli.output import duration, outcome
+from mesh.cli.output import outcome
 from mesh.cli.waterfall import signs_of
 from mesh_telemetry.logs import clean
+from mesh_telemetry.texts import duration
 
 if TYPE_CHECKING:
     from rich.console import Console

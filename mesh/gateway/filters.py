@@ -1,0 +1,114 @@
+"""Which of the kept traces somebody asks for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mesh.errors import InvalidArgument
+from mesh.units import parse_duration
+from mesh.wire.codec import is_activity_id
+from mesh_telemetry import CODE_NAMES, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+MOST = 1000
+"""Traces that one list may have."""
+_LONGEST_NAME = 257
+"""Characters of a method with its service."""
+
+
+class TraceFilters(msgspec.Struct, frozen=True, kw_only=True):
+    """Which kept traces are asked for: those that fit all of it."""
+
+    service: str = ""
+    """A service that was called anywhere in it."""
+    method: str = ""
+    """Likewise, with its service or without: ``users.get`` or ``get``."""
+    code: str = ""
+    """How a call to that service and method ended: ``ok``, ``not_found`` and so on."""
+    min_duration: float = 0.0
+    """Seconds that the entry call took at least."""
+    activity_id: str = ""
+    """Of any call in it."""
+    reason: str = ""
+    """Why it was kept."""
+    limit: int = 50
+    """Traces at most, 1 to 1,000."""
+
+    @classmethod
+    def read(cls, given: Mapping[str, Any]) -> TraceFilters:
+        """Read filters as people and programs write them; empty ones ask for nothing.
+
+        Args:
+            given: By name; numbers may be text, and ``min_duration`` may have a unit: ``250ms``.
+
+        Raises:
+            InvalidArgument: A filter is not known, or cannot be that; the message names it and what
+                it takes.
+        """
+        found: dict[str, Any] = {}
+        for name, value in given.items():
+            if name not in _READ:
+                raise InvalidArgument(f"no filter {name!r:.60}; there are {', '.join(_READ)}")
+            if value is not None and value != "":
+                found[name] = _READ[name](name, value)
+        return cls(**found)
+
+
+def _wrong(name: str, value: object, wanted: str) -> InvalidArgument:
+    return InvalidArgument(f"filter {name} must be {wanted}, not {value!r:.60}")
+
+
+def _name(name: str, value: object) -> str:
+    if isinstance(value, str) and len(value) <= _LONGEST_NAME:
+        return value
+    raise _wrong(name, value, f"the name of a {name}, at most {_LONGEST_NAME} characters")
+
+
+def _word(known: Iterable[str]) -> Callable[[str, object], str]:
+    words = tuple(map(str, known))
+
+    def read(name: str, value: object) -> str:
+        if isinstance(value, str) and value.lower() in words:
+            return value.lower()
+        raise _wrong(name, value, f"one of {', '.join(words)}")
+
+    return read
+
+
+def _seconds(name: str, value: object) -> float:
+    try:
+        seconds = parse_duration(value) if isinstance(value, str) else value
+    except ValueError:
+        seconds = None
+    if isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds < 1e9:
+        return float(seconds)
+    raise _wrong(name, value, "a duration, in seconds or such as 250ms")
+
+
+def _activity(name: str, value: object) -> str:
+    if isinstance(value, str) and is_activity_id(value):
+        return value
+    raise _wrong(name, value, "1 to 128 printable ASCII characters")
+
+
+def _limit(name: str, value: object) -> int:
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value[:9])
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST:
+        return value
+    raise _wrong(name, value, f"a whole number from 1 to {MOST:,}")
+
+
+_READ: dict[str, Callable[[str, object], Any]] = {
+    "service": _name,
+    "method": _name,
+    "code": _word(CODE_NAMES),
+    "min_duration": _seconds,
+    "activity_id": _activity,
+    "reason": _word(Reason),
+    "limit": _limit,
+}
