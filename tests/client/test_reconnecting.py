@@ -271,3 +271,12 @@ async def test_the_gateways_limits_rule_its_peers(autojump_clock: MockClock) -> 
                 with pytest.raises(mesh.ResourceExhausted, match="max_message of 3,000,000"):
                     await peer.call("peer", "echo", bytes(3_000_001))
             assert gateway.core.counters.protocol_errors == 0
+
+
+async def test_a_gateway_that_has_just_ended_refuses_as_one_that_is_away() -> None:
+    """Its nursery closes a moment before it knows."""
+    async with mesh.Gateway() as gateway:
+        closing = gateway._nursery
+    gateway._nursery = closing
+    with pytest.raises(ConnectionRefusedError, match="has stopped"):
+        await gateway.dial(1_000)
