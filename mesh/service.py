@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mesh.service")
 
-MESSAGE_KEPT = 500
+REASON_KEPT, MESSAGE_KEPT = 128, 500
 """Characters of a failure's message that are recorded."""
 
 IDLE_WORKERS = 256
@@ -362,7 +362,7 @@ class Dispatcher:
         call_id = job[0].call_id
         told = message.removeprefix(f"{exception}: ") if exception else message
         now = trio.current_time()
-        self._record(job, now, code.number, str(reason), told, exception or "")
+        self._record(job, now, code.number, str(reason)[:REASON_KEPT], told, exception or "")
         if len(details) > self._uplink.max_message:
             details = encode({"details": f"lost: {len(details):,} bytes exceed max_message"})
         max_header = self._uplink.max_header
@@ -422,28 +422,30 @@ class Dispatcher:
             return
         records = self._uplink.records
         chain = records.share(call.chain)
-        records.add(
-            PeerRow(
-                call.trace_id,
-                self._uplink.name,
-                SERVER,
-                call.own_span,
-                call.span_id,
-                chain[-1],
-                call.deadline - arrived,
-                arrived,
-                ended,
-                code,
-                reason,
-                message[:MESSAGE_KEPT],
-                exception,
-                call.activity_id,
-                chain,
-                call.caller,
-                call.attempt,
-                touched,
-            )
+        row = PeerRow(
+            call.trace_id,
+            self._uplink.name,
+            SERVER,
+            call.own_span,
+            call.span_id,
+            chain[-1],
+            call.deadline - arrived,
+            arrived,
+            ended,
+            code,
+            reason,
+            message[:MESSAGE_KEPT],
+            exception,
+            call.activity_id,
+            chain,
+            call.caller,
+            call.attempt,
+            touched,
         )
+        if touched is None:
+            records.add(row)
+        else:
+            records.add_touched(row, touched)
 
 
 def _clip(text: str, size: int) -> str:
