@@ -11,8 +11,9 @@ import trio
 from mesh import events
 from mesh.conversation import Conversation
 from mesh.errors import CallError, Code, MeshError, Reason, Unavailable
+from mesh.outcomes import MESSAGE_KEPT, REASON_KEPT
 from mesh.outgoing import Outgoing
-from mesh.service import MESSAGE_KEPT, REASON_KEPT, Dispatcher
+from mesh.service import Dispatcher
 from mesh.tracing import Reporter
 from mesh.transport import IN_PROCESS, HandshakeFailed
 from mesh.watching import PeerFeed
