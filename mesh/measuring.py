@@ -77,7 +77,8 @@ class MeasuredUplink(Uplink):
         yield names.RUNTIME_THREADS.name, {}, threads.borrowed_tokens
         yield names.RUNTIME_THREADS_LIMIT.name, {}, threads.total_tokens
         yield names.RECORDS.name, {}, len(self.records)
-        yield names.RECORDS_DROPPED.name, {}, self.records.dropped
+        for reason, count in self.records.dropped.items():
+            yield names.RECORDS_DROPPED.name, {names.REASON: reason}, count
         yield names.BUILD_INFO.name, {"version": __version__}, 1
 
 

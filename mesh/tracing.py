@@ -8,9 +8,9 @@ later.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
-from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -22,7 +22,10 @@ from mesh.process import this_process
 from mesh.wire import codec
 from mesh_telemetry import spans
 from mesh_telemetry.attributes import clean_text
+from mesh_telemetry.backlog import Backlog
+from mesh_telemetry.bounds import UNTOLD, UNTOLD_BYTES
 from mesh_telemetry.current import BAGGAGE, TRACESTATE, outgoing
+from mesh_telemetry.peer_records import MAX_KEPT
 from mesh_telemetry.propagation import RANDOM, SAMPLED, Ratio
 from mesh_telemetry.resource import describe
 from mesh_telemetry.spans import clip
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
     from mesh.context import Call
+    from mesh.transport.links import Link
     from mesh.uplink import Uplink
     from mesh_telemetry.peer_records import PeerRow
     from mesh_telemetry.spans import Attributes, Span
@@ -52,7 +56,18 @@ ENVELOPE = 16
 CLIPPED = (4096, 1024, 256, 64, 0)
 """To how many characters the texts of a span are clipped, by turns, that does not fit a frame."""
 
+TRACES = 50
+"""Traces that are looked for in one go."""
+ROWS = 1_000
+"""Rows that are put in order in one go."""
+SLICE, USUAL = 100, 512
+"""Spans that are built and packed in one go before other tasks may run, and the bytes of one: each
+takes about 10 us, and a large one as much as several."""
+ROW = 500
+"""Bytes that a row takes which no handler has touched."""
+
 T = TypeVar("T")
+_END = object()
 
 log = logging.getLogger("mesh.client")
 
@@ -110,20 +125,29 @@ def install_tracer_provider() -> bool:
 
 
 class Reporter:
-    """Tells one gateway, over one peer's connections, of kept traces."""
+    """Tells one gateway, over one peer's connections, of kept traces.
+
+    Traces are told in slices, between which other tasks run, and no more than the outbox takes.
+    What was asked for stays so until it has been sent, or there is another connection, over which
+    the gateway asks again.
+    """
 
     def __init__(self, uplink: Uplink) -> None:
         self._uplink = uplink
         self._recorder = uplink.process.records
         self._resources: dict[str, Attributes] = {}
         self._asked: dict[bytes, None] = {}
-        self._late: list[PeerRow] = []
-        self._late_spans: deque[ReadableSpan] = deque()
+        self._late: Backlog[PeerRow] = Backlog(UNTOLD, UNTOLD_BYTES)
+        self._late_spans: Backlog[ReadableSpan] = Backlog(UNTOLD, UNTOLD_BYTES)
         self._untold = 0
         """Spans that were lost here, and of which the gateway has yet to hear."""
         self._unsaid = 0
         """How often no frame could be made of one, and the log has not said so."""
         self._complain_from = float("-inf")
+        self._counted = 0
+        """Those among them that made way in a backlog."""
+        self._telling: tuple[Link, Iterator[None]] | None = None
+        """The steps under way, and over which connection; whoever runs them goes on with these."""
         self._wake = trio.Event()
         self._token: trio.lowlevel.TrioToken | None = None
 
@@ -132,27 +156,31 @@ class Reporter:
         for trace_id in trace_ids:
             self._asked[trace_id] = None
             self._recorder.keep(trace_id, self)
+        while len(self._asked) > MAX_KEPT:  # more than the process remembers
+            del self._asked[next(iter(self._asked))]
         self._wake.set()
 
     def add(self, row: PeerRow) -> None:
         """A call of a trace that is kept already has ended, perhaps in another loop of trio's."""
         if self._uplink.link is None:
             return  # asked for again after the reconnect
-        self._late.append(row)
+        self._late.put(row, ROW if row.touched is None else ROW + row.touched.weight)
         if self._token is trio.lowlevel.current_trio_token():
             self._wake.set()
-        elif self._token is not None:
-            with contextlib.suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(self._rouse, idempotent=True)
+        else:
+            self._rouse()
 
-    def add_span(self, span: ReadableSpan) -> None:
+    def add_span(self, span: ReadableSpan, weight: int) -> None:
         """A span of the user's in a trace that is kept already has ended, in whatever thread."""
-        self._late_spans.append(span)
-        if self._token is not None:
-            with contextlib.suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(self._rouse, idempotent=True)
+        self._late_spans.put(span, weight)
+        self._rouse()
 
     def _rouse(self) -> None:
+        if self._token is not None:
+            with contextlib.suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._awake, idempotent=True)
+
+    def _awake(self) -> None:
         self._wake.set()
 
     async def run(self) -> None:
@@ -162,45 +190,66 @@ class Reporter:
             await self._wake.wait()
             await trio.sleep(PAUSE)
             self._wake = trio.Event()
-            self.flush()
+            await self.flush()
 
-    def flush(self) -> None:
-        """Send what is to be told."""
-        link = self._uplink.link
-        if link is None:  # asked again after the reconnect
-            self._asked.clear()
-            self._late.clear()
-            self._late_spans.clear()
-            return
-        asked, self._asked = list(self._asked), {}
-        late, self._late = self._late, []
-        if link.full:  # by a gateway that does not read; calls go first
-            self._untold += len(late) + len(self._late_spans)
-            self._late_spans.clear()
-            return
-        known = frozenset(asked)
-        rows = self._recorder.find(known) if known else []
-        rows += [row for row in late if row.trace_id not in known]
-        by_name: dict[str, list[PeerRow]] = {}
-        for row in rows:
-            by_name.setdefault(row.name, []).append(row)
-        name, copies = self._uplink.name, self._recorder.users.copies
-        # Before those of the calls: the gateway knows how many of these have to come, and may end
-        # once they are there.
-        for frame in self._batches(name, self._users(known), convert, copies=copies):
-            link.put_bulk(0, frame)
-        offset = self._uplink.process.wall() - trio.current_time()
-        for name, some in by_name.items():
-            for frame in self._batches(name, some, lambda row: self._span(row, offset)):
-                link.put_bulk(0, frame)
-        if self._untold:
-            link.put_bulk(0, self._frame(name, [], [], self._untold))
-            self._untold = 0
-        most = max(1, min(codec.MAX_TRACES, self._uplink.max_header // 20))
-        for start in range(0, len(asked), most):
-            some_ids = asked[start : start + most]
-            link.put_bulk(0, self._frame(self._uplink.name, some_ids, [], 0))
-        link.flush()
+    async def flush(self) -> None:
+        """Send what is to be told; waits where the gateway does not read, for calls go first."""
+        while (link := self._uplink.link) is not None:
+            if self._telling is None or self._telling[0] is not link:
+                self._telling = link, self._steps(link)
+            if link.full:
+                await self._uplink.wait_room()
+                await trio.lowlevel.checkpoint()  # it may be broken, which is noticed elsewhere
+            elif next(self._telling[1], _END) is _END:
+                self._telling = None
+                link.flush()
+                return
+            else:
+                link.flush()
+                await trio.lowlevel.checkpoint()
+        self._telling = None  # asked again after the reconnect
+        self._asked.clear()
+        self._late.empty()
+        self._late_spans.empty()
+
+    def _steps(self, link: Link) -> Iterator[None]:
+        """Put what is to be told into the outbox, about 2 ms of work at a time."""
+        name, users = self._uplink.name, self._recorder.users
+        while self._asked or self._late or self._late_spans:
+            asked = list(itertools.islice(self._asked, TRACES))
+            known = frozenset(asked)
+            # Looked for before spans, which end before the call in which they were made.
+            late = self._late.empty()
+            rows = self._recorder.find(known) if known else []
+            rows += [row for row in late if row.trace_id not in self._asked]
+            yield
+            # Told before those of the calls: the gateway knows how many of these have to come, and
+            # may end once they are there.
+            for frame in self._batches(name, self._users(known), convert, copies=users.copies):
+                if frame:
+                    link.put_bulk(0, frame)
+                yield
+            for of_peer, some in _by_name(rows):
+                offset = self._uplink.process.wall() - trio.current_time()
+                for frame in self._batches(of_peer, some, partial(self._span, offset=offset)):
+                    if frame:
+                        link.put_bulk(0, frame)
+                    yield
+            self._tell_lost(link)
+            most = max(1, min(codec.MAX_TRACES, self._uplink.max_header // 20))
+            for start in range(0, len(asked), most):
+                link.put_bulk(0, self._frame(name, asked[start : start + most], [], 0))
+            for trace_id in asked:
+                self._asked.pop(trace_id, None)
+            yield
+        self._tell_lost(link)
+
+    def _tell_lost(self, link: Link) -> None:
+        made_way = sum(self._late.dropped.values()) + sum(self._late_spans.dropped.values())
+        untold = self._untold + made_way - self._counted
+        if untold:
+            link.put_bulk(0, self._frame(self._uplink.name, [], [], untold))
+            self._untold, self._counted = 0, made_way
 
     def _users(self, known: frozenset[bytes]) -> Iterator[ReadableSpan]:
         """The spans that users' code made in these traces, and since in others that are kept."""
@@ -209,10 +258,9 @@ class Reporter:
         for span in spans_of_users.find(known) if known else ():
             told.add(id(span))
             yield span
-        while self._late_spans:
-            span = self._late_spans.popleft()
-            if id(span) not in told:
-                yield span
+        while (late := self._late_spans.take()) is not None:
+            if id(late) not in told:
+                yield late
 
     def _packed(self, make: Callable[[], Span], room: int) -> bytes | None:
         """A span as it travels; None where even what is clipped of it does not fit."""
@@ -245,18 +293,25 @@ class Reporter:
     def _batches(
         self, name: str, some: Iterable[T], make: Callable[[T], Span], *, copies: bool = False
     ) -> Iterator[bytes]:
-        """SPANS of one peer of this process, each within what one frame may carry."""
+        """SPANS of one peer of this process, each within what one frame may carry.
+
+        And nothing now and then, where other tasks should run before there is a whole frame.
+        """
         room = self._uplink.max_chunk - self._overhead(name)
         batch: list[msgspec.Raw] = []
-        size = 0
+        size = work = 0
         for one in some:
+            if work >= SLICE:
+                work = 0
+                yield b""
             packed = self._packed(partial(make, one), room)
             if packed is None:
                 self._untold += 1
                 continue
             if size + len(packed) > room:
                 yield self._frame(name, [], batch, 0, copies=copies)
-                batch, size = [], 0
+                batch, size, work = [], 0, 0
+            work += 1 + len(packed) // USUAL
             batch.append(msgspec.Raw(packed))
             size += len(packed)
         if batch:
@@ -286,7 +341,7 @@ class Reporter:
         """Bytes of a frame's payload that are not spans."""
         return len(_encode(self._resource(name))) + ENVELOPE
 
-    def _span(self, row: PeerRow, offset: float) -> Span:
+    def _span(self, row: PeerRow, *, offset: float) -> Span:
         served = row.kind == spans.SERVER
         built = spans.build(
             spans.CallFacts(
@@ -312,3 +367,12 @@ class Reporter:
             )
         )
         return row.touched.apply(built) if row.touched is not None else built
+
+
+def _by_name(rows: list[PeerRow]) -> Iterator[tuple[str, list[PeerRow]]]:
+    """The rows by the peer of this process that they are of, so many at a time."""
+    for start in range(0, len(rows), ROWS):
+        by_name: dict[str, list[PeerRow]] = {}
+        for row in rows[start : start + ROWS]:
+            by_name.setdefault(row.name, []).append(row)
+        yield from by_name.items()

@@ -11,8 +11,9 @@ import trio
 from mesh import events
 from mesh.conversation import Conversation
 from mesh.errors import CallError, Code, MeshError, Reason, Unavailable
+from mesh.outcomes import MESSAGE_KEPT, REASON_KEPT
 from mesh.outgoing import Outgoing
-from mesh.service import MESSAGE_KEPT, Dispatcher
+from mesh.service import Dispatcher
 from mesh.tracing import Reporter
 from mesh.transport import IN_PROCESS, HandshakeFailed
 from mesh.watching import PeerFeed
@@ -189,7 +190,8 @@ class Uplink:
         """Record a call made from here that has failed, or whose task was cancelled."""
         deadline = made[7] + made[6] - ROUNDING if scope_at is None else scope_at
         if isinstance(failure, CallError):
-            told = failure.code.number, str(failure.reason), failure.message[:MESSAGE_KEPT]
+            reason = str(failure.reason)[:REASON_KEPT]
+            told = failure.code.number, reason, failure.message[:MESSAGE_KEPT]
         elif trio.current_time() >= deadline:
             told = Code.DEADLINE_EXCEEDED.number, Reason.DEADLINE_EXCEEDED, ""
         else:
@@ -288,11 +290,11 @@ class Uplink:
         except trio.TooSlowError:
             self._last_fault = f"{self._dialer}: no connection within {self.limits.handshake:g} s"
             return False
-        except (
-            HandshakeFailed
-        ) as fault:  # unlike a gateway that is away, this does not pass by itself
+        except HandshakeFailed as fault:
             if str(fault) != self._last_fault:
-                log.error("%s: %s", self.name, fault)  # noqa: TRY400 - no bug
+                # Unlike a gateway that goes away meanwhile, a wrong certificate stays wrong.
+                passing = fault.reason == "disconnected"
+                log.log(logging.WARNING if passing else logging.ERROR, "%s: %s", self.name, fault)
             self._last_fault, self.reached = str(fault), True
             return False
         except OSError as fault:
@@ -373,9 +375,8 @@ class Uplink:
                 link.flush()
                 await conversation.goodbye.wait()
                 await self.dispatcher.wait_idle()
-            self.reporter.flush()
-            link.flush()
             with trio.move_on_after(1.0):
+                await self.reporter.flush()
                 await link.wait_below(0)
         self.closed = True
         if conversation is not None:

@@ -17,6 +17,7 @@ from mesh.errors import MeshError
 from mesh.limits import BOUNDS, Bound, Limits
 from mesh.logs import Format, Level
 from mesh.transport import Address, default_address
+from mesh.units import MIB
 from mesh_telemetry import TraceSettings
 
 if TYPE_CHECKING:
@@ -186,6 +187,12 @@ _TRACE_SETTINGS = (
         Bound("", 100, 10**7),
         "N",
         "Spans that the gateway holds, of the newest kept traces. [default: 20000]",
+    ),
+    (
+        "store_bytes",
+        Bound("B", MIB, 2**40),
+        "SIZE",
+        "Memory that these may take. [default: 64MiB]",
     ),
 )
 """The fields of `TraceSettings`, with their bounds and help."""

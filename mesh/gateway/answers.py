@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from mesh.gateway.endings import Endings
     from mesh.gateway.session import Session
 
-MESSAGE_KEPT = 500
-"""Characters of a failure's message that are recorded."""
+REASON_KEPT, MESSAGE_KEPT = 128, 500
+"""Characters of a failure's reason, and of its message, that are recorded."""
 ROUNDING = 0.001
 """Seconds by which a callee's idea of a deadline may be early: it travels in whole microseconds."""
 
@@ -77,10 +77,10 @@ class Answers:
         code = Code.from_number(header.code).number or Code.UNKNOWN.number
         link = entry.caller.link
         plain = not flags and link.queued < link.limit
-        message = header.message[:MESSAGE_KEPT]
+        reason, message = header.reason[:REASON_KEPT], header.message[:MESSAGE_KEPT]
         keep: str | None = None
         if plain:
-            keep = self._endings.end(entry, code, header.reason, message, answered=True)
+            keep = self._endings.end(entry, code, reason, message, answered=True)
         fields = (
             entry.caller_call_id,
             header.code,
@@ -99,7 +99,7 @@ class Answers:
         if plain:
             self._core.send(link, codec.encode(Kind.ERROR, fields, payload))
         else:
-            self._answer(entry, Kind.ERROR, fields, flags, payload, code, header.reason, message)
+            self._answer(entry, Kind.ERROR, fields, flags, payload, code, reason, message)
 
     def continued(
         self, callee: Session, kind: Kind, call_id: int, flags: int, payload: bytes

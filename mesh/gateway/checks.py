@@ -90,7 +90,7 @@ def _gateway(core: Core) -> Iterator[Finding]:
         )
     if core.tracing is not None:
         yield from _export(subject, core.tracing.collector.exporter)
-        yield from _losses(core.tracing.collector.losses, core.clock())
+        yield from _losses(core.tracing.collector.debts.losses, core.clock())
 
 
 def _export(subject: str, exporter: Exporter | None) -> Iterator[Finding]:
@@ -99,7 +99,7 @@ def _export(subject: str, exporter: Exporter | None) -> Iterator[Finding]:
     lost = {reason: count for reason, count in exporter.dropped.items() if count}
     told = ", ".join(f"{reason} {count:,}" for reason, count in lost.items())
     so_far = f"{sum(lost.values()):,} are lost since its start" + (f" ({told})" if told else "")
-    trouble, waiting, most = exporter.trouble, exporter.pending, exporter.max_pending
+    trouble, waiting, fullness = exporter.trouble, exporter.pending, exporter.fullness
     if trouble:
         yield Finding(
             "warning",
@@ -108,12 +108,12 @@ def _export(subject: str, exporter: Exporter | None) -> Iterator[Finding]:
             "See that the backend runs there and takes OTLP by OTEL_EXPORTER_OTLP_PROTOCOL; calls "
             "are not affected, and `mesh trace` shows the traces all the same.",
         )
-    elif waiting > (1 - FULL) * most:
+    elif fullness > 1 - FULL:
         yield Finding(
             "warning",
             subject,
-            f"{waiting:,} spans wait to be exported to {exporter.place}, of {most:,} at most; "
-            f"{so_far}",
+            f"{waiting:,} spans wait to be exported to {exporter.place}, {fullness:.0%} of what "
+            f"may wait; {so_far}",
             "The backend takes them too slowly: give it more room, or keep fewer traces "
             "(traces.max_spans_per_second).",
         )

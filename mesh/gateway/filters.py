@@ -34,7 +34,7 @@ class TraceFilters(msgspec.Struct, frozen=True, kw_only=True):
     activity_id: str = ""
     """Of any call in it."""
     reason: str = ""
-    """Why it was kept."""
+    """What spoke for keeping it: the first reason, or one of the others."""
     limit: int = 50
     """Traces at most, 1 to 1,000."""
 

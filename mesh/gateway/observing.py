@@ -87,13 +87,13 @@ class Observer:
             return None
         slow = duration >= series.method.slow_after
         if code or slow or parent is not None or trace.kept or trace.rows:
-            tracing.ended(trace, row, code, slow=slow, name=chain[-1])
+            tracing.ended(trace, row, code, slow=slow, name=series.method.name)
             if parent is not None:
                 return None
         else:
             trace.rows.append(row)  # nearly all calls of a busy mesh
         process = caller.process_id if answered else ""
-        return tracing.close(trace, series.method, chain[-1], process, now)
+        return tracing.close(trace, series.method, process, now)
 
     def refused(
         self,
@@ -161,11 +161,11 @@ class Observer:
         if trace is None:
             return None
         # Names that nobody has registered are any number, and share one quota.
-        known = chain[-1] if method is not None else OTHER
+        known = series.method.name
         if header.options & FORCED and parent is None:
             tracing.judge(trace, TraceReason.FORCED, known)
         tracing.judge(trace, TraceReason.REFUSED, known)
         tracing.ended(trace, row, 0, slow=False, name=known)
         if parent is not None:
             return None
-        return tracing.close(trace, series.method, known, caller.process_id, now)
+        return tracing.close(trace, series.method, caller.process_id, now)

@@ -192,7 +192,7 @@ class Session:
         self.link.put(codec.encode_header(welcome))
         if core.tracing is not None:
             self.sends_spans = codec.SPANS_FEATURE in hello.features
-            core.tracing.collector.connected(self)
+            core.tracing.collector.debts.connected(self)
         if codec.EVENTS in hello.features:
             core.events.watchers[self] = limits.max_chunk
         if core.draining:
@@ -333,7 +333,7 @@ class Session:
         self._connection.close()
         core.registry.withdraw(self, trio.current_time())
         if core.tracing is not None:
-            core.tracing.collector.disconnected(self)
+            core.tracing.collector.debts.disconnected(self)
         unsent = self._take_unsent()
         for entry in self._endings.lost(self, unsent):
             self._router.reroute(entry, unsent[entry.id])

@@ -18,6 +18,7 @@ import trio
 from mesh.errors import Code
 from mesh.gateway.collecting import Collector
 from mesh_telemetry import Reason, Sampler, SlowMethods, TraceStore
+from mesh_telemetry.bounds import GATEWAY_ROWS
 from mesh_telemetry.names import DROPPED
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ REST = 0.01
 """Seconds for which the baseline is not asked again for a method that has had enough of it: at many
 calls per second, asking costs more than all else here."""
 SLICE = 500
-"""Traces that are forgotten in one go before other tasks may run."""
+"""Traces that are forgotten, or judged again, in one go before other tasks may run."""
 MAX_QUIET = 2_000
 """Traces that stay for :data:`LINGER`. At many calls per second they stay shorter: this many fit a
 processor's cache, and what does not makes every call dearer by a microsecond."""
@@ -58,6 +59,8 @@ class Trace(msgspec.Struct, eq=False, gc=False):
     """Calls without a parent that are in flight."""
     kept: str = ""
     """Why it is kept."""
+    reasons: tuple[str, ...] = ()
+    """All that has spoken for it, in the order in which it did."""
     over: str | None = None
     """Why it is not kept although there was a reason."""
     quiet_since: float = 0.0
@@ -65,7 +68,9 @@ class Trace(msgspec.Struct, eq=False, gc=False):
     queued_at: float = -1.0
     """Since when it is in line to be forgotten; negative where it is not."""
     lost: int = 0
-    """Rows that made way, as there were too many."""
+    """Rows that made way, as there were too many of this trace."""
+    crowded_out: int = 0
+    """Rows that made way, as there were too many of all traces."""
     parties: set[str] | None = None
     """Processes that were told that it is kept."""
     hinted: str = ""
@@ -100,7 +105,7 @@ class Tracing:
     ) -> None:
         self._core = core
         self.traces: dict[bytes, Trace] = {}
-        self.store = TraceStore(settings.store_spans)
+        self.store = TraceStore(settings.store_spans, settings.store_bytes)
         self.sampler = Sampler(settings, core.clock)
         self._stored = self.store.traces
         self._counts = self.sampler.counts
@@ -121,6 +126,7 @@ class Tracing:
             trace = self.traces[trace_id] = Trace(trace_id, [])
             if trace_id in self._stored:  # by an earlier entry call
                 trace.kept = self._stored[trace_id].reason
+                trace.reasons = self._stored[trace_id].reasons
         trace.open += 1
         return trace
 
@@ -135,20 +141,17 @@ class Tracing:
             trace.lost += MAX_ROWS // 2
         if trace.kept:
             self.collector.gather(trace)
-        elif code:
+        if code:
             self.judge(trace, Reason.CANCELLED if code == _CANCELLED else Reason.ERROR, name)
         elif slow:
             self.judge(trace, Reason.SLOW, name)
 
-    def close(
-        self, trace: Trace, series: MethodSeries, name: str, process: str, now: float
-    ) -> str | None:
+    def close(self, trace: Trace, series: MethodSeries, process: str, now: float) -> str | None:
         """A call without a parent has ended; returns why its trace is kept, if it is.
 
         Args:
             trace: The call's.
             series: The method's.
-            name: The method.
             process: The caller's process, if it is about to be told what this returns.
             now: The time on trio's clock.
         """
@@ -161,7 +164,7 @@ class Tracing:
                 if len(self._quiet) > MAX_QUIET:
                     self._drop(self._quiet.popleft())
             if not trace.kept and now >= series.baseline_from:
-                if self.sampler.baseline(name):
+                if self.sampler.baseline(series.name):
                     self._keep(trace, Reason.BASELINE)
                 else:
                     series.baseline_from = now + REST
@@ -170,17 +173,32 @@ class Tracing:
         trace.hinted = process
         return trace.kept
 
-    def judge(self, trace: Trace, reason: Reason, name: str) -> None:
-        """Something speaks for keeping this trace."""
+    def judge(self, trace: Trace, reason: Reason, name: str, *, again: bool = False) -> None:
+        """Something speaks for keeping this trace.
+
+        Args:
+            trace: The trace.
+            reason: What speaks for it.
+            name: The method of the call that gives the reason, or ``_OTHER``.
+            again: Whether it was judged for that before, and the reason lasts.
+        """
+        if reason not in trace.reasons:
+            trace.reasons = (*trace.reasons, str(reason))
+            if trace.kept:  # it is found by every reason, also by one that comes later
+                stored = self._stored.get(trace.trace_id)
+                if stored is not None:
+                    stored.reasons = trace.reasons
         if trace.kept or trace.gone:
             return
-        if self.sampler.wants(reason, name):
+        if self.sampler.wants(reason, name, again=again):
             self._keep(trace, reason)
         elif trace.over is None:
             trace.over = self.sampler.refusal
 
     def _keep(self, trace: Trace, reason: Reason) -> None:
         trace.kept = str(reason)
+        if reason not in trace.reasons:
+            trace.reasons = (*trace.reasons, str(reason))
         self.collector.gather(trace)
 
     # Life.
@@ -196,11 +214,12 @@ class Tracing:
         while True:
             await trio.sleep(SWEEP)
             await self._forget(core.clock() - LINGER)
+            await self._make_room()
             turn += 1
             if turn % 4 == 0:
                 self._slow.update(core.metrics.methods(), core.clock())
-                self._judge_long(core.clock() - LONG)
-                self.collector.expire(core.clock())
+                await self._judge_long(core.clock() - LONG)
+                self.collector.debts.expire(core.clock())
 
     async def _forget(self, before: float) -> None:
         quiet, steps, now = self._quiet, 0, before + LINGER
@@ -215,6 +234,28 @@ class Tracing:
             if steps % SLICE == 0:
                 await trio.lowlevel.checkpoint()
 
+    async def _make_room(self) -> None:
+        """Let rows of the oldest traces go where all have too many.
+
+        Counting them on the path of every call would cost it more than this: between two looks
+        there come no more than a gateway can route.
+        """
+        held = [*self.collector.leftover(), *self.traces.values()]
+        if len(held) <= GATEWAY_ROWS // MAX_ROWS:
+            return
+        rows = 0
+        for number, trace in enumerate(held, 1):
+            rows += len(trace.rows)
+            if number % SLICE == 0:
+                await trio.lowlevel.checkpoint()
+        for trace in held:
+            if rows <= GATEWAY_ROWS:
+                return
+            rows -= len(trace.rows)
+            trace.crowded_out += len(trace.rows)
+            trace.rows.clear()
+            await trio.lowlevel.checkpoint()
+
     def _drop(self, trace: Trace) -> None:
         """Forget a trace that has ended; one that goes on will be in line again."""
         trace.queued_at = -1.0
@@ -226,12 +267,19 @@ class Tracing:
             self._counts[trace.over or DROPPED] += 1
             trace.rows.clear()  # an abandoned call may know it for long
 
-    def _judge_long(self, before: float) -> None:
-        for entry in self._core.table.by_id.values():  # the oldest first
+    async def _judge_long(self, before: float) -> None:
+        """Judge what has been in flight for long: once as what it is, then each time again.
+
+        Else one that was over the quota at that moment, and is kept later for an error, would lack
+        what its peers have forgotten by then.
+        """
+        by_id = self._core.table.by_id
+        for number, entry in enumerate(list(by_id.values()), 1):  # the oldest first
             if entry.started > before:
                 return
-            if entry.id <= self._judged_up_to:
-                continue
-            self._judged_up_to = entry.id
-            if entry.trace is not None:
-                self.judge(entry.trace, Reason.SLOW, entry.name)
+            trace, again = entry.trace, entry.id <= self._judged_up_to
+            self._judged_up_to = max(self._judged_up_to, entry.id)
+            if trace is not None and not trace.kept and entry.id in by_id:
+                self.judge(trace, Reason.SLOW, entry.series.method.name, again=again)
+            if number % SLICE == 0:
+                await trio.lowlevel.checkpoint()

@@ -10,6 +10,7 @@ from mesh_telemetry.budget import Share, spent
 from mesh_telemetry.drawing import Drawing
 from mesh_telemetry.exposition import Exposition
 from mesh_telemetry.hops import Hop, fold
+from mesh_telemetry.kept_trace import KeptTrace, Party
 from mesh_telemetry.metrics import (
     CallMetrics,
     CallSeries,
@@ -25,7 +26,7 @@ from mesh_telemetry.recorder import Record, Recorder, RecordRow, own_span_ids
 from mesh_telemetry.rendering import OPENMETRICS, TEXT, Row, RowSource, escape_label, negotiate
 from mesh_telemetry.sampling import Reason, Sampler, TraceSettings
 from mesh_telemetry.slowness import SlowMethods
-from mesh_telemetry.store import KeptTrace, Party, TraceStore
+from mesh_telemetry.store import TraceStore
 from mesh_telemetry.waterfall import (
     RowEvent,
     TraceSummary,

@@ -17,7 +17,8 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags, TraceState
 
 from mesh_telemetry import names, spans
-from mesh_telemetry.attributes import MAX_TEXT, Bounded, clean_text, clean_time
+from mesh_telemetry.attributes import Bounded, clean_text, clean_time
+from mesh_telemetry.weights import EVENT, attributes_weight, text_weight
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,16 +28,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mesh.telemetry")
 
-MAX_EVENTS = 128
-"""Events of a span; the oldest make way. The SDK's default."""
-MAX_LINKS = 128
-"""Links of a span; the oldest make way. The SDK's default."""
-
 # How formats without such fields tell of what was lost:
 # https://opentelemetry.io/docs/specs/otel/common/mapping-to-non-otlp/
 DROPPED_ATTRIBUTES = "otel.dropped_attributes_count"
 DROPPED_EVENTS = "otel.dropped_events_count"
 DROPPED_LINKS = "otel.dropped_links_count"
+
+EMPTY = 3_000
+"""Bytes that one takes in which nothing has been set."""
 
 _MESSAGE = "exception.message"
 
@@ -60,11 +59,13 @@ class CallSpan(trace.Span):
         # Reentrant: warnings are logged under it, and a handler of logs may add events here.
         self._lock = threading.RLock()
         self._bound = Bounded()
+        self._bound.spend(len(trace_state))
         self._recording = True
         self._told_of_end = False
         self._attributes: spans.Attributes = {}
-        self._events: deque[spans.SpanEvent] = deque(maxlen=MAX_EVENTS)
-        self._links: deque[spans.SpanLink] = deque(maxlen=MAX_LINKS)
+        self._limits = self._bound.limits
+        self._events: deque[spans.SpanEvent] = deque()
+        self._links: deque[spans.SpanLink] = deque()
         self._status = spans.UNSET
         self._status_message = ""
         self._name: str | None = None
@@ -82,13 +83,14 @@ class CallSpan(trace.Span):
         """Set an attribute; a value of a type that no attribute has is left out with a warning."""
         with self._lock:
             if self._records("attribute"):
-                self._dropped[DROPPED_ATTRIBUTES] += self._bound.put(self._attributes, key, value)
+                lost = self._bound.put(self._attributes, key, value, self._limits.span)
+                self._dropped[DROPPED_ATTRIBUTES] += lost
 
     def set_attributes(self, attributes: Mapping[str, types.AnyValue]) -> None:
         """Set several attributes."""
         with self._lock:
             if self._records("attributes"):
-                lost = self._bound.put_all(self._attributes, attributes)
+                lost = self._bound.put_all(self._attributes, attributes, self._limits.span)
                 self._dropped[DROPPED_ATTRIBUTES] += lost
 
     def add_event(
@@ -105,13 +107,17 @@ class CallSpan(trace.Span):
         with self._lock:
             if not self._records("event"):
                 return
+            if not self._has_room(self._events, self._limits.events, DROPPED_EVENTS):
+                return
             told: spans.Attributes = {}
-            self._dropped[DROPPED_ATTRIBUTES] += self._bound.put_all(told, attributes)
+            left = self._bound.left
+            lost = self._bound.put_all(told, attributes, self._limits.event)
+            self._dropped[DROPPED_ATTRIBUTES] += lost
             name = clean_text(str(name))
-            if not self._bound.spend(len(name) + 32):
+            if not self._bound.spend(EVENT + text_weight(name)):
+                self._bound.left = left
                 self._dropped[DROPPED_EVENTS] += 1
                 return
-            self._dropped[DROPPED_EVENTS] += len(self._events) == MAX_EVENTS
             self._events.append(spans.SpanEvent(name, at, told))
 
     def add_link(self, context: SpanContext, attributes: types.Attributes = None) -> None:
@@ -121,12 +127,16 @@ class CallSpan(trace.Span):
         with self._lock:
             if not self._records("link"):
                 return
+            if not self._has_room(self._links, self._limits.links, DROPPED_LINKS):
+                return
             told: spans.Attributes = {}
-            self._dropped[DROPPED_ATTRIBUTES] += self._bound.put_all(told, attributes)
-            if not self._bound.spend(64):
+            left = self._bound.left
+            lost = self._bound.put_all(told, attributes, self._limits.link)
+            self._dropped[DROPPED_ATTRIBUTES] += lost
+            if not self._bound.spend(EVENT):
+                self._bound.left = left
                 self._dropped[DROPPED_LINKS] += 1
                 return
-            self._dropped[DROPPED_LINKS] += len(self._links) == MAX_LINKS
             trace_id, span_id = context.trace_id.to_bytes(16), context.span_id.to_bytes(8)
             self._links.append(spans.SpanLink(trace_id, span_id, told))
 
@@ -141,11 +151,12 @@ class CallSpan(trace.Span):
 
         https://opentelemetry.io/docs/specs/semconv/exceptions/exceptions-spans/
         """
+        longest = max(1, self._limits.event.length)
         told: dict[str, types.AnyValue] = {
             "exception.type": exception_type(exception),
             _MESSAGE: _text_of(exception),
             # The last lines say where it was raised: those are kept.
-            "exception.stacktrace": "".join(traceback.format_exception(exception))[-MAX_TEXT:],
+            "exception.stacktrace": "".join(traceback.format_exception(exception))[-longest:],
             "exception.escaped": str(escaped),
         }
         told.update(attributes or {})
@@ -165,13 +176,18 @@ class CallSpan(trace.Span):
             if self._status == spans.OK or status.status_code is StatusCode.UNSET:
                 return
             self._status = status.status_code.value
-            self._status_message = clean_text(status.description or "")
+            told = clean_text(status.description or "")
+            more = text_weight(told) - text_weight(self._status_message)
+            if self._bound.spend(more):
+                self._status_message = told
 
     def update_name(self, name: str) -> None:
         """Give the span another name than the method's."""
         with self._lock:
-            if self._records("name"):
-                self._name = clean_text(str(name))
+            told = clean_text(str(name))
+            more = text_weight(told) - text_weight(self._name or "")
+            if self._records("name") and self._bound.spend(more):
+                self._name = told
 
     def end(self, end_time: int | None = None) -> None:  # noqa: ARG002 - the API's signature
         """Do nothing but warn, once: this span ends with its call."""
@@ -203,6 +219,11 @@ class CallSpan(trace.Span):
         """The call has ended: record no more."""
         with self._lock:
             self._recording = False
+
+    @property
+    def weight(self) -> int:
+        """Bytes, roughly, that it takes."""
+        return EMPTY + self._bound.used
 
     def apply(self, span: spans.Span) -> spans.Span:
         """Put what the user has set onto the span that was built of the same call.
@@ -250,6 +271,19 @@ class CallSpan(trace.Span):
                 if message.endswith(own) or (message and own.startswith(message)):
                     return True
         return False
+
+    def _has_room(
+        self, some: deque[spans.SpanEvent] | deque[spans.SpanLink], most: int, dropped: str
+    ) -> bool:
+        """Whether there may be one more, for which the oldest makes way."""
+        if len(some) >= most:
+            self._dropped[dropped] += 1
+            if not some:
+                return False
+            gone = some.popleft()
+            name = gone.name if isinstance(gone, spans.SpanEvent) else ""
+            self._bound.free(EVENT + text_weight(name) + attributes_weight(gone.attributes))
+        return True
 
     def _records(self, what: str) -> bool:
         if not self._recording:

@@ -19,7 +19,9 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
+from mesh_telemetry.bounds import EXPORT_BYTES
 from mesh_telemetry.export_settings import ExportSettings, settings_from
+from mesh_telemetry.weights import span_weight
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,9 +39,10 @@ if TYPE_CHECKING:
             """Give up what is under way, from another thread."""
 
 
-DROP_REASONS = ("queue_full", "invalid", "rejected", "failed", "closed")
-"""Why spans are lost: more wait than may, OTLP cannot express them, the backend refused them, it
-could not be reached or did not answer, or they were left when the exporter was closed."""
+DROP_REASONS = ("queue_full", "queue_too_large", "invalid", "rejected", "failed", "closed")
+"""Why spans are lost: more wait than may, it takes too many bytes, OTLP cannot express them,
+the backend refused them, it could not be reached or did not answer, or they were left when the
+exporter was closed."""
 
 _USUAL_BATCH = 64
 """Spans in a request while the backend keeps up. Larger ones leave more garbage at a time behind,
@@ -75,6 +78,7 @@ class Exporter:
         sender: Takes batches to it.
         settings: Sizes and times.
         clock: Seconds, monotonic.
+        max_bytes: What may wait or be under way, roughly.
 
     Counts, read from any thread: ``exported`` spans, and ``dropped`` ones by reason
     (`DROP_REASONS`). What was handed over is exported, dropped or `pending`.
@@ -85,6 +89,7 @@ class Exporter:
         sender: Sender,
         settings: ExportSettings,
         clock: Callable[[], float] = time.monotonic,
+        max_bytes: int = EXPORT_BYTES,
     ) -> None:
         self.exported = 0
         self.dropped = dict.fromkeys(DROP_REASONS, 0)
@@ -94,7 +99,10 @@ class Exporter:
         self._sender = sender
         self._settings = settings
         self._clock = clock
-        self._queue: deque[tuple[Attributes, Span]] = deque()
+        self._queue: deque[tuple[Attributes, Span, int]] = deque()
+        self._max_bytes = max_bytes
+        # The one is written where spans come in, the other under a lock where they leave.
+        self._bytes_taken = self._bytes_settled = 0
         self._max_queue = settings.max_queue_size
         self._max_batch = settings.max_batch_size
         self._batch = min(_USUAL_BATCH, self._max_batch)
@@ -135,9 +143,14 @@ class Exporter:
         return self._taken - self._settled
 
     @property
-    def max_pending(self) -> int:
-        """Spans that wait when further ones are dropped."""
-        return self._max_queue
+    def fullness(self) -> float:
+        """What waits or is under way, as a part of what may wait; from 1 on, spans are dropped."""
+        return max(self.pending / self._max_queue, self.pending_bytes / self._max_bytes)
+
+    @property
+    def pending_bytes(self) -> int:
+        """What these take, roughly; their resources are those of the store."""
+        return self._bytes_taken - self._bytes_settled
 
     def add(self, resource: Attributes, span: Span) -> None:
         """Hand a span over; returns at once. To be called from one thread only.
@@ -147,14 +160,17 @@ class Exporter:
             span: Read later, in another thread: change neither any more.
         """
         queue = self._queue
-        waiting = len(queue)
+        waiting, weight = len(queue), span_weight(span)
         if waiting >= self._max_queue:
             self.dropped["queue_full"] += 1
+        elif self.pending_bytes + weight > self._max_bytes:
+            self.dropped["queue_too_large"] += 1
         elif self._closing.is_set():
             self.dropped["closed"] += 1
         else:
             self._taken += 1
-            queue.append((resource, span))
+            self._bytes_taken += weight
+            queue.append((resource, span, weight))
             # The first of a batch wakes the thread, and so does the last.
             if (not waiting or waiting + 1 >= self._batch) and not self._wake.is_set():
                 self._wake.set()
@@ -189,22 +205,23 @@ class Exporter:
         self._thread.join(0 if self._is_failing else timeout)
         self._is_over = True
         self._sender.stop()
-        left = 0
+        left = size = 0
         with contextlib.suppress(IndexError):
             while True:
-                self._queue.pop()
+                size += self._queue.pop()[2]
                 left += 1
         self.dropped["closed"] += left
-        self._settle(left)
+        self._settle(left, size)
         if left:
             _log.warning("%d spans were not exported to %s before the end", left, self.place)
         return not left and not self.pending
 
     def _run(self) -> None:
         while self._wait():
-            batch = self._take()
-            if not batch:
+            taken = self._take()
+            if not taken:
                 continue
+            batch = [(resource, span) for resource, span, _ in taken]
             try:
                 sent = self._sender.send(batch)
             except Exception as error:  # noqa: BLE001 - whatever it is, the next batch may pass
@@ -215,7 +232,7 @@ class Exporter:
             self.dropped["invalid"] += sent.invalid
             self._is_failing = bool(sent.failed)
             self._tell(sent.why)
-            self._settle(len(batch))
+            self._settle(len(batch), sum(weight for _, _, weight in taken))
             if sent.wait:
                 self._closing.wait(min(sent.wait, _LONGEST_WAIT))
 
@@ -232,25 +249,26 @@ class Exporter:
             return True
         return bool(self._queue) and not self._is_failing and not self._is_over
 
-    def _take(self) -> list[tuple[Attributes, Span]]:
-        batch: list[tuple[Attributes, Span]] = []
+    def _take(self) -> list[tuple[Attributes, Span, int]]:
+        batch: list[tuple[Attributes, Span, int]] = []
         limit = self._batch if len(self._queue) < _BACKLOG else self._max_batch
         with contextlib.suppress(IndexError):  # empty: by now, or because close() emptied it
             while len(batch) < limit:
                 batch.append(self._queue.popleft())
         return batch
 
-    def _settle(self, spans: int) -> None:
+    def _settle(self, spans: int, size: int) -> None:
         with self._settling:
             self._settled += spans
+            self._bytes_settled += size
             self._settling.notify_all()
 
     def _tell(self, why: str) -> None:
         """Log a change of state, and not more than one in half a minute to the worse."""
         lost = sum(self.dropped.values())
-        overflow = self.dropped["queue_full"]
+        overflow = self.dropped["queue_full"] + self.dropped["queue_too_large"]
         if not why and overflow > self._overflow_seen:
-            why = f"more than {self._max_queue:,} spans wait for it"
+            why = f"more than {self._max_queue:,} spans, or {self._max_bytes:,} bytes, wait for it"
         self._overflow_seen = overflow
         if why:
             self.trouble = why

@@ -23,6 +23,8 @@ class MethodSeries:
     Attributes:
         service: Label value of ``rpc_service``.
         method: Label value of ``rpc_method``.
+        name: Both, ``users.get``, or ``_OTHER``: never a name that only a call told, so that it may
+            be a key of what must not grow.
         buckets: Calls by duration, *not* cumulated: one count per bound of
             :data:`~mesh_telemetry.names.DURATION_BOUNDS`, and one for what is longer than all.
         duration_sum: Seconds, over all observed calls.
@@ -42,6 +44,7 @@ class MethodSeries:
         "in_flight",
         "late",
         "method",
+        "name",
         "service",
         "slow_after",
     )
@@ -49,6 +52,7 @@ class MethodSeries:
     def __init__(self, service: str, method: str) -> None:
         self.service = service
         self.method = method
+        self.name = OTHER if service == OTHER else f"{service}.{method}"
         self.buckets = [0] * (len(DURATION_BOUNDS) + 1)
         self.duration_sum = 0.0
         self.in_flight = 0

@@ -352,8 +352,9 @@ RECORDS: Final = Family(
 RECORDS_DROPPED: Final = Family(
     "mesh_records_dropped_total",
     "counter",
-    (),
-    "Such records that made way before they were old; traces that are kept later lack them.",
+    (REASON,),
+    "Such records, and spans of users, that made way before they were old, by reason; traces that "
+    "are kept later lack them.",
 )
 BUILD_INFO: Final = Family(
     "mesh_build_info", "gauge", (VERSION,), "Always 1; the label tells the version that runs."

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from mesh_telemetry.kept_trace import KeptTrace
     from mesh_telemetry.spans import Attributes, Span, SpanEvent, SpanLink, Value
-    from mesh_telemetry.store import KeptTrace
 
 _INT64 = range(-(2**63), 2**63)
 _LATEST = 2**64 - 1

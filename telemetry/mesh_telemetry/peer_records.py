@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from mesh_telemetry.backlog import TOO_LARGE, TOO_MANY
+from mesh_telemetry.bounds import RECORD_BYTES, RECORDS
 from mesh_telemetry.user_spans import UserSpans
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ MAX_CHAINS = 1_000
 """Different chains that are shared by rows."""
 GENERATION = 500
 """Rows that come and go together: letting so many go takes a fifth of a millisecond."""
+SHARE = 8
+"""The part of all bytes that one generation may take: the oldest goes before that is exceeded."""
 
 
 class PeerRow(msgspec.Struct, eq=False, gc=False):
@@ -67,14 +71,14 @@ class PeerRow(msgspec.Struct, eq=False, gc=False):
 
 
 class Teller(Protocol):
-    """Tells a gateway of kept traces."""
+    """Tells a gateway of kept traces. What it cannot tell it counts itself."""
 
     def add(self, row: PeerRow) -> None:
         """A call of a trace that is kept already has ended."""
         ...
 
-    def add_span(self, span: ReadableSpan) -> None:
-        """A span of the user's in such a trace has ended, in whatever thread."""
+    def add_span(self, span: ReadableSpan, weight: int) -> None:
+        """A span of the user's, of so many bytes, has ended in such a trace, in whatever thread."""
         ...
 
 
@@ -86,11 +90,12 @@ class PeerRecords:
 
     Args:
         capacity: Rows held; older ones make way, and are missing in traces that are kept later.
+        max_bytes: What handlers have put into the spans of these rows, by :meth:`add_touched`. The
+            rows themselves are bounded by their number, as all their texts are.
 
     Attributes:
         kept: Traces known to be kept, and who tells of them.
         users: The spans that users' code made.
-        dropped: Rows that have made way before they were old.
     """
 
     __slots__ = (
@@ -98,27 +103,44 @@ class PeerRecords:
         "_chains",
         "_count",
         "_current",
+        "_dropped",
         "_held",
+        "_held_bytes",
+        "_max_bytes",
         "_older",
-        "dropped",
+        "_weight",
         "kept",
         "users",
     )
 
-    def __init__(self, capacity: int = 20_000) -> None:
+    def __init__(self, capacity: int = RECORDS, max_bytes: int = RECORD_BYTES) -> None:
         self._capacity = capacity
+        self._max_bytes = max_bytes
         self._current: dict[bytes, PeerRow] = {}
         self._count = 0
-        self._older: deque[tuple[dict[bytes, PeerRow], int, float]] = deque()
-        """Earlier generations: the rows, how many, when the last one ended."""
-        self._held = 0
+        self._weight = 0
+        self._older: deque[tuple[dict[bytes, PeerRow], int, float, int]] = deque()
+        """Earlier generations: the rows, how many, when the last one ended, their bytes."""
+        self._held = self._held_bytes = 0
         self._chains: dict[tuple[str, ...], tuple[str, ...]] = {}
-        self.dropped = 0
+        self._dropped = {TOO_MANY: 0, TOO_LARGE: 0}
         self.kept: OrderedDict[bytes, Teller] = OrderedDict()
         self.users = UserSpans(self.kept.__contains__, self._tell_span)
 
     def __len__(self) -> int:
         return self._held + self._count
+
+    @property
+    def size(self) -> int:
+        """What handlers have put into the spans of the rows that are held."""
+        return self._held_bytes + self._weight
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Rows, and spans of users, that have made way before they were old, by reason."""
+        return self._dropped | {
+            f"user_spans_{reason}": count for reason, count in self.users.dropped.items()
+        }
 
     def add(self, row: PeerRow) -> None:
         """A call has ended."""
@@ -131,6 +153,14 @@ class PeerRecords:
         if trace_id in self.kept:
             self.kept[trace_id].add(row)
 
+    def add_touched(self, row: PeerRow, touched: CallSpan) -> None:
+        """A call has ended whose handler has looked for its span; that may hold anything."""
+        weight = touched.weight
+        if self._count and self._weight + weight > self._max_bytes // SHARE:
+            self._turn(row.ended)
+        self._weight += weight
+        self.add(row)
+
     def share(self, chain: tuple[str, ...]) -> tuple[str, ...]:
         """An equal chain, the same object for many rows; they differ little."""
         shared = self._chains.setdefault(chain, chain)
@@ -139,22 +169,30 @@ class PeerRecords:
         return shared
 
     def _turn(self, ended: float) -> None:
-        self._older.append((self._current, self._count, ended))
+        self._older.append((self._current, self._count, ended, self._weight))
         self._held += self._count
-        self._current, self._count = {}, 0
-        while self._held > self._capacity:
-            _, count, _ = self._older.popleft()
-            self._held -= count
-            self.dropped += count
+        self._held_bytes += self._weight
+        self._current, self._count, self._weight = {}, 0, 0
+        # What the next generation may take is left free.
+        room = self._max_bytes - self._max_bytes // SHARE
+        while self._held > self._capacity or self._held_bytes > room:
+            self._dropped[TOO_MANY if self._held > self._capacity else TOO_LARGE] += self._let_go()
 
-    def _tell_span(self, trace_id: bytes, span: ReadableSpan) -> None:
+    def _let_go(self) -> int:
+        """Drop the oldest generation; how many rows it had."""
+        _, count, _, weight = self._older.popleft()
+        self._held -= count
+        self._held_bytes -= weight
+        return count
+
+    def _tell_span(self, trace_id: bytes, span: ReadableSpan, weight: int) -> None:
         teller = self.kept.get(trace_id)
         if teller is not None:
-            teller.add_span(span)
+            teller.add_span(span, weight)
 
     def find(self, trace_ids: Iterable[bytes]) -> list[PeerRow]:
         """The rows of these traces, the newest first."""
-        generations = [self._current, *(rows for rows, _, _ in reversed(self._older))]
+        generations = [self._current, *(rows for rows, *_ in reversed(self._older))]
         found: list[PeerRow] = []
         for trace_id in trace_ids:
             for rows in generations:
@@ -179,4 +217,4 @@ class PeerRecords:
         if self._count:
             self._turn(now)
         while self._older and self._older[0][2] < now - MAX_AGE:
-            self._held -= self._older.popleft()[1]
+            self._let_go()

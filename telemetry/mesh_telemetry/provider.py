@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
 
 from mesh_telemetry import spans
@@ -26,10 +26,10 @@ from mesh_telemetry.callspan import (
     DROPPED_ATTRIBUTES,
     DROPPED_EVENTS,
     DROPPED_LINKS,
-    MAX_EVENTS,
-    MAX_LINKS,
 )
 from mesh_telemetry.propagation import Ratio
+from mesh_telemetry.span_limits import span_limits
+from mesh_telemetry.weights import EVENT, text_weight
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -124,7 +124,19 @@ class MeshTracerProvider(TracerProvider):
 
     def __init__(self, ratio: Ratio, resource: spans.Attributes | None = None) -> None:
         told = Resource.create(resource)
-        super().__init__(sampler=_Recording(ratio), resource=told, shutdown_on_exit=False)
+        limits = span_limits()
+        bounds = SpanLimits(
+            max_span_attributes=limits.span.most,
+            max_event_attributes=limits.event.most,
+            max_link_attributes=limits.link.most,
+            max_events=limits.events,
+            max_links=limits.links,
+            max_attribute_length=limits.event.length,
+            max_span_attribute_length=limits.span.length,
+        )
+        super().__init__(
+            sampler=_Recording(ratio), resource=told, shutdown_on_exit=False, span_limits=bounds
+        )
 
 
 def install(
@@ -187,23 +199,24 @@ def release(collector: Collector) -> None:
 def convert(span: ReadableSpan) -> spans.Span:
     """A span of the SDK's as the mesh sends it: plain, and bounded as a served call's own is."""
     bound = Bounded()
+    limits = bound.limits
     attributes: spans.Attributes = {}
     told = {key: value for key, value in (span.attributes or {}).items() if value is not None}
-    lost = span.dropped_attributes + bound.put_all(attributes, told)
+    lost = span.dropped_attributes + bound.put_all(attributes, told, limits.span)
     events: list[spans.SpanEvent] = []
-    for event in span.events[-MAX_EVENTS:]:
+    for event in span.events[max(0, len(span.events) - limits.events) :]:
         name = clean_text(str(event.name))
-        if not bound.spend(len(name) + 32):
+        if not bound.spend(EVENT + text_weight(name)):
             break
         of_event: spans.Attributes = {}
-        lost += bound.put_all(of_event, event.attributes)
+        lost += bound.put_all(of_event, event.attributes, limits.event)
         events.append(spans.SpanEvent(name, clean_time(event.timestamp), of_event))
     links: list[spans.SpanLink] = []
-    for link in span.links[-MAX_LINKS:]:
-        if not bound.spend(64):
+    for link in span.links[max(0, len(span.links) - limits.links) :]:
+        if not bound.spend(EVENT):
             break
         of_link: spans.Attributes = {}
-        lost += bound.put_all(of_link, link.attributes)
+        lost += bound.put_all(of_link, link.attributes, limits.link)
         trace_id, span_id = link.context.trace_id.to_bytes(16), link.context.span_id.to_bytes(8)
         links.append(spans.SpanLink(trace_id, span_id, of_link))
     dropped = {

@@ -6,6 +6,12 @@ has a quota, and the whole has a cap in spans, so that an outage cannot drown th
 traces. All bounds are token buckets that hold one second's worth, kept as the one number of the
 generic cell rate algorithm (ITU-T I.371): the moment at which the bucket will be full again. A
 bucket that is full is thus the same as one that is not there, and forgetting it costs nothing.
+
+A quota is a rate, and its bucket is full after a quiet second. So of twenty errors within one
+second a quota of five keeps up to ten: five at once, and five as tokens come. That is meant: the
+first traces of an incident are worth most, and over any time of t seconds no more than the quota
+times t + 1 are kept. A bound for each second by the clock would let as many through in two
+neighbouring halves.
 """
 
 from __future__ import annotations
@@ -16,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from mesh_telemetry.bounds import MIB, STORE_BYTES, STORE_SPANS
 from mesh_telemetry.names import DROPPED, OTHER, OVER_CAP, OVER_QUOTA
 
 if TYPE_CHECKING:
@@ -66,8 +73,10 @@ class TraceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Spans kept per second over all, from all processes."""
     slow_after: float = 1.0
     """Seconds from which on a call is slow, whatever its method usually takes."""
-    store_spans: int = 20_000
+    store_spans: int = STORE_SPANS
     """Spans in the gateway's store."""
+    store_bytes: int = STORE_BYTES
+    """Bytes that these may take there."""
 
     def __post_init__(self) -> None:
         for field, least in (
@@ -76,6 +85,7 @@ class TraceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             ("max_spans_per_second", 1),
             ("slow_after", 0.001),
             ("store_spans", 100),
+            ("store_bytes", MIB),
         ):
             value = getattr(self, field)
             if isnan(value) or value < least:
@@ -149,7 +159,7 @@ class Sampler:
             ``over_cap`` or ``dropped``; :meth:`dropped` wants to hear it when the trace has ended.
     """
 
-    __slots__ = ("_buckets", "_clock", "_interval", "_spent_until", "counts", "refusal")
+    __slots__ = ("_again", "_buckets", "_clock", "_interval", "_spent_until", "counts", "refusal")
 
     def __init__(self, settings: TraceSettings, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -157,6 +167,7 @@ class Sampler:
             reason: Buckets(settings.baseline if reason is Reason.BASELINE else settings.quota)
             for reason in Reason
         }
+        self._again = Buckets(settings.quota)
         # The cap, in the same form: the moment at which its bucket will be full again.
         self._interval = 1.0 / settings.max_spans_per_second
         self._spent_until = -inf
@@ -167,7 +178,7 @@ class Sampler:
         }
         self.refusal = DROPPED
 
-    def wants(self, reason: Reason, method: str) -> bool:
+    def wants(self, reason: Reason, method: str, *, again: bool = False) -> bool:
         """Whether to keep a trace for this reason. If so it is counted as kept.
 
         Ask until a trace is kept, not again after that. A forced trace has one quota over all
@@ -176,9 +187,11 @@ class Sampler:
         Args:
             reason: What speaks for it.
             method: The method of the call that gives the reason, ``users.get``, or ``_OTHER``.
+            again: Whether the same was asked before, as the reason lasts: such traces have a quota
+                of their own, and take nothing from those that come new.
         """
         now = self._clock()
-        buckets = self._buckets[reason]
+        buckets = self._again if again else self._buckets[reason]
         if reason is Reason.FORCED:
             method = OTHER
         if not buckets.has(method, now):

@@ -12,8 +12,8 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mesh_telemetry.kept_trace import KeptTrace
     from mesh_telemetry.spans import Attributes, Span
-    from mesh_telemetry.store import KeptTrace
 
 HOST_NAME = "host.name"
 """Of a resource; processes on one host have one clock."""

@@ -14,8 +14,8 @@ from mesh_telemetry.trees import ORDER, tree
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from mesh_telemetry.kept_trace import KeptTrace
     from mesh_telemetry.spans import Span
-    from mesh_telemetry.store import KeptTrace
     from mesh_telemetry.trees import Node
 
 KINDS = {
@@ -91,6 +91,8 @@ class TraceSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Spans that were made and are not there."""
     gateway: str = ""
     """The ``service.name`` of the gateway; empty while none of its spans is there."""
+    reasons: list[str] = []
+    """All that spoke for keeping it, in the order in which it did."""
 
 
 class RowEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,6 +154,7 @@ def summary(trace: KeptTrace) -> TraceSummary:
     return TraceSummary(
         trace_id=trace.trace_id.hex(),
         reason=str(trace.reason),
+        reasons=list(trace.reasons),
         started=timestamp(trace.started / 1e9),
         duration_ms=None if trace.duration is None else _ms(trace.duration * 1e9),
         caller=trace.caller,

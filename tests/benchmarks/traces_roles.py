@@ -145,7 +145,7 @@ async def link(address: str, name: str, following: str = "") -> None:
         await client.call("mesh", "status")  # comes back after the registration was read
         print("ready", flush=True)
         records = this_process().records
-        await _answer(lambda: {"rows": len(records), "dropped": records.dropped})
+        await _answer(lambda: {"rows": len(records), "dropped": sum(records.dropped.values())})
 
 
 class _Taker(BaseHTTPRequestHandler):

@@ -19,6 +19,7 @@ import mesh
 from mesh.limits import Limits
 from mesh.wire import Kind, codec
 from mesh_telemetry import TraceSettings
+from mesh_telemetry.bounds import UNTOLD
 from mesh_telemetry.peer_records import MAX_AGE, PeerRecords, PeerRow
 from mesh_telemetry.spans import CLIENT, ERROR, SERVER, UNSET, Batch, Span
 from tests.gateway.raw_peer import HandGateway, MemoryDialer, error_header, result_header, settled
@@ -541,7 +542,7 @@ async def test_what_has_made_way_is_named_in_the_trace(autojump_clock: MockClock
         (trace,) = it.kept
         assert not trace.complete
         assert trace.dropped > 0 or trace.missing
-        assert small.records.dropped > 0
+        assert small.records.dropped["too_many"] > 0
 
 
 def row(number: int, end: float, trace_id: bytes = b"t" * 16) -> Any:
@@ -557,13 +558,13 @@ def test_rows_are_bounded_by_count_and_age() -> None:
     for number in range(12_000):
         records.add(row(number, 100.0))
     assert 4_500 <= len(records) <= 5_500
-    assert records.dropped + len(records) == 12_000
+    assert records.dropped["too_many"] + len(records) == 12_000
     assert max(found.span_id for found in records.find([b"t" * 16])) == 11_999
     records.forget(100.0 + MAX_AGE - 1)
-    dropped = records.dropped
+    dropped = records.dropped["too_many"]
     assert len(records) == 12_000 - dropped > 0
     records.forget(100.0 + 2 * MAX_AGE)
-    assert (len(records), records.dropped) == (0, dropped)
+    assert (len(records), records.dropped["too_many"]) == (0, dropped)
     assert records.find([b"t" * 16]) == []
 
 
@@ -712,7 +713,7 @@ async def test_spans_that_cannot_be_told_are_logged_once_a_minute_with_their_num
 async def test_a_gateway_that_does_not_read_is_not_told_without_end(
     autojump_clock: MockClock,
 ) -> None:
-    """Where the outbox is full, calls go first; what is lost by that is counted and told."""
+    """Where the outbox is full, calls go first; what waits is bounded, what is lost is told."""
     gateway = HandGateway(lockstep=True, features=[codec.TRACES_FEATURE])
     async with trio.open_nursery() as nursery:
 
@@ -730,16 +731,178 @@ async def test_a_gateway_that_does_not_read_is_not_told_without_end(
         await trio.sleep(0.1)
         uplink = clients[0]._uplink
         uplink.reporter.keep([b"t" * 16])
-        for number in range(20):
+        for number in range(40):
             for index in range(500):
                 uplink.records.add(row(number * 500 + index, trio.current_time()))
             await trio.sleep(0.1)
         link = uplink.link
         assert link is not None
-        assert link.queued <= 2 * link.limit
-        assert uplink.reporter._untold > 0
-        assert not uplink.reporter._late
+        assert link.queued <= 1.2 * link.limit
+        late = uplink.reporter._late
+        assert len(late) == UNTOLD
+        assert late.dropped["too_many"] > 0
+        told = lost = 0
+        asked: list[bytes] = []
+        while told + lost < 20_000:
+            _, _, header, payload = await gateway.receive(Kind.SPANS)
+            batch = msgspec.msgpack.decode(payload, type=Batch)
+            told, lost = told + len(batch.spans), lost + batch.dropped
+            asked += header.trace_ids
+        assert (told + lost, lost) == (20_000, late.dropped["too_many"])
+        assert asked == [b"t" * 16]
         nursery.cancel_scope.cancel()
+
+
+async def test_what_was_asked_for_stays_so_while_the_gateway_does_not_read(
+    autojump_clock: MockClock,
+) -> None:
+    """It is told once there is room: each trace, with all that there is of it."""
+    gateway = HandGateway(lockstep=True, features=[codec.TRACES_FEATURE])
+    clients: list[mesh.Client] = []
+    ids = [number.to_bytes(16) for number in range(1, 201)]
+    async with trio.open_nursery() as nursery:
+
+        async def peer() -> None:
+            limits = Limits(max_outbox=64 * 1024)
+            async with mesh.connect(
+                "web", gateway=gateway, process=process("web"), limits=limits
+            ) as web:
+                clients.append(web)
+                await trio.sleep_forever()
+
+        nursery.start_soon(peer)
+        await gateway.accept()
+        await trio.sleep(0.1)
+        uplink = clients[0]._uplink
+        for number, trace_id in enumerate(ids):
+            for index in range(5):
+                uplink.records.add(row(5 * number + index, trio.current_time(), trace_id))
+        assert uplink.link is not None
+        while not uplink.link.full:
+            uplink.link.put_bulk(0, codec.encode_header(codec.GoAway("full", 0), bytes(1000)))
+        uplink.reporter.keep(ids[:100])
+        await trio.sleep(1)
+        uplink.reporter.keep(ids[100:])
+        await trio.sleep(1)
+        told: list[int] = []
+        asked: list[bytes] = []
+        while len(asked) < 200:
+            _, _, header, payload = await gateway.receive(Kind.SPANS)
+            asked += header.trace_ids
+            batch = msgspec.msgpack.decode(payload, type=Batch)
+            told += [int.from_bytes(span.span_id) for span in batch.spans]
+        assert sorted(told) == list(range(1000))
+        assert asked == ids
+        assert not uplink.reporter._asked
+        nursery.cancel_scope.cancel()
+
+
+async def test_much_of_one_trace_is_told_in_slices(autojump_clock: MockClock) -> None:
+    """Other tasks run every hundred spans; what ends or goes meanwhile does no harm."""
+    gateway = HandGateway(features=[codec.TRACES_FEATURE])
+    clients: list[mesh.Client] = []
+    async with trio.open_nursery() as nursery:
+
+        async def peer() -> None:
+            async with mesh.connect("web", gateway=gateway, process=process("web")) as web:
+                clients.append(web)
+                await trio.sleep_forever()
+
+        nursery.start_soon(peer)
+        await gateway.accept()
+        await trio.sleep(0.1)
+        uplink = clients[0]._uplink
+        for number in range(16_000):
+            uplink.records.add(row(number, trio.current_time()))
+        uplink.reporter.keep([b"t" * 16])
+        turns = 0
+        await trio.sleep(0.02)
+        while uplink.reporter._asked:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+            if turns == 20:  # half of what is being told makes way
+                for number in range(16_000, 26_000):
+                    uplink.records.add(row(number, trio.current_time(), b"u" * 16))
+                for number in range(26_000, 26_100):
+                    uplink.records.add(row(number, trio.current_time()))
+        assert turns >= 100
+        told: set[int] = set()
+        while len(told) < 16_100:
+            _, _, _, payload = await gateway.receive(Kind.SPANS)
+            batch = msgspec.msgpack.decode(payload, type=Batch)
+            told |= {int.from_bytes(span.span_id) for span in batch.spans}
+        assert told == {*range(16_000), *range(26_000, 26_100)}
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_connection_that_is_lost_between_two_slices(autojump_clock: MockClock) -> None:
+    """What was not told is asked for again over the next one."""
+    gateway = HandGateway(features=[codec.TRACES_FEATURE])
+    clients: list[mesh.Client] = []
+    async with trio.open_nursery() as nursery:
+
+        async def peer() -> None:
+            async with mesh.connect("web", gateway=gateway, process=process("web")) as web:
+                clients.append(web)
+                await trio.sleep_forever()
+
+        nursery.start_soon(peer)
+        await gateway.accept()
+        await trio.sleep(0.1)
+        uplink = clients[0]._uplink
+        for number in range(5_000):
+            uplink.records.add(row(number, trio.current_time()))
+        uplink.reporter.keep([b"t" * 16])
+        await trio.sleep(0.02)
+        for _ in range(5):
+            await trio.lowlevel.checkpoint()
+        assert uplink.reporter._telling is not None
+        await gateway.stream.aclose()
+        await gateway.accept()
+        await trio.sleep(0.1)
+        assert not uplink.reporter._asked
+        await gateway.send(codec.Keep([b"t" * 16]))
+        told: list[int] = []
+        asked: list[bytes] = []
+        while not asked:
+            _, _, header, payload = await gateway.receive(Kind.SPANS)
+            asked += header.trace_ids
+            batch = msgspec.msgpack.decode(payload, type=Batch)
+            told += [int.from_bytes(span.span_id) for span in batch.spans]
+        assert sorted(told) == list(range(5_000))
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_handlers_put_into_spans_is_bounded_by_bytes(autojump_clock: MockClock) -> None:
+    """The oldest rows make way, which is counted with that reason; plain ones have no weight."""
+    users_process, megabyte = process("users"), 1 << 20
+    users_process.records = PeerRecords(max_bytes=2 * megabyte)
+    async with (
+        running(TraceSettings(baseline=0, quota=0)) as it,
+        it.peer("users", process=users_process) as users,
+        it.peer("web") as web,
+    ):
+
+        async def get() -> None:
+            for number in range(6):
+                otel.get_current_span().set_attribute(f"large.{number}", "x" * 16_000)
+
+        async def plain() -> None: ...
+
+        users.register("get", get)
+        users.register("plain", plain)
+        await settled(users)
+        records = users_process.records
+        for _ in range(100):
+            await web.call("users", "plain")
+        assert records.size == 0
+        before = len(records)
+        for _ in range(100):
+            await web.call("users", "get")
+            assert records.size <= 2 * megabyte
+        assert len(records) >= 15
+        assert records.dropped["too_large"] + len(records) == before + 100
+        assert records.dropped["too_many"] == 0
 
 
 async def test_a_caller_whose_scope_fires_before_the_answer_tells_its_part_before_it_leaves(

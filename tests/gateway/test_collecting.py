@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager, suppress
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 import trio
+import trio.lowlevel
 
 import mesh
 from mesh.wire import Kind, codec
@@ -350,6 +352,114 @@ async def test_a_peer_that_leaves_right_after_a_call_is_asked_before_the_goodbye
         await peer.stream.aclose()
         await trio.sleep(0.1)
         assert kept(it).missing == ["web (web-1): does not tell what it records"]
+
+
+async def test_spans_that_take_too_many_bytes_are_dropped_and_counted(
+    autojump_clock: MockClock,
+) -> None:
+    """A trace gets a tenth of them, the rest is told as dropped, and the others stay."""
+    settings = TraceSettings(store_bytes=1 << 20, baseline=1000, max_spans_per_second=1e9)
+    async with one_peer(settings) as (it, peer):
+        await play(peer, trace_id(2))
+        call = await play(peer, trace_id())
+        for number in range(20):
+            large = span(trace_id(), (number + 1).to_bytes(8), b"x" * 8, CLIENT)
+            large.attributes["large"] = "x" * 16_000
+            await tell(peer, [trace_id()], large)
+        await tell(peer, [trace_id()], *both(call, trace_id()))
+        await trio.sleep(0.1)
+        store = it.tracing.store
+        assert kept(it).size <= store.max_bytes // 10
+        assert store.size == kept(it).size + kept(it, 2).size
+        lost = it.tracing.collector.lost()
+        assert lost["trace_too_large"] == kept(it).dropped > 10
+        assert lost["trace_too_long"] == 0
+        assert not kept(it).complete
+        assert len(kept(it, 2)) == 2
+
+
+async def test_much_of_one_trace_is_collected_in_slices(autojump_clock: MockClock) -> None:
+    """Other tasks run in between; where the trace makes way meanwhile, it says so."""
+    settings = TraceSettings(baseline=0, quota=1000, store_spans=20_000, max_spans_per_second=1e9)
+    async with one_peer(settings) as (it, peer):
+        await peer.send(register_header("raw", "outer", "inner"))
+        await peer.call("raw", "outer", trace_id=trace_id())
+        _, _, outer, _ = await peer.receive(Kind.CALL)
+        for number in range(600):
+            await peer.call("raw", "inner", parent_id=outer.call_id, span_id=number.to_bytes(8))
+            _, _, inner, _ = await peer.receive(Kind.CALL)
+            await peer.send(result_header(inner.call_id))
+            await peer.receive(Kind.RESULT)
+        await peer.send(codec.refusal(outer.call_id, 13, "BROKEN", "no"))
+        await peer.receive(Kind.ERROR)
+        collector, store = it.tracing.collector, it.tracing.store
+        await trio.sleep(0.02)
+        counts: list[int] = []
+        while collector._fresh:
+            await trio.lowlevel.checkpoint()
+            counts.append(store.span_count)
+        assert len(counts) >= 20
+        assert (
+            max(after - before for before, after in pairwise(counts)) <= 100
+        )  # two slices at most
+        assert len(kept(it)) == 2 * 601
+        assert kept(it).missing == ["raw (raw-1): has not answered yet"]
+
+
+async def test_a_trace_that_makes_way_between_two_slices_says_so(
+    autojump_clock: MockClock,
+) -> None:
+    settings = TraceSettings(baseline=0, quota=1000, store_spans=2_000, max_spans_per_second=1e9)
+    async with one_peer(settings) as (it, peer):
+        await peer.send(register_header("raw", "outer", "inner"))
+        await peer.call("raw", "outer", trace_id=trace_id())
+        _, _, outer, _ = await peer.receive(Kind.CALL)
+        for number in range(80):
+            await peer.call("raw", "inner", parent_id=outer.call_id, span_id=number.to_bytes(8))
+            _, _, inner, _ = await peer.receive(Kind.CALL)
+            await peer.send(result_header(inner.call_id))
+            await peer.receive(Kind.RESULT)
+        await peer.send(codec.refusal(outer.call_id, 13, "BROKEN", "no"))
+        await peer.receive(Kind.ERROR)
+        store = it.tracing.store
+        await trio.sleep(0.02)
+        while it.tracing.store.get(trace_id()) is None:
+            await trio.lowlevel.checkpoint()
+        for number in range(1_000, 1_501):
+            store.open(trace_id(number), "error", 0)
+        assert store.get(trace_id()) is None
+        await trio.sleep(0.1)
+        assert 0 < len(kept(it)) < 2 * 81
+        assert "newer traces needed the room" in "".join(kept(it).missing)
+
+
+async def test_rows_of_all_traces_together_are_bounded(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest trace loses them; if it is kept later it says so, and it is counted."""
+    monkeypatch.setattr("mesh.gateway.tracing.GATEWAY_ROWS", 1_200)
+    settings = TraceSettings(baseline=0, max_spans_per_second=1e9)
+    async with running(settings) as it, raw_peer(it.gateway, process_id="raw-1") as peer:
+        await peer.send(register_header("raw", "outer", "inner"))
+        outers: list[codec.Call] = []
+        for number in range(1, 4):
+            await peer.call("raw", "outer", trace_id=trace_id(number), timeout_us=10**8)
+            _, _, outer, _ = await peer.receive(Kind.CALL)
+            outers.append(outer)
+            for _ in range(500):
+                await peer.call("raw", "inner", parent_id=outer.call_id)
+                _, _, inner, _ = await peer.receive(Kind.CALL)
+                await peer.send(result_header(inner.call_id))
+                await peer.receive(Kind.RESULT)
+        await trio.sleep(0.5)
+        assert [len(trace.rows) for trace in it.tracing.traces.values()] == [0, 500, 500]
+        for outer in outers:
+            await peer.send(codec.refusal(outer.call_id, 13, "BROKEN", "no"))
+            await peer.receive(Kind.ERROR)
+        await trio.sleep(0.1)
+        assert "as more calls went on than it holds" in "".join(kept(it, 1).missing)
+        assert "as more calls went on" not in "".join(kept(it, 2).missing)
+        assert it.tracing.collector.lost()["crowded_out"] == 2 * 500
 
 
 async def test_a_kept_trace_that_made_way_before_its_end_is_not_complete(

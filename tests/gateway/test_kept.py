@@ -449,7 +449,7 @@ async def test_a_trace_is_not_complete_before_all_have_told_their_part() -> None
             with mesh.activity("two"):
                 await caller.call("users", "get")
             (session,) = [one for one in gateway.core.sessions.values() if one.name == "users"]
-            del tracing.collector._sessions[session.process_id]
+            del tracing.collector.debts.sessions[session.process_id]
             tracing.collector.collect_now()
             (trace,) = await gateway.traces.find(activity_id="two")
             assert any("disconnected before it sent its spans" in said for said in trace.missing)

@@ -356,16 +356,96 @@ async def test_a_call_in_flight_for_long_is_kept_before_it_ends(autojump_clock: 
 async def test_calls_in_flight_for_long_take_from_the_quota_once(
     autojump_clock: MockClock,
 ) -> None:
-    """Those that were over it are not judged again every second."""
+    """Those that were over it are judged again each second, by a quota of their own.
+
+    What comes new has the whole of its quota meanwhile.
+    """
     async with (
         shop(TraceSettings(baseline=0, quota=1)) as (it, web),
         trio.open_nursery() as nursery,
     ):
-        for _ in range(5):
+        for _ in range(30):
             nursery.start_soon(web.call, "users", "wait", 25)
-        await trio.sleep(20)
-        assert it.counts == {"kept_slow": 1}
+        await trio.sleep(12)
+        for _ in range(5):
+            await web.call("users", "wait", 1.2)
+        await trio.sleep(0.1)
+        new = [trace for trace in it.kept if trace.duration is not None]
+        assert len(new) == 5, "each of those that came new"
+        assert 6 <= len(it.kept) - len(new) <= 10, "one of the others each second"
         nursery.cancel_scope.cancel()
+
+
+async def test_a_long_call_that_was_over_the_quota_keeps_what_came_first(
+    autojump_clock: MockClock,
+) -> None:
+    """It fails after its peers have forgotten its beginning, and nothing of it is missing."""
+    async with (
+        shop(TraceSettings(baseline=0, quota=1)) as (it, web),
+        trio.open_nursery() as nursery,
+    ):
+
+        async def broken() -> None:
+            with pytest.raises(mesh.DeadlineExceeded):
+                await web.call("orders", "patient", 120, timeout=100)
+
+        for _ in range(3):
+            nursery.start_soon(broken)
+        await trio.sleep(105)
+        assert [(trace.reason, trace.complete) for trace in it.kept] == [("slow", True)] * 3
+
+
+async def test_a_trace_is_found_by_every_reason(autojump_clock: MockClock) -> None:
+    """The first is the one that it was kept for; those that come later, and late, count, too."""
+    async with shop() as (it, web):
+
+        async def slow_and_bad() -> None:
+            await web.call("users", "wait", 1.5)
+            with pytest.raises(mesh.DeadlineExceeded):
+                await web.call("users", "shielded", 0.3, timeout=0.1)
+            raise mesh.NotFound("no")
+
+        web.register("slow_and_bad", slow_and_bad)
+        await settled(web)
+        with pytest.raises(mesh.NotFound):
+            await web.call("web", "slow_and_bad")
+        await it.settled()
+        (trace,) = it.kept
+        assert (trace.reason, trace.reasons) == ("slow", ("slow", "error", "late"))
+        for reason in trace.reasons:
+            (found,) = await it.gateway.traces.find(reason=reason)
+            assert (found.reason, found.reasons) == ("slow", ["slow", "error", "late"])
+        assert await it.gateway.traces.find(reason="refused") == []
+        assert it.counts == {"kept_slow": 1}
+
+
+async def test_a_reason_that_was_over_its_quota_finds_what_was_kept_for_another(
+    autojump_clock: MockClock,
+) -> None:
+    async with shop(TraceSettings(baseline=10, quota=0)) as (it, web):
+        with pytest.raises(mesh.NotFound):
+            await web.call("users", "fail")
+        await it.settled()
+        (found,) = await it.gateway.traces.find(reason="error")
+        assert (found.reason, found.reasons) == ("baseline", ["error", "baseline"])
+
+
+async def test_names_of_calls_that_wait_are_no_keys(autojump_clock: MockClock) -> None:
+    """A gateway that is young waits for whatever is called; its quotas do not grow by that."""
+    async with running() as it, it.peer("web") as web:
+
+        async def call(number: int) -> None:
+            with pytest.raises(mesh.NotFound):
+                await web.call(f"unknown-{number}", "get", timeout=20)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(200):
+                nursery.start_soon(call, number)
+        await it.settled()
+        buckets = it.tracing.sampler._buckets.values()
+        assert {key for one in buckets for key in one._full_at} <= {"_OTHER"}
+        assert it.counts["kept_error"] == 10
+        assert it.counts["kept_baseline"] == 10
 
 
 async def test_a_detached_call_keeps_its_trace_open(autojump_clock: MockClock) -> None:

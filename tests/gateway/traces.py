@@ -69,7 +69,7 @@ class Mesh:
         assert not tracing.traces
         assert not tracing._quiet
         assert not tracing.collector._fresh
-        assert not tracing.collector._owed
+        assert not len(tracing.collector.debts)
 
 
 @asynccontextmanager

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from mesh.errors import CODES
-from mesh.gateway.collecting import PATIENCE as PATIENCE_SPANS
-from mesh.gateway.collecting import PATIENCE_GONE
+from mesh.gateway.debts import PATIENCE as PATIENCE_SPANS
+from mesh.gateway.debts import PATIENCE_GONE
 from mesh_telemetry import names
 
 if TYPE_CHECKING:
@@ -129,18 +129,18 @@ async def _check_traces(world: World, hub: Hub) -> None:
     tracing, name = core.tracing, hub.gateway.instance
     if tracing is None:
         return
-    collector = tracing.collector
+    debts = tracing.collector.debts
     with trio.move_on_after(PATIENCE_SPANS + 3.0):
-        while collector._owed.keys() & collector._sessions.keys():  # noqa: ASYNC110 - virtual time
+        while debts._owed.keys() & debts.sessions.keys():  # noqa: ASYNC110 - virtual time
             await trio.sleep(1.0)
     # Those that are gone have half a minute, in which nothing more would happen here.
-    collector.expire(trio.current_time() + PATIENCE_GONE)
+    debts.expire(trio.current_time() + PATIENCE_GONE)
     for what, count in {
         "calls in flight in its traces": sum(trace.open for trace in tracing.traces.values()),
         "traces": len(tracing.traces),
         "traces in line": len(tracing._quiet),
         "traces to collect": len(tracing.collector._fresh),
-        "processes that owe spans": len(tracing.collector._owed),
+        "processes that owe spans": len(debts),
     }.items():
         if count:
             chronicle.complain(f"{name} is left with {count} {what}")

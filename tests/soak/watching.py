@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
-from mesh.gateway.collecting import PATIENCE, SECOND_ASKING
+from mesh.gateway.debts import PATIENCE, SECOND_ASKING
 from tests.soak.leftovers import MIB, files, in_gateway, in_peer, memory
 from tests.soak.processes import GATEWAY
 from tests.soak.traces import faults

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh_telemetry.attributes import MAX_ATTRIBUTES, MAX_SIZE, MAX_TEXT, Bounded, clean
+from mesh_telemetry.attributes import MAX_SIZE, Bounded, clean
+from mesh_telemetry.span_limits import MAX_TEXT, MOST, AttributeLimits
 
 if TYPE_CHECKING:
     from mesh_telemetry.spans import Attributes
@@ -84,7 +85,7 @@ def test_what_no_attribute_can_be_is_left_out_with_a_warning(
 ) -> None:
     attributes: Attributes = {}
     with caplog.at_level(logging.WARNING):
-        assert Bounded().put(attributes, key, value) == 1
+        assert Bounded().put(attributes, key, value, AttributeLimits()) == 1
     assert attributes == {}
     assert "left out" in caplog.text
 
@@ -92,11 +93,11 @@ def test_what_no_attribute_can_be_is_left_out_with_a_warning(
 def test_the_oldest_attribute_makes_way() -> None:
     attributes: Attributes = {}
     bounded = Bounded()
-    for number in range(MAX_ATTRIBUTES):
-        assert bounded.put(attributes, f"a{number}", number) == 0
-    assert bounded.put(attributes, "a0", "again") == 0  # and so it is the newest
-    assert bounded.put(attributes, "one more", True) == 1
-    assert len(attributes) == MAX_ATTRIBUTES
+    for number in range(MOST):
+        assert bounded.put(attributes, f"a{number}", number, AttributeLimits()) == 0
+    assert bounded.put(attributes, "a0", "again", AttributeLimits()) == 0  # and so it is the newest
+    assert bounded.put(attributes, "one more", True, AttributeLimits()) == 1
+    assert len(attributes) == MOST
     assert "a1" not in attributes
     assert attributes["a0"] == "again"
 
@@ -104,8 +105,10 @@ def test_the_oldest_attribute_makes_way() -> None:
 def test_a_span_holds_no_more_than_a_message_can() -> None:
     attributes: Attributes = {}
     bounded = Bounded()
-    lost = bounded.put_all(attributes, {f"a{n}": "x" * MAX_TEXT for n in range(100)})
+    lost = bounded.put_all(
+        attributes, {f"a{n}": "x" * MAX_TEXT for n in range(100)}, AttributeLimits()
+    )
     held = sum(len(str(value)) for value in attributes.values())
     assert held <= MAX_SIZE
     assert lost == 100 - len(attributes) > 0
-    assert bounded.put(attributes, "small", 1) == 0
+    assert bounded.put(attributes, "small", 1, AttributeLimits()) == 0

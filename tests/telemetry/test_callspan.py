@@ -13,8 +13,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags
 
 from mesh_telemetry import names, spans
-from mesh_telemetry.attributes import MAX_ATTRIBUTES, MAX_TEXT
-from mesh_telemetry.callspan import MAX_EVENTS, MAX_LINKS, CallSpan
+from mesh_telemetry.callspan import CallSpan
+from mesh_telemetry.span_limits import MAX_TEXT, MOST
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -232,16 +232,16 @@ def test_after_its_call_it_records_no_more(
 def test_the_oldest_make_way_and_are_counted(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.ERROR)
     span = call_span()
-    for number in range(MAX_ATTRIBUTES + 1):
+    for number in range(MOST + 1):
         span.set_attribute(f"a{number}", number)
-    for number in range(MAX_EVENTS + 2):
+    for number in range(MOST + 2):
         span.add_event(str(number))
-    for number in range(MAX_LINKS + 3):
+    for number in range(MOST + 3):
         span.add_link(SpanContext(1, number + 1, is_remote=False))
     made = span.apply(built())
     assert "a0" not in made.attributes
     assert [event.name for event in made.events][:1] == ["2"]
-    assert len(made.links) == MAX_LINKS
+    assert len(made.links) == MOST
     assert made.attributes["otel.dropped_attributes_count"] == 1
     assert made.attributes["otel.dropped_events_count"] == 2
     assert made.attributes["otel.dropped_links_count"] == 3
@@ -272,7 +272,7 @@ def test_threads_may_fill_it_together() -> None:
     assert {made.attributes[f"{name}{n}"] for name in "abcd" for n in range(10)} == set(
         range(190, 200)
     )
-    assert made.attributes["otel.dropped_events_count"] == 4 * 200 - MAX_EVENTS
+    assert made.attributes["otel.dropped_events_count"] == 4 * 200 - MOST
 
 
 def test_a_handler_of_logs_may_use_the_span_that_warns() -> None:

@@ -317,7 +317,7 @@ def test_it_takes_its_time(backend: Backend, caplog: pytest.LogCaptureFixture) -
         assert exporter.flush(20)
     levels = [level for level, _ in said(caplog)]
     assert levels == ["WARNING", "INFO"]
-    assert "more than 100 spans wait for it" in said(caplog)[0][1]
+    assert "more than 100 spans, or 67,108,864 bytes, wait for it" in said(caplog)[0][1]
 
 
 # What the log says, and when; what a sender may do.
@@ -422,3 +422,19 @@ def test_an_answer_without_an_end_is_cut_off(piece: bytes, pause: float) -> None
         listener.shutdown(socket.SHUT_RDWR)  # wakes it
         server.join(5.0)
         listener.close()
+
+
+def test_what_waits_is_bounded_by_bytes() -> None:
+    """As a few spans may be large; what is accounted goes with them."""
+    sender = HandSender()
+    exporter = Exporter(sender, ExportSettings(endpoint="http://127.0.0.1:1"), max_bytes=100_000)
+    large = a_span()
+    large.attributes["large"] = "x" * 9_000
+    for _ in range(50):
+        exporter.add(USERS, large)
+        assert exporter.pending_bytes <= 100_000
+    assert 5 <= exporter.pending <= 11
+    assert exporter.dropped["queue_too_large"] == 50 - exporter.pending
+    sender.allowed.release(1000)
+    assert exporter.close(10)
+    assert (exporter.pending, exporter.pending_bytes) == (0, 0)

@@ -55,6 +55,25 @@ def test_each_reason_and_method_has_a_quota_of_its_own() -> None:
     assert asked.counts["kept_baseline"] == 6
 
 
+def test_what_is_asked_again_has_a_quota_of_its_own() -> None:
+    asked, clock = sampler(quota=5, max_spans_per_second=10)
+    assert sum(asked.wants(Reason.SLOW, "users.get", again=True) for _ in range(20)) == 5
+    assert kept(asked, Reason.SLOW) == 5
+    clock.now += 1
+    asked.spent(11)
+    assert not asked.wants(Reason.SLOW, "users.get", again=True), "the cap holds for all"
+
+
+def test_a_quiet_second_allows_as_much_again() -> None:
+    """A quota is a rate: over t seconds it keeps the quota times t + 1 at most."""
+    asked, clock = sampler(quota=5)
+    found = 0
+    for _ in range(20):
+        found += asked.wants(Reason.ERROR, "users.get")
+        clock.now += 0.05
+    assert found == 9
+
+
 def test_a_refusal_says_why() -> None:
     asked, clock = sampler(quota=1, baseline=1, max_spans_per_second=10)
     assert asked.wants(Reason.ERROR, "a.b")

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from mesh_telemetry import CODE_NAMES, KeptTrace, Party, TraceStore
+from mesh_telemetry.kept_trace import EMPTY
 from mesh_telemetry.spans import CLIENT, SERVER, Attributes, CallFacts, Span, build
+from mesh_telemetry.weights import attributes_weight, span_weight
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -266,12 +268,37 @@ def test_a_store_that_can_hold_no_trace_is_refused(max_spans: int) -> None:
         TraceStore(max_spans)
 
 
+def size_of(trace: KeptTrace) -> int:
+    """What is in a trace, weighed anew."""
+    size = EMPTY + sum(span_weight(one) for _, one in trace.spans())
+    return size + sum(EMPTY + attributes_weight(resource) for resource, _ in trace.batches.values())
+
+
+def test_spans_are_bounded_by_what_they_hold() -> None:
+    """A trace may take a tenth of the bytes; the oldest makes way; both are counted."""
+    store = TraceStore(1_000, 100_000)
+    for number in range(1, 31):
+        trace_id = bytes([number]) * 16
+        store.open(trace_id, "error", 0)
+        some = spans(range(1, 6), trace_id)
+        for one in some:
+            one.attributes["large"] = "x" * 2_000
+        assert len(store.add(trace_id, "p", RESOURCE, some)) in {1, 2}
+        assert store.size <= 100_000
+    (newest, *_) = store.newest()
+    assert newest.dropped == 5 - len(newest) == newest.too_large
+    assert not newest.complete
+    assert store.too_large == store.refused == 30 * newest.too_large
+    assert len(store) >= 9
+    assert store.evicted == 30 - len(store)
+
+
 class AnySequence(RuleBasedStateMachine):
     """Opens and adds in any order, and twice, never exceed the bounds nor leave anything behind."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.store = TraceStore(40)
+        self.store = TraceStore(80, 60_000)
         self.gone: list[bytes] = []
         self.opened: list[bytes] = []
         self.store.on_evict.append(self.gone.append)
@@ -289,12 +316,18 @@ class AnySequence(RuleBasedStateMachine):
         process=st.sampled_from("pqr"),
         wanted=st.lists(st.integers(1, 8)),
         dropped=st.integers(0, 3),
+        large=st.integers(0, 4_000),
     )
-    def add_twice(self, number: int, process: str, wanted: list[int], dropped: int) -> None:
+    def add_twice(
+        self, number: int, process: str, wanted: list[int], dropped: int, large: int
+    ) -> None:
         trace_id = bytes([number]) * 16
         was_there = self.store.get(trace_id)
         already = set(ids(was_there)) if was_there else set()
-        taken = self.store.add(trace_id, process, RESOURCE, spans(wanted, trace_id), dropped)
+        some = spans(wanted, trace_id)
+        for one in some:
+            one.attributes["large"] = "x" * large
+        taken = self.store.add(trace_id, process, RESOURCE, some, dropped)
         if was_there is None:
             assert taken == []
             return
@@ -303,16 +336,18 @@ class AnySequence(RuleBasedStateMachine):
         assert not new & already
         assert set(ids(was_there)) == already | new
         counted = self.store.span_count, was_there.dropped
-        assert self.store.add(trace_id, process, RESOURCE, spans(wanted, trace_id), dropped) == []
+        assert self.store.add(trace_id, process, RESOURCE, some, dropped) == []
         assert (self.store.span_count, was_there.dropped) == counted
 
     @invariant()
     def it_is_bounded_and_adds_up(self) -> None:
         traces = self.store.find(limit=1000)
-        assert self.store.span_count == sum(len(ids(trace)) for trace in traces) <= 40
-        assert len(self.store) == len(traces) <= 10
+        assert self.store.span_count == sum(len(ids(trace)) for trace in traces) <= 80
+        assert len(self.store) == len(traces) <= 20
         for trace in traces:
-            assert len(trace) == len(set(ids(trace))) <= 4
+            assert len(trace) == len(set(ids(trace))) <= 8
+            assert trace.size == size_of(trace) <= 6_000
+        assert self.store.size == sum(size_of(trace) for trace in traces) <= 60_000
 
     @invariant()
     def what_was_evicted_is_gone_and_said_once(self) -> None:

@@ -407,6 +407,7 @@ def test_a_summary_says_what_a_list_shows() -> None:
         "missing": ["stock (p-9): disconnected before it sent its spans"],
         "dropped": 3,
         "gateway": "",
+        "reasons": ["slow"],
     }
 
 
