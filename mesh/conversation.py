@@ -226,7 +226,7 @@ class Conversation:
             refused = self._refuse(
                 call_id, Code.RESOURCE_EXHAUSTED, Reason.MESSAGE_TOO_LARGE, str(fault)
             )
-            self._dispatcher.record_refusal(first, refused)
+            self._dispatcher.outcomes.refused(first, refused)
             return 0
         return self._dispatcher.dispatch(whole[1], whole[2]) if whole is not None else 0
 

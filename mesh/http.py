@@ -13,12 +13,14 @@ import errno
 import hmac
 import logging
 import socket
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import trio
 from hypercorn.config import Config, Sockets
 from hypercorn.trio import serve
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
@@ -58,6 +60,13 @@ def admin_app(
         routes: Further paths, for example ``/api``.
     """
 
+    async def fail(request: Request, fault: Exception) -> Response:
+        status = fault.status_code if isinstance(fault, HTTPException) else 500
+        path = request.url.path
+        if status == 404:
+            return refusal(path, 404, f"there is nothing at {path:.200}")
+        return refusal(path, status, HTTPStatus(status).phrase.lower())
+
     async def show_metrics(request: Request) -> Response:
         content_type, slices = metrics(request.headers.get("accept"))
         # Joined, not streamed: a failure half way is an honest 500, and no scraper takes a part for
@@ -86,8 +95,26 @@ def admin_app(
             Route("/healthz", show_health),
             Route("/readyz", show_readiness),
             *routes,
-        ]
+        ],
+        exception_handlers={HTTPException: fail, Exception: fail},
     )
+
+
+def refusal(
+    path: str, status: int, message: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    """What a request gets that fails: ``{"error": ...}`` under ``/api``, a line of text elsewhere.
+
+    Args:
+        path: What was asked for.
+        status: Of HTTP.
+        message: What went wrong, for people.
+        headers: Further ones.
+    """
+    headers = {**_NO_STORE, **(headers or {})}
+    if path == "/api" or path.startswith("/api/"):
+        return JSONResponse({"error": message}, status, headers)
+    return PlainTextResponse(f"{message}\n", status, headers)
 
 
 async def serve_admin(
@@ -251,9 +278,9 @@ class _Guard:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008, "reason": "HTTP only"})
             return
-        refusal = self._refusal(scope)
-        if refusal is not None:
-            await refusal(scope, receive, send)
+        refused = self._refusal(scope)
+        if refused is not None:
+            await refused(scope, receive, send)
             return
         try:
             await self._app(scope, receive, send)
@@ -261,29 +288,32 @@ class _Guard:
             _log.exception("%s %s failed", scope["method"], scope["path"])
 
     def _refusal(self, scope: Scope) -> Response | None:
-        method = scope["method"]
+        method, path = scope["method"], scope["path"]
         if method not in {"GET", "HEAD"}:
-            return PlainTextResponse(
-                f"{method} is not allowed: this address only reads, use GET or HEAD\n",
+            return refusal(
+                path,
                 405,
-                headers={"allow": "GET, HEAD"},
+                f"{method} is not allowed: this address only reads, use GET or HEAD",
+                {"allow": "GET, HEAD"},
             )
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         if self._loopback:
             # A browser always sends a host; old probes that speak HTTP/1.0 send none.
             for host in [value.decode("latin-1") for name, value in headers if name == b"host"]:
                 if not _names_loopback(host):
-                    return PlainTextResponse(
-                        f"host {host!r} is not served: this address is open to this machine only; "
-                        f"ask for http://{self._bound}/ (a proxy must set Host to that)\n",
+                    return refusal(
+                        path,
                         421,
+                        f"host {host!r} is not served: this address is open to this machine only; "
+                        f"ask for http://{self._bound}/ (a proxy must set Host to that)",
                     )
-        if self._authorization is not None and scope["path"] not in _PROBES:
+        if self._authorization is not None and path not in _PROBES:
             given = [value for name, value in headers if name == b"authorization"]
             if len(given) != 1 or not hmac.compare_digest(given[0], self._authorization):
-                return PlainTextResponse(
-                    "unauthorized: send the token as 'Authorization: Bearer TOKEN'\n",
+                return refusal(
+                    path,
                     401,
-                    headers={"www-authenticate": "Bearer"},
+                    "unauthorized: send the token as 'Authorization: Bearer TOKEN'",
+                    {"www-authenticate": "Bearer"},
                 )
         return None

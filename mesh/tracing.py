@@ -49,6 +49,8 @@ CARRIED = (BAGGAGE, TRACESTATE)
 PAUSE = 0.02
 """Seconds in which answers to KEEP gather."""
 
+QUIET = 60.0
+"""Seconds from one complaint in the log to the next."""
 ENVELOPE = 16
 """Bytes of a frame's payload beside the resource and the spans."""
 CLIPPED = (4096, 1024, 256, 64, 0)
@@ -139,6 +141,9 @@ class Reporter:
         self._late_spans: Backlog[ReadableSpan] = Backlog(UNTOLD, UNTOLD_BYTES)
         self._untold = 0
         """Spans that were lost here, and of which the gateway has yet to hear."""
+        self._unsaid = 0
+        """How often no frame could be made of one, and the log has not said so."""
+        self._complain_from = float("-inf")
         self._counted = 0
         """Those among them that made way in a backlog."""
         self._telling: tuple[Link, Iterator[None]] | None = None
@@ -267,11 +272,23 @@ class Reporter:
                 if len(packed) <= room:
                     break
             _decode_span(packed)  # as the gateway will: what it cannot read ends the connection
-        except Exception:
-            # What users' code has put into it. It must not cost the peer its connection.
-            log.exception("a span cannot be told")
+        except Exception as fault:  # noqa: BLE001 - what users' code has put into it
+            self._complain(fault)  # it must not cost the peer its connection
             return None
         return packed if len(packed) <= room else None
+
+    def _complain(self, fault: Exception) -> None:
+        """Say in the log that a span cannot be told, once a minute at most."""
+        now = trio.current_time()
+        if now < self._complain_from:
+            self._unsaid += 1
+            return
+        log.error(
+            "a span cannot be told to the gateway (%d more times since this was said last)",
+            self._unsaid,
+            exc_info=fault,
+        )
+        self._unsaid, self._complain_from = 0, now + QUIET
 
     def _batches(
         self, name: str, some: Iterable[T], make: Callable[[T], Span], *, copies: bool = False
@@ -346,6 +363,7 @@ class Reporter:
                 caller=row.caller,
                 instance=self._uplink.process.id if served else "",
                 server_address="" if served else self._uplink.address,
+                version=_version.__version__,
             )
         )
         return row.touched.apply(built) if row.touched is not None else built

@@ -11,8 +11,9 @@ import trio
 from mesh import events
 from mesh.conversation import Conversation
 from mesh.errors import CallError, Code, MeshError, Reason, Unavailable
+from mesh.outcomes import MESSAGE_KEPT, REASON_KEPT
 from mesh.outgoing import Outgoing
-from mesh.service import MESSAGE_KEPT, REASON_KEPT, Dispatcher
+from mesh.service import Dispatcher
 from mesh.tracing import Reporter
 from mesh.transport import IN_PROCESS, HandshakeFailed
 from mesh.watching import PeerFeed
@@ -289,11 +290,11 @@ class Uplink:
         except trio.TooSlowError:
             self._last_fault = f"{self._dialer}: no connection within {self.limits.handshake:g} s"
             return False
-        except (
-            HandshakeFailed
-        ) as fault:  # unlike a gateway that is away, this does not pass by itself
+        except HandshakeFailed as fault:
             if str(fault) != self._last_fault:
-                log.error("%s: %s", self.name, fault)  # noqa: TRY400 - no bug
+                # Unlike a gateway that goes away meanwhile, a wrong certificate stays wrong.
+                passing = fault.reason == "disconnected"
+                log.log(logging.WARNING if passing else logging.ERROR, "%s: %s", self.name, fault)
             self._last_fault, self.reached = str(fault), True
             return False
         except OSError as fault:

@@ -20,8 +20,8 @@ def check(*, gateway: str | None, as_json: bool) -> None:
     """Check the mesh, and say of what is not in order what to do about it.
 
     Looks at heartbeats, loop lag, outboxes, services without an instance or with several versions,
-    and the calls of the last five minutes. Exits 1 if something is wrong, also if there is no
-    gateway.
+    the export of traces, and the calls and lost spans of the last five minutes. Exits 1 if
+    something is wrong, also if there is no gateway.
     """
     findings = run(_ask, gateway)
     if as_json:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mesh.cli.commands import example, run
 from mesh.cli.listing import BUILTIN, STYLES
-from mesh.cli.output import make_console, print_json, print_table
+from mesh.cli.output import fit_columns, make_console, print_json, print_table
 from mesh.cli.peer import check_name, gateway_option, json_option, peer
 from mesh_telemetry.logs import clean
 from mesh_telemetry.texts import duration
 
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
 _OF_METHOD = ("calls", "errors", "in flight", "p50", "p95", "p99")
 _OF_INSTANCE = ("in flight", "loop lag", "connected")
 _OF_CALLER = ("calls", "errors", "p50", "p99")
+_SPARE = ("p95", "in flight", "p50")
+"""Figures of which a narrow terminal does without, the first one first."""
 
 
 @click.command(epilog=example("mesh info orders", "mesh info orders --json | jq .callers"))
@@ -31,25 +37,24 @@ def info(*, service: str, gateway: str | None, as_json: bool) -> None:
     if as_json:
         print_json(found)
     else:
-        _print(found)
+        _print(make_console(), found)
 
 
 async def _ask(service: str, gateway: str | None) -> dict[str, Any]:
     async with peer(gateway) as client:
         found: dict[str, Any] = await client.call(BUILTIN, "service", service)
-        stats = await client.call(BUILTIN, "stats")
+        stats = await client.call(BUILTIN, "stats", service)
         edges = await client.call(BUILTIN, "edges")
     return {
         **found,
-        "stats": [row for row in stats if row["service"] == service],
+        "stats": stats,
         "callers": [edge for edge in edges if edge["service"] == service],
     }
 
 
-def _print(found: dict[str, Any]) -> None:
+def _print(console: Console, found: dict[str, Any]) -> None:
     from rich.text import Text
 
-    console = make_console()
     versions = ", ".join(found["versions"]) or "none named"
     console.print(Text.assemble((found["name"], "bold cyan"), f"  version {clean(versions)}"))
     stats = {row["method"]: row for row in found["stats"]}
@@ -69,25 +74,10 @@ def _print(found: dict[str, Any]) -> None:
             ]
         )
     print()
-    print_table(console, ("method", *_OF_METHOD), rows, figures=_OF_METHOD)
-    instances: list[list[str | Text]] = [
-        [
-            clean(one["process_id"]),
-            Text(one["state"], style=STYLES.get(one["state"], "")),
-            clean(one["version"]) or "-",
-            clean(one["address"]),
-            clean(one["remote"]) or "-",
-            str(one["in_flight"]),
-            duration(one["loop_lag_s"]),
-            duration(one["connected_s"]),
-            clean(" ".join(f"{key}={value}" for key, value in one["metadata"].items())) or "-",
-        ]
-        for one in found["instances"]
-    ]
+    _print_rows(console, ("method", *_OF_METHOD), rows, figures=_OF_METHOD)
     print()
-    if instances:
-        columns = ("instance", "state", "version", "address", "from", *_OF_INSTANCE, "metadata")
-        print_table(console, columns, instances, figures=_OF_INSTANCE)
+    if found["instances"]:
+        _print_instances(console, found["instances"])
     else:
         console.print(Text("no instance is connected", style="red"))
     callers: list[list[str | Text]] = [
@@ -103,7 +93,62 @@ def _print(found: dict[str, Any]) -> None:
     ]
     if callers:
         print()
-        print_table(console, ("caller", "method", *_OF_CALLER), callers, figures=_OF_CALLER)
+        _print_rows(console, ("caller", "method", *_OF_CALLER), callers, figures=_OF_CALLER)
+
+
+def _print_rows(
+    console: Console,
+    columns: tuple[str, ...],
+    rows: list[list[str | Text]],
+    *,
+    figures: tuple[str, ...],
+) -> None:
+    """A table whose names are shortened where the terminal is too narrow for them."""
+    if console.is_terminal:
+        columns, rows = fit_columns(
+            columns, rows, console.width, names=("caller", "method"), spare=_SPARE
+        )
+    print_table(console, columns, rows, figures=figures)
+
+
+def _print_instances(console: Console, instances: list[dict[str, Any]]) -> None:
+    """A line for each instance; several where a terminal is too narrow for what is known of it."""
+    from rich.text import Text
+
+    rows: list[list[str | Text]] = [
+        [
+            clean(one["process_id"]),
+            Text(one["state"], style=STYLES.get(one["state"], "")),
+            clean(one["version"]) or "-",
+            clean(one["address"]),
+            clean(one["remote"]) or "-",
+            str(one["in_flight"]),
+            duration(one["loop_lag_s"]),
+            duration(one["connected_s"]),
+            clean(" ".join(f"{key}={value}" for key, value in one["metadata"].items())) or "-",
+        ]
+        for one in instances
+    ]
+    columns = ("instance", "state", "version", "address", "from", *_OF_INSTANCE, "metadata")
+    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    if not console.is_terminal or sum(widths) + 2 * len(widths) - 2 <= console.width:
+        print_table(console, columns, rows, figures=_OF_INSTANCE)
+        return
+    for row in rows:
+        cells = dict(zip(columns, row, strict=True))
+        figures = "  ".join(f"{name} {cells[name]}" for name in _OF_INSTANCE)
+        console.print(
+            Text.assemble((str(cells["instance"]), "bold"), "  ", cells["state"]), soft_wrap=True
+        )
+        at = " from ".join(str(cells[name]) for name in ("address", "from") if cells[name] != "-")
+        for name, told in (
+            ("address", at),
+            ("now", figures),
+            ("version", cells["version"]),
+            ("metadata", cells["metadata"]),
+        ):
+            if str(told) != "-":
+                console.print(Text.assemble((f"  {name:<10}", "dim"), told), soft_wrap=True)
 
 
 def _errors(errors: dict[str, int]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,18 @@ from rich.table import Table
 from rich.text import Text
 
 from mesh_telemetry.logs import clean
+from mesh_telemetry.texts import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence
+
+
+_CONTROL = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""DEL and C1, the separators of lines, and what turns the direction of text around."""
+
+
+SHORTEST = 15
+"""Characters of a name that are worth a column."""
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -29,9 +39,13 @@ def print_json(value: Any) -> None:
 
 
 def to_json(value: Any, *, indent: int = 0) -> str:
-    """JSON of any value that a call returned. What JSON cannot say is shown as Python does."""
+    """JSON of any value that a call returned. What JSON cannot say is shown as Python does.
+
+    Control characters beyond ASCII, which JSON lets pass and terminals obey, are escaped as well.
+    """
     text = msgspec.json.encode(_with_text_keys(value), enc_hook=repr)
-    return (msgspec.json.format(text, indent=indent) if indent else text).decode()
+    told = (msgspec.json.format(text, indent=indent) if indent else text).decode()
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", told)
 
 
 def _with_text_keys(value: Any) -> Any:
@@ -100,6 +114,50 @@ def share_width(wanted: Mapping[str, int], room: int) -> dict[str, int]:
     while sum(widths.values()) > room and max(widths.values()) > 1:
         widths[max(widths, key=lambda name: widths[name])] -= 1
     return widths
+
+
+def fit_columns(
+    columns: Sequence[str],
+    rows: list[list[str | Text]],
+    width: int,
+    *,
+    names: Container[str],
+    spare: Sequence[str] = (),
+) -> tuple[tuple[str, ...], list[list[str | Text]]]:
+    """The columns that a terminal has room for, and the rows with names short enough for them.
+
+    Args:
+        columns: Headings.
+        rows: A cell for each column.
+        width: Characters of the terminal.
+        names: The columns that may be shortened.
+        spare: Columns that a narrow terminal does without, the first one first.
+    """
+    wanted = {
+        name: max(len(name), *(len(row[index]) for row in rows))
+        for index, name in enumerate(columns)
+    }
+    shown = list(columns)
+    shared = [name for name in columns if name in names]
+
+    def room() -> int:
+        return (
+            width - sum(wanted[name] + 2 for name in shown if name not in names) - 2 * len(shared)
+        )
+
+    for one in spare:
+        if one in shown and room() < sum(min(wanted[name], SHORTEST) for name in shared):
+            shown.remove(one)
+    widths = share_width({name: wanted[name] for name in shared}, room())
+    fitted = [
+        [
+            shorten(str(cell), widths[name]) if name in widths else cell
+            for name, cell in zip(columns, row, strict=True)
+            if name in shown
+        ]
+        for row in rows
+    ]
+    return tuple(shown), fitted
 
 
 def outcome(code: str, reason: str = "") -> Text:

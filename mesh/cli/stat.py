@@ -9,12 +9,12 @@ import trio
 
 from mesh.cli.commands import example, run
 from mesh.cli.listing import BUILTIN
-from mesh.cli.output import make_console, print_json, print_table, share_width
+from mesh.cli.output import fit_columns, make_console, print_json, print_table
 from mesh.cli.peer import gateway_option, json_option, peer
 from mesh.units import tell_seconds
 from mesh_telemetry import DURATION_BOUNDS, quantile
 from mesh_telemetry.logs import clean
-from mesh_telemetry.texts import duration, shorten
+from mesh_telemetry.texts import duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,8 +33,6 @@ NAMES = ("service", "method")
 COLUMNS = (*NAMES, *FIGURES)
 SPARE = ("loop lag", "in flight", "instances", "p50")
 """Columns that a narrow terminal does without, the first one first."""
-SHORTEST = 15
-"""Characters of a name that are worth a column."""
 AROUND = 3
 """Lines of a terminal that are no method's: headings, what is left out, and the cursor's."""
 
@@ -195,25 +193,4 @@ def _heading(figures: dict[str, Any], width: int | None) -> list[Text]:
 
 def fit(rows: list[list[str | Text]], width: int) -> tuple[tuple[str, ...], list[list[str | Text]]]:
     """The columns that a terminal has room for, and the rows with names short enough for them."""
-    wanted = {
-        name: max(len(name), *(len(row[index]) for row in rows))
-        for index, name in enumerate(COLUMNS)
-    }
-    shown = list(COLUMNS)
-
-    def room() -> int:
-        return width - sum(wanted[name] + 2 for name in shown if name not in NAMES) - 2 * len(NAMES)
-
-    for spare in SPARE:
-        if room() < sum(min(wanted[name], SHORTEST) for name in NAMES):
-            shown.remove(spare)
-    widths = share_width({name: wanted[name] for name in NAMES}, room())
-    fitted = [
-        [
-            shorten(str(cell), widths[name]) if name in widths else cell
-            for name, cell in zip(COLUMNS, row, strict=True)
-            if name in shown
-        ]
-        for row in rows
-    ]
-    return tuple(shown), fitted
+    return fit_columns(COLUMNS, rows, width, names=NAMES, spare=SPARE)

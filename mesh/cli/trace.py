@@ -119,8 +119,8 @@ def trace(
 ) -> None:
     """List the traces that the gateway has kept, or draw one of them.
 
-    ID is a trace id, its first six digits or more, or an activity id. The drawing has a line for
-    each call: how long it took in all, in its own code and on the way, what was left of its
+    ID is a trace id, its first six digits or more, or a whole activity id. The drawing has a line
+    for each call: how long it took in all, in its own code and on the way, what was left of its
     deadline, and a bar; below it, where the time went. Many calls that are alike share a line, but
     not with --all. The list has the gateway's times, from a call's arrival there to its end. With
     --call it makes a call, keeps its trace and shows both; exits 1 if the call failed.
@@ -170,6 +170,11 @@ def _target(what: tuple[str, ...]) -> tuple[str, str, Any]:
                 f"{name!r} is no {kind} name: it must begin with a letter or _, then letters, "
                 "digits and _.-"
             )
+    if service == BUILTIN:
+        raise click.UsageError(
+            f"calls of the gateway's own service {BUILTIN!r} have no trace; `mesh call {service} "
+            f"{method}` makes one"
+        )
     return service, method, read_params(params[0]) if params else None
 
 
@@ -283,11 +288,13 @@ def _print_list(console: Console, found: list[dict[str, Any]]) -> None:
     rows: list[dict[str, str | Text]] = [
         {
             "began": one["started"][11:23] if on_terminal else one["started"],
-            "at gateway": duration(one["duration_ms"] and one["duration_ms"] / 1e3),
+            "at gateway": duration(one["duration_ms"] / 1e3)
+            if one["duration_ms"] is not None
+            else Text("running", style="yellow"),
             "call": clean_line(f"{one['caller']} > {one['service']}.{one['method']}")
             if one["method"]
             else "-",
-            "code": outcome(one["code"]) if one["code"] else Text("runs", style="yellow"),
+            "code": outcome(one["code"]) if one["code"] else Text("running", style="yellow"),
             "kept": one["reason"],
             "spans": f"{one['spans']:,}" + ("" if one["complete"] else "+"),
             "services": clean_line(

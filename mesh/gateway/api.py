@@ -11,16 +11,19 @@ import msgspec
 from starlette.responses import Response
 from starlette.routing import Route
 
-from mesh.errors import CallError, Code, InvalidArgument
+from mesh.errors import CallError, Code, InvalidArgument, NotFound
 from mesh.gateway.filters import TraceFilters
+from mesh.http import refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from starlette.requests import Request
 
     from mesh.gateway.kept import TraceViews
     from mesh.gateway.views import GatewayView, Views
+
+    Endpoint = Callable[[Request], Awaitable[Response]]
 
 _STATUS = {Code.INVALID_ARGUMENT: 400}
 """What HTTP calls a failure; the others mean that there is nothing: 404."""
@@ -30,55 +33,66 @@ _HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 def api_routes(views: Views, traces: TraceViews, status: Callable[[], GatewayView]) -> list[Route]:
     """The routes of `/api`, for the application behind the admin address. They only read."""
 
-    async def services(_request: Request) -> Response:
+    async def services(request: Request) -> Response:
+        _query(request, ())
         return _json(views.services())
 
     async def service(request: Request) -> Response:
+        _query(request, ())
         name = request.path_params["name"]
         found = views.service(name)
         if found is None:
-            return _json({"error": views.explain_missing(name)}, 404)
+            raise NotFound(views.explain_missing(name))
         return _json(found)
 
-    async def edges(_request: Request) -> Response:
+    async def edges(request: Request) -> Response:
+        _query(request, ())
         return _json(await views.all_edges())
 
-    async def show_status(_request: Request) -> Response:
+    async def show_status(request: Request) -> Response:
+        _query(request, ())
         return _json(status())
 
     async def list_traces(request: Request) -> Response:
-        try:
-            wanted = TraceFilters.read(_query(request))
-            return _json({"traces": await traces.search(wanted)})
-        except CallError as failure:
-            return _fault(failure)
+        wanted = TraceFilters.read(_query(request))
+        return _json({"traces": await traces.search(wanted)})
 
     async def trace(request: Request) -> Response:
+        asked = _query(request, ("format", "width"))
+        wants_text = _prefers_text(request.headers.get("accept", ""))
+        form = asked.get("format", "text" if wants_text else "otlp")
+        told = await traces.tell(request.path_params["id"], form, asked.get("width"))
+        return _text(told) if isinstance(told, str) else _json(told)
+
+    endpoints = {
+        "/api/services": services,
+        "/api/services/{name}": service,
+        "/api/edges": edges,
+        "/api/status": show_status,
+        "/api/traces": list_traces,
+        "/api/traces/{id:path}": trace,  # an activity id may have slashes
+    }
+    return [Route(path, _telling_faults(endpoint)) for path, endpoint in endpoints.items()]
+
+
+def _telling_faults(endpoint: Endpoint) -> Endpoint:
+    async def answer(request: Request) -> Response:
         try:
-            asked = _query(request)
-            wants_text = _prefers_text(request.headers.get("accept", ""))
-            form = asked.pop("format", "text" if wants_text else "otlp")
-            width = asked.pop("width", None)
-            for name in asked:
-                raise InvalidArgument(f"no parameter {name!r}; there are format, width")
-            told = await traces.tell(request.path_params["id"], form, width)
-            return _text(told) if isinstance(told, str) else _json(told)
+            return await endpoint(request)
         except CallError as failure:
-            return _fault(failure)
+            status = _STATUS.get(failure.code, 404)
+            return refusal(request.url.path, status, failure.message)
 
-    return [
-        Route("/api/services", services),
-        Route("/api/services/{name}", service),
-        Route("/api/edges", edges),
-        Route("/api/status", show_status),
-        Route("/api/traces", list_traces),
-        Route("/api/traces/{id:path}", trace),  # an activity id may have slashes
-    ]
+    return answer
 
 
-def _query(request: Request) -> dict[str, str]:
+def _query(request: Request, known: tuple[str, ...] | None = None) -> dict[str, str]:
+    """What stands behind the question mark; other names than the known ones are refused."""
     asked: dict[str, str] = {}
     for name, value in request.query_params.multi_items():
+        if known is not None and name not in known:
+            there = f"there are {', '.join(known)}" if known else "there is none here"
+            raise InvalidArgument(f"no parameter {name!r:.60}; {there}")
         if name in asked:
             raise InvalidArgument(f"{name} is given twice")
         asked[name] = value
@@ -102,12 +116,8 @@ def _prefers_text(accept: str) -> bool:
     return text > json
 
 
-def _fault(failure: CallError) -> Response:
-    return _json({"error": failure.message}, _STATUS.get(failure.code, 404))
-
-
-def _json(value: Any, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status, _HEADERS, "application/json")
+def _json(value: Any) -> Response:
+    return Response(msgspec.json.encode(value), 200, _HEADERS, "application/json")
 
 
 def _text(text: str) -> Response:

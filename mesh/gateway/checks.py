@@ -12,21 +12,24 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from mesh.errors import Code, Reason
+from mesh.gateway.losses import RECENT
 from mesh.gateway.registry import RESERVED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mesh.gateway.core import Core
+    from mesh.gateway.losses import Losses
     from mesh.gateway.views import InstanceView, ServiceView, Views
     from mesh_telemetry import Record
+    from mesh_telemetry.export import Exporter
 
 LAG = 0.1
 """Seconds of loop lag from which on an event loop does not keep up."""
 FULL = 0.25
 """The part of an outbox, or of the calls allowed in flight, from which on it fills."""
-RECENT, LAST = 300.0, 2000
-"""Calls that count: of so many seconds, and so many."""
+LAST = 2000
+"""Calls that count, at most, of those of the last :data:`RECENT` seconds."""
 ENOUGH, TOO_MANY = 20, 0.05
 """Calls from which on a rate means something, and the rate of faults that is too high."""
 FAULTS = frozenset(
@@ -78,20 +81,53 @@ def _gateway(core: Core) -> Iterator[Finding]:
             "its telemetry is off: it neither counts nor records calls",
             "Start it with `--telemetry on`.",
         )
-    exporter = core.tracing.collector.exporter if core.tracing is not None else None
-    if exporter is not None and exporter.trouble:
-        yield Finding(
-            "warning",
-            subject,
-            f"spans are lost on their way to {exporter.place}: {exporter.trouble}",
-            "Look whether the backend runs there and takes them.",
-        )
     if core.loop_lag > LAG:
         yield Finding(
             "warning",
             subject,
             f"its event loop was held up for {core.loop_lag * 1e3:,.0f} ms",
             "Look at its CPU with `mesh call mesh status`; give it a core of its own.",
+        )
+    if core.tracing is not None:
+        yield from _export(subject, core.tracing.collector.exporter)
+        yield from _losses(core.tracing.collector.debts.losses, core.clock())
+
+
+def _export(subject: str, exporter: Exporter | None) -> Iterator[Finding]:
+    if exporter is None:
+        return
+    lost = {reason: count for reason, count in exporter.dropped.items() if count}
+    told = ", ".join(f"{reason} {count:,}" for reason, count in lost.items())
+    so_far = f"{sum(lost.values()):,} are lost since its start" + (f" ({told})" if told else "")
+    trouble, waiting, fullness = exporter.trouble, exporter.pending, exporter.fullness
+    if trouble:
+        yield Finding(
+            "warning",
+            subject,
+            f"spans do not reach {exporter.place}: {trouble}; {so_far}, {waiting:,} wait",
+            "See that the backend runs there and takes OTLP by OTEL_EXPORTER_OTLP_PROTOCOL; calls "
+            "are not affected, and `mesh trace` shows the traces all the same.",
+        )
+    elif fullness > 1 - FULL:
+        yield Finding(
+            "warning",
+            subject,
+            f"{waiting:,} spans wait to be exported to {exporter.place}, {fullness:.0%} of what "
+            f"may wait; {so_far}",
+            "The backend takes them too slowly: give it more room, or keep fewer traces "
+            "(traces.max_spans_per_second).",
+        )
+
+
+def _losses(losses: Losses, now: float) -> Iterator[Finding]:
+    for loss in losses.recent(now):
+        yield Finding(
+            "warning",
+            f"{loss.peer} at {loss.process}",
+            f"at least {loss.spans:,} of its spans of kept traces are lost, the last "
+            f"{now - loss.last:,.0f} s ago; these traces are not complete",
+            "Its log tells of spans that cannot be told; its `mesh_records_dropped_total` rises "
+            "where it makes more than it holds: start more instances.",
         )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
+from mesh._version import __version__
 from mesh.errors import RemoteProtocolError
 from mesh.gateway.debts import Debts
 from mesh_telemetry import Party, Record, names, own_span_ids, spans
@@ -229,6 +230,7 @@ class Collector:
             instance=record.instance,
             peer_address=caller.remote if caller is not None else "",
             known_method=(record.service, record.method) in core.registry.methods,
+            version=__version__,
         )
         own = spans.build(facts)
         if not record.parent_id:
@@ -297,7 +299,11 @@ class Collector:
                     dropped,
                     copies=batch.copies,
                 )
-        self._lost_by_peers += batch.dropped
+        if batch.dropped:
+            self._lost_by_peers += batch.dropped
+            self.debts.losses.note(
+                session.name, session.process_id, self._core.clock(), dropped=batch.dropped
+            )
         self.debts.paid(session.process_id, by_trace)
 
     async def settle(self) -> None:

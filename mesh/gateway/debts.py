@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
+from mesh.gateway.losses import Losses
 from mesh.wire import codec
 
 if TYPE_CHECKING:
@@ -50,12 +51,14 @@ class Debts:
 
     Attributes:
         sessions: By process: a connection, one that takes KEEP where there is one.
+        losses: What peers have lost of kept traces.
     """
 
     def __init__(self, core: Core, store: TraceStore) -> None:
         self._core = core
         self._store = store
         self.sessions: dict[str, Session] = {}
+        self.losses = Losses()
         self._owed: dict[str, dict[bytes, Debt]] = {}
         """By process: the traces of which spans are awaited."""
         self._settled: trio.Event | None = None
@@ -159,6 +162,7 @@ class Debts:
                         what = "span" if awaited == 1 else "spans"
                         within = f"within {PATIENCE:g} s"
                         kept.missed(debt.party, f"did not tell {awaited:,} {what} {within}")
+                        self.losses.note(debt.party.name, process, now, untold=awaited)
                 elif connected and not debt.urged and waited >= SECOND_ASKING:
                     debt.urged = True
                     again.append(trace_id)

@@ -31,6 +31,7 @@ from mesh_telemetry.drawing import WIDTH
 from mesh_telemetry.texts import to_text
 
 if TYPE_CHECKING:
+    from mesh.gateway.calls import InFlight
     from mesh.gateway.core import Core
     from mesh_telemetry import KeptTrace, TraceStore
 
@@ -47,6 +48,20 @@ STEPS = 20
 """Of a drawing, in one go: about 1 ms."""
 
 _PREFIX = re.compile(rf"[0-9a-fA-F]{{{SHORTEST_PREFIX},32}}")
+_NAMED_BY = (
+    f"an id is that of a trace, 32 hexadecimal digits, its first {SHORTEST_PREFIX} or more, or an "
+    "activity id, 1 to 128 printable ASCII characters"
+)
+
+
+def _summary(trace: KeptTrace, entry: InFlight | None) -> TraceSummary:
+    """What a list shows of a trace; while its entry call runs, only that one knows what it is."""
+    told = summary(trace)
+    if told.method or entry is None:
+        return told
+    return msgspec.structs.replace(
+        told, caller=entry.caller.name, service=entry.service, method=entry.method
+    )
 
 
 class TraceView(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,13 +123,19 @@ class TraceViews:
             await trio.lowlevel.checkpoint()
         told: list[TraceSummary] = []
         spans = 0
+        running = self._running() if any(trace.duration is None for trace in found) else {}
         for trace in found:
-            told.append(summary(trace))
+            told.append(_summary(trace, running.get(trace.trace_id)))
             spans += len(trace)
             if spans > SLICE * 20:  # far cheaper than telling them all
                 spans = 0
                 await trio.lowlevel.checkpoint()
         return told
+
+    def _running(self) -> dict[bytes, InFlight]:
+        """The entry calls in flight, by trace; the oldest of each."""
+        entries = reversed(self._core.table.by_id.values())
+        return {entry.trace_id: entry for entry in entries if entry.id == entry.entry_id}
 
     def get(self, id: str) -> KeptTrace:
         """One kept trace.
@@ -141,34 +162,35 @@ class TraceViews:
                     reason="AMBIGUOUS_TRACE",
                 )
         elif not is_activity_id(id):
-            raise InvalidArgument(
-                f"{id!r:.60} is neither {SHORTEST_PREFIX} to 32 hexadecimal digits of a trace id "
-                "nor an activity id of 1 to 128 printable ASCII characters"
-            )
+            raise InvalidArgument(f"{id!r:.60} names no trace: {_NAMED_BY}")
         newest = store.find(activity_id=id, limit=1)
         if not newest:
             raise NotFound(
-                f"no kept trace {id!r}: {self._what_is_kept()}", reason="TRACE_NOT_FOUND"
+                f"no kept trace {id!r:.130}: {self._what_is_kept()} ({_NAMED_BY})",
+                reason="TRACE_NOT_FOUND",
             )
         return newest[0]
 
     def _what_is_kept(self) -> str:
         store = self._store
         count = len(store)
+        forgotten = f"what is over its quota or the baseline is forgotten after {LINGER:g} s"
         if not count:
-            return f"none is kept yet, and what is not kept is forgotten after {LINGER:g} s"
+            return f"none is kept yet, and {forgotten}"
         oldest = store.newest()[-1]
         age = max(0.0, time.time() - oldest.started / 1e9)
         return (
             f"{count:,} are kept now, of {store.span_count:,} spans, the oldest from {age:,.0f} s "
             f"ago; they stay until newer ones need the room of {store.max_spans:,} spans or "
-            f"{format_size(store.max_bytes)}, and what is not kept is forgotten after {LINGER:g} s"
+            f"{format_size(store.max_bytes)}, and {forgotten}"
         )
 
     async def waterfall(self, id: str) -> TraceView:
         """One kept trace as rows of a waterfall; see :meth:`get`."""
         trace = self.get(id)
-        about = summary(trace)  # of the same moment as the rows, which the first of them settles
+        running = self._running() if trace.duration is None else {}
+        # Of the same moment as the rows, which the first of them settles.
+        about = _summary(trace, running.get(trace.trace_id))
         rows: list[WaterfallRow] = []
         for row in waterfall_rows(trace):
             rows.append(row)

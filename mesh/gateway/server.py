@@ -326,7 +326,10 @@ class Gateway:
         )
         if accepted_at is not None:
             session.connected_at = accepted_at
-        self._nursery.start_soon(self._run, session)
+        try:
+            self._nursery.start_soon(self._run, session)
+        except RuntimeError as closed:  # its last task has ended, and the gateway is about to
+            raise ConnectionRefusedError("this Gateway has stopped") from closed
 
     async def _run(self, session: Session) -> None:
         self._entrance.inside += 1
@@ -357,11 +360,7 @@ class Gateway:
 
     @property
     def core(self) -> Core:
-        """The state shared by this gateway's rooms.
-
-        Raises:
-            UsageError: The gateway has not been started.
-        """
+        """The state shared by this gateway's rooms; raises UsageError before it has started."""
         if self._core is None:
             raise UsageError("this Gateway has not been started")
         return self._core

@@ -98,6 +98,7 @@ class Session:
         self._traffic = _OWN_TRAFFIC
         self._rare_frames = 0
         self._expelled: str | None = None
+        self._serves = False
         self._scope = trio.CancelScope()
 
     @property
@@ -198,7 +199,7 @@ class Session:
             self.link.put(codec.encode_header(codec.GoAway("the gateway is shutting down", 0)))
         self.link.flush()
         if not self.internal:
-            log.info("peer %s (%s) connected %s", self.name, self.process_id, self.where)
+            log.debug("peer %s (%s) shook hands %s", self.name, self.process_id, self.where)
 
     async def _read(self, data: bytes) -> None:
         core, link = self._core, self.link
@@ -267,7 +268,7 @@ class Session:
                 )
                 self._router.waiting.resume(header.service)
                 core.events.registered(self, header)
-                log.debug("peer %s serves %s", self.name, header.service)
+                self._tell_of(header.service)
             case codec.Unregister():
                 served = header.service in self.services
                 core.registry.remove(self, header.service, header.methods)
@@ -298,6 +299,15 @@ class Session:
                     core.tracing.collector.take(self, header, payload)
             case _:
                 pass  # of a later version
+
+    def _tell_of(self, service: str) -> None:
+        """Log one line of a peer that serves; those that only call would drown the others."""
+        if self._serves:
+            log.debug("peer %s (%s) serves %s, too", self.name, self.process_id, service)
+        elif not self.internal:
+            self._serves = True
+            what = (self.name, self.process_id, self.where, service)
+            log.info("peer %s (%s) connected %s and serves %s", *what)
 
     # The end.
 
@@ -343,10 +353,12 @@ class Session:
             self.link.flush()
             await self.link.wait_below(0)
         elif was_open and not self.internal:
-            log.info(
-                "peer %s (%s) disconnected%s",
+            log.log(
+                logging.INFO if self._serves or self._expelled else logging.DEBUG,
+                "peer %s (%s) disconnected after %.1f s%s",
                 self.name,
                 self.process_id,
+                trio.current_time() - self.connected_at,
                 f": {self._expelled}" if self._expelled else "",
             )
 

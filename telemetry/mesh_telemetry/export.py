@@ -142,6 +142,11 @@ class Exporter:
         return self._taken - self._settled
 
     @property
+    def fullness(self) -> float:
+        """What waits or is under way, as a part of what may wait; from 1 on, spans are dropped."""
+        return max(self.pending / self._max_queue, self.pending_bytes / self._max_bytes)
+
+    @property
     def pending_bytes(self) -> int:
         """What these take, roughly; their resources are those of the store."""
         return self._bytes_taken - self._bytes_settled

@@ -9,6 +9,7 @@ counts as none; of two that say the same, the one for traces alone holds.
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -52,6 +53,8 @@ class ExportSettings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def place(self) -> str:
         """The endpoint as logs may tell it: without a user and a password."""
+        if "://" not in self.endpoint:
+            return _without_secrets(self.endpoint)
         parts = urlsplit(self.endpoint)
         return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
@@ -59,8 +62,9 @@ class ExportSettings(msgspec.Struct, frozen=True, kw_only=True):
 def settings_from(environ: Mapping[str, str] = os.environ) -> ExportSettings | None:
     """The settings that variables name; none where nothing is to be exported.
 
-    That is: no endpoint is named (and ``OTEL_TRACES_EXPORTER`` does not ask for ``otlp``),
-    ``OTEL_TRACES_EXPORTER=none``, or ``OTEL_SDK_DISABLED=true``.
+    That is: no endpoint is named and ``OTEL_TRACES_EXPORTER`` asks for nothing,
+    ``OTEL_TRACES_EXPORTER=none``, or ``OTEL_SDK_DISABLED=true``. What is named besides
+    ``otlp`` is for others.
 
     Raises:
         ValueError: A value cannot be; the message names the variable.
@@ -69,7 +73,7 @@ def settings_from(environ: Mapping[str, str] = os.environ) -> ExportSettings | N
         return None
     exporters = [name.strip() for name in environ.get("OTEL_TRACES_EXPORTER", "").split(",")]
     _, named = _otlp(environ, "ENDPOINT")
-    if "none" in exporters or not (named or "otlp" in exporters):
+    if "none" in exporters or not (named or any(exporters)):
         return None
     if any(exporters) and "otlp" not in exporters:
         raise ValueError(
@@ -120,10 +124,25 @@ def _endpoint(environ: Mapping[str, str], protocol: str) -> str:
     if protocol == GRPC and "://" not in text:
         return text  # gRPC has names of its own: host:port, dns:host, unix:path
     if not is_url:
-        raise ValueError(f"{variable} must be a URL, http://HOST:PORT or https://..., not {text!r}")
+        raise ValueError(
+            f"{variable} must be a URL, http://HOST:PORT or https://..., "
+            f"not {_without_secrets(text)!r:.200}"
+        )
     if protocol == GRPC or variable == f"{_PREFIX}TRACES_ENDPOINT":
         return text
     return f"{text.removesuffix('/')}/v1/traces"
+
+
+def _without_secrets(text: str) -> str:
+    """What was meant to be an endpoint, without a user, a password and a query.
+
+    Where there is no telling where these end, as either has what belongs into the other, without
+    all of it.
+    """
+    scheme, slashes, rest = text.rpartition("://")
+    place, *query = re.split(r"[?#]", rest, maxsplit=1)
+    told = "..." if query and "@" in rest else place.rpartition("@")[2]
+    return f"{scheme}{slashes}{told}"
 
 
 def _timeout(variable: str, text: str) -> float:

@@ -131,6 +131,8 @@ class CallFacts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     peer_address: str = ""
     known_method: bool = True
     """Whether somebody has registered it."""
+    version: str = ""
+    """Of the mesh that tells of it."""
 
 
 def outcome(code: int) -> str:
@@ -200,6 +202,7 @@ def build(facts: CallFacts) -> Span:
         ERROR if failed else UNSET,
         facts.message if failed else "",
         events,
+        scope_version=facts.version,
     )
 
 

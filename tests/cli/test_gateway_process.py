@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import http.client
-import json
+import re
 import resource
 import signal
 import socket
@@ -139,13 +139,31 @@ def test_a_directory_that_is_not_ours_is_refused_in_words(shell: Mesh, tmp_path:
     assert "Traceback" not in result.stderr
 
 
-def test_log_lines_are_for_people(shell: Mesh) -> None:
-    with shell.gateway("--log-level", "info") as (process, ready):
-        json.dumps(ready)
-        shell("list")
+def logged(shell: Mesh, level: str) -> list[str]:
+    """What a gateway logs of a service that comes, a command that asks for it, and its end."""
+    with shell.gateway("--log-level", level) as (process, ready):
+        with shell.service(ready["addresses"][0]) as users:
+            assert shell("list").returncode == 0
+            users.terminate()
+            assert users.wait(30) == 0
         assert process.stderr is not None
         process.terminate()
-        lines = process.stderr.read().splitlines()
-    connected = next(line for line in lines if "peer mesh-cli" in line)
-    assert connected[8:].split()[1] == "info"
-    assert "\x1b" not in connected
+        return process.stderr.read().splitlines()
+
+
+def test_log_lines_are_for_people_and_of_what_serves(shell: Mesh) -> None:
+    """One line where it comes and one where it goes; none of who only calls."""
+    lines = [line for line in logged(shell, "info") if " peer " in line]
+    assert [line[8:].split()[1] for line in lines] == ["info", "info"]
+    assert "\x1b" not in "".join(lines)
+    connected, disconnected = lines
+    assert "peer users (" in connected
+    assert " from pid " in connected
+    assert connected.endswith(" and serves users")
+    assert re.search(r"peer users \(\S+\) disconnected after \d+\.\d s$", disconnected)
+
+
+def test_whoever_only_calls_is_in_the_log_at_the_level_debug(shell: Mesh) -> None:
+    lines = [line for line in logged(shell, "debug") if "peer mesh-cli" in line]
+    assert [line[8:].split()[1] for line in lines] == ["debug", "debug"]
+    assert re.search(r"disconnected after \d+\.\d s$", lines[1])

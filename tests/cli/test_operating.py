@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rich.console import Console
 
+from mesh.cli.info import _print as _print_info
 from mesh.cli.stat import COLUMNS, _print, compare, fit
 
 if TYPE_CHECKING:
@@ -48,6 +49,83 @@ def test_info_as_json_is_one_document(served: Mesh) -> None:
     assert (instance["state"], instance["methods"]) == ("healthy", document["methods"])
     assert {row["service"] for row in document["stats"]} == {"users"}
     assert "mesh-cli" in {edge["caller"] for edge in document["callers"]}
+
+
+def instance(number: int, address: str, remote: str, **metadata: str) -> dict[str, Any]:
+    """What a gateway tells of an instance."""
+    return {
+        "process_id": f"a-machine-with-a-name-{number}-0a050287", "state": "late",
+        "version": "", "address": address, "remote": remote, "in_flight": 3,
+        "loop_lag_s": 0.25, "connected_s": 7260.0, "metadata": metadata,
+    }  # fmt: skip
+
+
+def about(name: str, instances: list[dict[str, Any]]) -> dict[str, Any]:
+    """What `mesh info` has found out of a service with two methods, one of a long name."""
+    methods = ["get", "reserve_the_stock_of_a_warehouse_somewhere"]
+    row = {"calls": 12_345, "errors": {"internal": 7}, "p50": 0.002, "p99": 0.25}
+    return {
+        "name": name, "versions": [], "methods": methods, "instances": instances,
+        "stats": [{**row, "method": method, "in_flight": 3, "p95": 0.1} for method in methods],
+        "callers": [{**row, "method": method, "caller": f"{name}-caller"} for method in methods],
+    }  # fmt: skip
+
+
+LONG = "a.service.with.a.name.that.is.longer.than.any.terminal.would.like.inventory"
+REACHED = (
+    ("unix:/run/user/1000/mesh/gateway.sock", "pid 4711"),
+    ("tcp:127.0.0.1:17100", "127.0.0.1:47456"),
+    ("tls:mesh.example:7443", ""),
+)
+
+
+@pytest.mark.parametrize("name", ["users", LONG])
+@pytest.mark.parametrize("count", [1, 3])
+def test_info_fits_80_columns(capsys: pytest.CaptureFixture[str], name: str, count: int) -> None:
+    """No heading and no id is broken, no address is cut, whatever the names."""
+    instances = [
+        instance(number, *where, zone="eu-west-1a", version="2026.11.21-rc4")
+        for number, where in enumerate(REACHED[:count])
+    ]
+    console = Console(force_terminal=True, width=80, color_system=None)
+    _print_info(console, about(name, instances))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines[1:] if len(line) > 80] == []
+    told = [line.strip() for line in lines]
+    assert told.count("address   unix:/run/user/1000/mesh/gateway.sock from pid 4711") == 1
+    assert told.count("now       in flight 3  loop lag 250.0 ms  connected 2h 1m") == count
+    assert told.count("metadata  zone=eu-west-1a version=2026.11.21-rc4") == count
+    assert told.count("a-machine-with-a-name-0-0a050287  late") == 1
+    assert ("address   tls:mesh.example:7443" in told) == (count == 3)
+    headings = [line.split() for line in told if line.startswith(("METHOD", "CALLER"))]
+    assert headings[0][:3] == ["METHOD", "CALLS", "ERRORS"]
+    assert headings[1][:4] == ["CALLER", "METHOD", "CALLS", "ERRORS"]
+    assert sum("reserve" in line and "…" in line and "where" in line for line in told) == 2
+
+
+def test_info_on_a_wide_terminal_has_a_line_for_each_instance(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    instances = [instance(number, *where) for number, where in enumerate(REACHED)]
+    console = Console(force_terminal=True, width=200, color_system=None)
+    _print_info(console, about("users", instances))
+    _, methods, table, callers = capsys.readouterr().out.split("\n\n")
+    assert len(table.splitlines()) == 4
+    assert table.split()[:4] == ["INSTANCE", "STATE", "VERSION", "ADDRESS"]
+    assert "reserve_the_stock_of_a_warehouse_somewhere" in methods
+    assert "users-caller" in callers
+
+
+def test_info_of_the_gateway_s_own_service_tells_its_calls(shell: Mesh) -> None:
+    with shell.gateway():
+        assert shell("list").returncode == 0
+        document = json.loads(shell("info", "mesh", "--json").stdout)
+        calls = {row["method"]: row["calls"] for row in document["stats"]}
+        assert {method: count for method, count in calls.items() if count} == {
+            "services": 1,
+            "service": 1,
+        }
+        assert {edge["caller"] for edge in document["callers"]} == {"mesh-cli"}
 
 
 def test_info_of_an_unknown_service_names_the_nearest(served: Mesh) -> None:

@@ -21,6 +21,8 @@ from mesh.cli.output import outcome, print_table, to_json
         ({"raw": b"xy"}, '{"raw":"eHk="}'),
         (float("nan"), "null"),
         ("\u00e9\x1b", '"\u00e9\\u001b"'),
+        ("\x7f\x80\x9b31m\x9f\u2028\u202e", '"\\u007f\\u0080\\u009b31m\\u009f\\u2028\\u202e"'),
+        ({"\x9b": 1}, '{"\\u009b":1}'),
     ],
 )  # fmt: skip
 def test_json_of_whatever_a_call_returned(value: Any, text: str) -> None:

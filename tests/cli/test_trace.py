@@ -110,12 +110,18 @@ def test_the_list_is_of_lines_that_filters_choose(served: Mesh) -> None:
         (["--reason", "foo"], 2, "Invalid value for '--reason': 'foo' is not one of 'error', "),
         (["--min-duration", "5x"], 2, "Invalid value for '--min-duration': '5x' must be a "),
         (["000000000"], 1, "no kept trace '000000000': "),
+        (["q-29"], 1, "32 hexadecimal digits, its first 6 or more, or an activity id"),
         (["one", "two"], 2, "one ID, not 2; to make a call, say --call"),
         (["one", "--code", "ok"], 2, "--code filters the list"),
         (["--call", "users"], 2, "--call wants SERVICE METHOD [PARAMS]"),
         (["--call", "users", "get", "{"], 2, "PARAMS is no JSON"),
         (["--call", "no such", "get"], 2, "'no such' is no service name"),
         (["--call", "users", "get", "--reason", "slow"], 2, "--reason filters the list"),
+        (
+            ["--call", "mesh", "status"],
+            2,
+            "calls of the gateway's own service 'mesh' have no trace",
+        ),
         (["--timeout", "1"], 2, "--timeout is for --call"),
         (["--all"], 2, "name its ID"),
     ],
@@ -132,7 +138,7 @@ def test_wrong_usage_is_explained(
 def test_without_telemetry_it_says_so(shell: Mesh) -> None:
     with shell.gateway("--telemetry", "off"):
         assert "keeps no traces, as its telemetry is off" in shell("trace").stderr
-        called = shell("trace", "--call", "mesh", "status")
+        called = shell("trace", "--call", "users", "get")
         assert called.returncode == 1
         assert "keeps no traces, as its telemetry is off" in called.stderr
 
@@ -180,3 +186,14 @@ def test_the_list_is_sorted_by_when_they_began(capsys: pytest.CaptureFixture[str
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[-1][0] for line in lines[-3:]] == ["3", "2", "1"]
     assert "gw1" not in "".join(lines)
+
+
+def test_a_trace_that_goes_on_is_said_to_run(capsys: pytest.CaptureFixture[str]) -> None:
+    told: dict[str, Any] = {
+            "started": "2026-01-31T12:00:00.250000Z", "duration_ms": None, "caller": "shop",
+            "service": "orders", "method": "place", "code": "", "reason": "slow", "spans": 4,
+            "complete": False, "services": [], "trace_id": "a" * 32}  # fmt: skip
+    _print_list(Console(width=200), [told, {**told, "service": "", "method": ""}])
+    first, second = capsys.readouterr().out.splitlines()[1:]
+    assert first.split()[1:6] == ["running", "shop", ">", "orders.place", "running"]
+    assert second.split()[1:4] == ["running", "-", "running"]

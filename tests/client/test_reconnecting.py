@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -271,3 +272,35 @@ async def test_the_gateways_limits_rule_its_peers(autojump_clock: MockClock) -> 
                 with pytest.raises(mesh.ResourceExhausted, match="max_message of 3,000,000"):
                     await peer.call("peer", "echo", bytes(3_000_001))
             assert gateway.core.counters.protocol_errors == 0
+
+
+async def test_a_gateway_that_has_just_ended_refuses_as_one_that_is_away() -> None:
+    """Its nursery closes a moment before it knows."""
+    async with mesh.Gateway() as gateway:
+        closing = gateway._nursery
+    gateway._nursery = closing
+    with pytest.raises(ConnectionRefusedError, match="has stopped"):
+        await gateway.dial(1_000)
+
+
+async def test_a_gateway_that_goes_away_during_the_tls_handshake_is_no_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    hung_up = trio.Event()
+
+    async def hang_up(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.aclose()
+        hung_up.set()
+
+    async with trio.open_nursery() as nursery:
+        serve = partial(trio.serve_tcp, host="127.0.0.1")
+        (listener,) = await nursery.start(serve, hang_up, 0)
+        port = listener.socket.getsockname()[1]
+        with pytest.raises(mesh.Unavailable, match="closed the connection during the TLS"):
+            async with mesh.connect("c", gateway=f"tls:127.0.0.1:{port}", connect_timeout=0.5):
+                raise AssertionError("nobody answers there")
+        assert hung_up.is_set()
+        nursery.cancel_scope.cancel()
+    told = [record.levelname for record in caplog.records if record.name == "mesh.client"]
+    assert told == ["WARNING"]

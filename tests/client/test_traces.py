@@ -687,6 +687,29 @@ async def test_a_span_that_cannot_be_told_costs_nothing_else(
     assert "a span cannot be told" in caplog.text
 
 
+async def test_spans_that_cannot_be_told_are_logged_once_a_minute_with_their_number(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Tries, that is: the gateway asks a second time for what does not come."""
+    async with pair() as (_, users, web):
+
+        async def get() -> None:
+            otel.get_current_span()._name = object()  # type: ignore[attr-defined]
+
+        users.register("get", get)
+        await settled(users)
+        for pause in (1, 1, 60, 1):
+            with mesh.traced():
+                await web.call("users", "get")
+            await trio.sleep(pause)
+    said = [one for one in caplog.records if "a span cannot be told" in one.message]
+    assert [one.message.split("(")[1] for one in said] == [
+        "0 more times since this was said last)",
+        "5 more times since this was said last)",
+    ]
+    assert all(one.exc_info for one in said)
+
+
 async def test_a_gateway_that_does_not_read_is_not_told_without_end(
     autojump_clock: MockClock,
 ) -> None:

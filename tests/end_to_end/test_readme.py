@@ -8,7 +8,15 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+import mesh
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -97,3 +105,57 @@ def test_the_readme_names_the_metrics_that_exist() -> None:
     named = set(re.findall(r"`(mesh_[a-z_]+)`", table))
     assert named
     assert named <= set(FAMILIES)
+
+
+def test_the_readme_tells_what_every_method_of_the_gateway_s_own_service_does() -> None:
+    from mesh.gateway.builtin import METHODS
+
+    table = README.split("The service `mesh` is the gateway's own")[1].split("\n\n")[1]
+    named = [name for row in table.splitlines()[2:] for name in row.split("|")[1].split(", ")]
+    assert sorted(name.strip(" `") for name in named) == sorted(METHODS)
+
+
+async def test_the_traces_of_a_program_s_own_gateway_are_read_as_the_readme_says(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    program = "async def read(gateway):\n" + textwrap.indent(
+        _block("In the gateway's own program:"), "    "
+    )
+    scope: dict[str, Any] = {}
+    exec(program, scope)  # noqa: S102 - the README's own lines
+    async with (
+        mesh.Gateway() as gateway,
+        mesh.connect("users", gateway=gateway) as users,
+    ):
+
+        @users.method()
+        async def get() -> None:
+            raise mesh.NotFound("there is no such user")
+
+        with mesh.traced(), pytest.raises(mesh.NotFound):
+            await users.call("users", "get")
+        with trio.fail_after(10):
+            while not [one for one in await gateway.traces.find() if one.complete]:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+        await scope["read"](gateway)
+    found, rows, *drawing, trace = capsys.readouterr().out.splitlines()
+    assert found.endswith(" users forced")
+    assert "(0, 'users', 'users.get', " in rows
+    assert drawing[0].startswith("users.get by users  not_found after ")
+    assert trace == "4 True []"
+
+
+def test_the_lines_for_systemd_install_what_the_units_run() -> None:
+    lines = README.split("## Under systemd")[1].split("```sh\n")[1].split("```")[0]
+    unit = (ROOT / "deploy/systemd/mesh-gateway.service").read_text()
+    start = re.search(r"^ExecStart=(\S+)/bin/mesh gateway --config (\S+)$", unit, re.MULTILINE)
+    assert start is not None
+    folder, file = start.groups()
+    assert f"python3 -m venv {folder} " in lines
+    assert f"{folder}/bin/pip install ." in lines
+    assert f"touch {file}\n" in lines
+    sock = (ROOT / "deploy/systemd/mesh-gateway.socket").read_text()
+    for name, says in (("ListenStream", "MESH_GATEWAY=unix:{}"), ("SocketGroup", "--system {} ")):
+        value = re.search(rf"^{name}=(\S+)$", sock, re.MULTILINE)
+        assert value is not None
+        assert says.format(value[1]) in lines

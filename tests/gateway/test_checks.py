@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import socket
+import re
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 import trio
+import trio.testing
+from opentelemetry import trace as otel
 
 import mesh
 from mesh.gateway.checks import ENOUGH, Finding, _instance, _service, check
+from mesh.gateway.losses import MOST_PEERS, RECENT, Losses
+from tests.gateway.traces import running
+from tests.telemetry import backends
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
 
 
 def findings(gateway: mesh.Gateway) -> dict[str, Finding]:
@@ -57,25 +66,6 @@ async def test_a_method_that_fails_too_often() -> None:
         assert found.what == f"2 of its last {ENOUGH + 2} calls failed: NO_DATABASE (2)"
         assert "mesh info users" in found.advice
         assert (await users.call("mesh", "check"))[0]["subject"] == "users.get"
-
-
-async def test_a_backend_that_takes_no_spans(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Found until it takes some."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # and nobody listens
-        port = taken.getsockname()[1]
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
-        async with mesh.Gateway() as gateway, mesh.connect("users", gateway=gateway) as users:
-            users.register("get", lambda: None)
-            await users.call("users", "get")
-            with trio.fail_after(20):
-                while not (found := findings(gateway)):  # noqa: ASYNC110 - told by a thread
-                    await trio.sleep(0.05)
-            (finding,) = found.values()
-            assert finding.what == (
-                f"spans are lost on their way to http://127.0.0.1:{port}/v1/traces: "
-                "connection refused"
-            )
 
 
 async def test_a_service_that_is_called_and_that_nobody_serves() -> None:
@@ -143,3 +133,99 @@ async def test_each_state_of_an_instance_has_its_finding() -> None:
         assert finding.what == "its instances have different versions: none (1), 1.0 (1), 1.1 (1)"
         (finding,) = _service(replace(service, instances=[replace(good, state="draining")]))
         assert (finding.level, finding.what) == ("error", "no instance is connected any more")
+
+
+async def until_found(gateway: mesh.Gateway, subject: str) -> Finding:
+    """What is found of this, once there is something."""
+    with trio.fail_after(20):
+        while subject not in findings(gateway):
+            await trio.testing.wait_all_tasks_blocked(0.02)
+    return findings(gateway)[subject]
+
+
+async def test_a_backend_that_is_down_is_found_until_it_is_back(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    backend = backends.Backend()
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", backend.endpoint)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.3")
+    async with (
+        mesh.Gateway() as gateway,
+        mesh.connect("users", gateway=gateway) as users,
+    ):
+        users.register("get", lambda: None)
+        subject = f"gateway {gateway.instance}"
+        assert findings(gateway) == {}
+        await users.call("users", "get")
+        found = await until_found(gateway, subject)
+        assert found.level == "warning"
+        assert f"spans do not reach {backend.endpoint}/v1/traces: " in found.what
+        assert re.search(
+            r"; [1-9] are lost since its start \(failed [1-9]\), \d+ wait$", found.what
+        )
+        assert found.advice.startswith("See that the backend runs there")
+        assert await users.call("mesh", "check") == [msgspec.to_builtins(found)]
+        backend.start()
+        request.addfinalizer(backend.stop)
+        with trio.fail_after(20):
+            while findings(gateway):
+                await users.call("users", "get")
+                await trio.testing.wait_all_tasks_blocked(0.05)
+
+
+async def test_a_backend_that_hangs_is_found_before_spans_are_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "40")
+    with backends.running() as backend:
+        backend.answering.clear()
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", backend.endpoint)
+        async with (
+            mesh.Gateway() as gateway,
+            mesh.connect("users", gateway=gateway) as users,
+        ):
+            users.register("get", lambda: None)
+            for _ in range(9):  # four spans each
+                with mesh.traced():
+                    await users.call("users", "get")
+            found = await until_found(gateway, f"gateway {gateway.instance}")
+            waits = (
+                r"3\d spans wait to be exported to http://\S+, \d+% of what may wait; 0 are lost"
+            )
+            assert re.match(waits, found.what)
+            backend.answering.set()
+
+
+async def test_spans_that_a_peer_has_lost_are_found(autojump_clock: MockClock) -> None:
+    """Also those that it cannot tell of, as they have made way: they do not come in time."""
+    async with running() as it, it.peer("users") as users, it.peer("shop") as shop:
+
+        async def get() -> None:
+            otel.get_current_span()._name = object()  # type: ignore[attr-defined]
+
+        users.register("get", get)
+        await users.call("mesh", "status")
+        await shop.call("users", "get")
+        began = autojump_clock.current_time()
+        await trio.sleep(1)
+        assert findings(it.gateway)["users at users-1"].what.startswith(
+            "at least 1 of its spans of kept traces are lost, the last "
+        )
+        await trio.sleep(7)
+        found = findings(it.gateway)["users at users-1"]
+        assert found.level == "warning"
+        assert "mesh_records_dropped_total" in found.advice
+        await trio.sleep_until(began + 10 + RECENT)
+        assert findings(it.gateway) == {}
+
+
+def test_losses_are_bounded_and_old_ones_are_no_news() -> None:
+    losses = Losses()
+    for number in range(MOST_PEERS + 1):
+        losses.note("users", f"u-{number}", 0.0, untold=2)
+    first, *others = losses.recent(1.0)
+    assert (first.process, len(others)) == ("u-1", MOST_PEERS - 1)
+    losses.note("users", "u-1", 200.0, dropped=3)
+    assert [(one.process, one.spans) for one in losses.recent(RECENT)] == [("u-1", 3)]
+    losses.note("users", "u-1", 600.0, untold=1)
+    assert [one.spans for one in losses.recent(600.0)] == [1]

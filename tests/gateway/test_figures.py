@@ -176,8 +176,7 @@ async def test_depth_and_edges_are_those_of_the_calls() -> None:
             else:
                 assert await shop.call("orders", "place", number) == number
         depth = partial(value, gateway, "mesh_call_depth_bucket")
-        # The gateway's own peer has called mesh.status once, too.
-        assert (depth(le="1.0"), depth(le="2.0"), depth(le="+Inf")) == (13, 23, 23)
+        assert (depth(le="1.0"), depth(le="2.0"), depth(le="+Inf")) == (12, 22, 22)
         for client_name, server in (("shop", "orders"), ("orders", "users")):
             ends = {"client": client_name, "server": server}
             graph = "traces_service_graph_request"

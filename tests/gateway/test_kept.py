@@ -263,7 +263,9 @@ async def test_what_is_not_there_is_explained() -> None:
         status, told = await ask(gateway, "/api/traces/abcdef")
         assert status == 404
         assert told["error"] == (
-            "no kept trace 'abcdef': none is kept yet, and what is not kept is forgotten after 1 s"
+            "no kept trace 'abcdef': none is kept yet, and what is over its quota or the baseline "
+            "is forgotten after 1 s (an id is that of a trace, 32 hexadecimal digits, its first 6 "
+            "or more, or an activity id, 1 to 128 printable ASCII characters)"
         )
     async with shop() as (gateway, caller):
         status, told = await ask(gateway, "/api/traces/" + "0" * 32)
@@ -275,7 +277,9 @@ async def test_what_is_not_there_is_explained() -> None:
         with pytest.raises(mesh.NotFound) as missing:
             await caller.call("mesh", "trace", "0" * 32)
         assert (missing.value.message, missing.value.reason) == (told["error"], "TRACE_NOT_FOUND")
-        assert (await ask(gateway, "/api/traces/%C3%A9"))[0] == 400
+        status, told = await ask(gateway, "/api/traces/%C3%A9")
+        assert status == 400
+        assert told["error"].startswith("'\u00e9' names no trace: an id is that of a trace, 32 ")
         some = (await gateway.traces.find())[0].trace_id
         assert await ask(gateway, f"/api/traces/{some}", format="xml") == (
             400,
@@ -285,6 +289,51 @@ async def test_what_is_not_there_is_explained() -> None:
             400,
             {"error": "no parameter 'form'; there are format, width"},
         )
+
+
+async def test_a_trace_that_is_kept_while_its_entry_call_runs_is_told_by_that_call() -> None:
+    failed, held = trio.Event(), trio.Event()
+    async with (
+        mesh.Gateway() as gateway,
+        mesh.connect("orders", gateway=gateway) as orders,
+        mesh.connect("shop", gateway=gateway) as caller,
+        trio.open_nursery() as nursery,
+    ):
+
+        @orders.method()
+        async def refuse() -> None:
+            raise mesh.NotFound("no such thing")
+
+        @orders.method()
+        async def place() -> None:
+            with pytest.raises(mesh.NotFound):
+                await orders.call("orders", "refuse")
+            failed.set()
+            await held.wait()
+
+        nursery.start_soon(caller.call, "orders", "place")
+        await failed.wait()
+        with trio.fail_after(5):
+            while not (found := await gateway.traces.find()):
+                await trio.testing.wait_all_tasks_blocked(0.01)
+        (running,) = found
+        assert (running.caller, running.service, running.method) == ("shop", "orders", "place")
+        assert (running.duration_ms, running.code) == (None, "")
+        held.set()
+        (ended,) = await complete(gateway, 1)
+        assert (ended.caller, ended.service, ended.method) == ("shop", "orders", "place")
+
+
+async def test_the_spans_of_the_mesh_name_its_version() -> None:
+    """Those of the gateway, and those that peers tell."""
+    async with shop() as (gateway, _):
+        for one in await gateway.traces.find():
+            otlp = await gateway.traces.otlp(one.trace_id)
+            scopes = [
+                part["scope"] for told in otlp["resourceSpans"] for part in told["scopeSpans"]
+            ]
+            assert len(scopes) >= 3
+            assert scopes == [{"name": "spanmesh", "version": mesh.__version__}] * len(scopes)
 
 
 async def test_digits_that_name_several_are_told_apart() -> None:

@@ -150,6 +150,39 @@ async def test_edges_tell_calls_errors_and_latencies() -> None:
         assert 0 < edge.p50 <= edge.p99 < 30
 
 
+async def test_an_edge_is_what_a_caller_did() -> None:
+    """A gateway that nobody has called has called nobody, itself included."""
+    async with mesh.Gateway(admin="127.0.0.1:0") as gateway:
+        assert list(gateway.views.edges()) == []
+        assert gateway.status().routed == 0
+        assert (await ask(gateway, "/api/edges")) == (200, "[]")
+        _, metrics = await ask(gateway, "/metrics")
+        assert "mesh_build_info{" in metrics
+        assert "mesh_calls_total{" not in metrics
+        assert 'client="' not in metrics
+        # Its methods are there all the same, once it has started.
+        (own,) = gateway.services()
+        assert (own.name, len(own.methods)) == ("mesh", 12)
+
+
+async def test_calls_of_the_gateway_s_own_service_are_counted_like_all_others() -> None:
+    async with shop() as (gateway, caller):
+        for _ in range(3):
+            await caller.call("mesh", "services")
+        with pytest.raises(mesh.NotFound):
+            await caller.call("mesh", "service", "nobody")
+        rows = {row["method"]: row for row in await caller.call("mesh", "stats", "mesh")}
+        assert (rows["services"]["calls"], rows["services"]["errors"]) == (3, {})
+        assert 0 < rows["services"]["p50"] < 30
+        assert rows["service"]["errors"] == {"not_found": 1}
+        assert (rows["stats"]["calls"], rows["stats"]["in_flight"]) == (0, 1)
+        (edge,) = [edge for edge in gateway.views.edges() if edge.method == "services"]
+        assert (edge.caller, edge.calls) == ("shop", 3)
+        await caller.call("users", "get", 1)
+        others = await caller.call("mesh", "stats")
+        assert {row["service"] for row in others} == {"users"}
+
+
 async def test_one_service_over_the_wire_and_over_http() -> None:
     async with shop() as (gateway, caller):
         told = await caller.call("mesh", "service", "users")
@@ -171,6 +204,53 @@ async def test_the_api_only_reads(path: str) -> None:
         assert (await ask(gateway, path, "HEAD"))[0] == 200
         for method in ("POST", "PUT", "DELETE"):
             assert (await ask(gateway, path, method))[0] == 405
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "says"),
+    [
+        ("/api", 404, "there is nothing at /api"),
+        ("/api/", 404, "there is nothing at /api/"),
+        ("/api/nosuch", 404, "there is nothing at /api/nosuch"),
+        ("/api/services/users/get", 404, "there is nothing at /api/services/users/get"),
+        ("/api/services/userz", 404, "did you mean 'users'?"),
+        ("/api/services?limit=3", 400, "no parameter 'limit'; there is none here"),
+        ("/api/services/users?x=1", 400, "no parameter 'x'; there is none here"),
+        ("/api/edges?x=1", 400, "no parameter 'x'"),
+        ("/api/status?x=1", 400, "no parameter 'x'"),
+        ("/api/traces?limit=many", 400, "filter limit must be a whole number"),
+        ("/api/traces?limit=1&limit=2", 400, "limit is given twice"),
+        ("/api/traces?nosuch=1", 400, "no filter 'nosuch'"),
+        ("/api/traces/", 400, "names no trace"),
+        ("/api/traces/abcdef", 404, "no kept trace 'abcdef'"),
+        ("/api/traces/abcdef?format=xml", 400, "format must be one of otlp, waterfall"),
+    ],
+)
+async def test_the_api_tells_every_fault_in_one_form(path: str, status: int, says: str) -> None:
+    def blocking(address: str, method: str) -> tuple[int, dict[str, str], bytes]:
+        with closing(http.client.HTTPConnection(address, timeout=10)) as connection:
+            connection.request(method, path)
+            answer = connection.getresponse()
+            headers = {name.lower(): value for name, value in answer.getheaders()}
+            return answer.status, headers, answer.read()
+
+    async with shop() as (gateway, _):
+        assert gateway.admin_address is not None
+        address = gateway.admin_address
+
+        async def run(method: str) -> tuple[int, dict[str, str], bytes]:
+            return await trio.to_thread.run_sync(blocking, address, method)
+
+        got, headers, body = await run("GET")
+        assert (got, headers["content-type"]) == (status, "application/json")
+        told = json.loads(body)
+        assert list(told) == ["error"]
+        assert says in told["error"]
+        assert (await run("HEAD"))[::2] == (status, b"")
+        refused, headers, body = await run("POST")
+        assert (refused, headers["allow"]) == (405, "GET, HEAD")
+        assert headers["content-type"] == "application/json"
+        assert json.loads(body)["error"].startswith("POST is not allowed")
 
 
 async def test_who_is_connected() -> None:

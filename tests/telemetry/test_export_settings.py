@@ -29,7 +29,6 @@ def settings(**variables: str) -> ExportSettings:
         {"OTEL_EXPORTER_OTLP_ENDPOINT": " "},
         BASE | {"OTEL_SDK_DISABLED": "True"},
         BASE | {"OTEL_TRACES_EXPORTER": "none"},
-        {"OTEL_TRACES_EXPORTER": "console"},  # for others: nothing is asked of us
         {"OTEL_EXPORTER_OTLP_TIMEOUT": "nonsense"},
     ],
 )
@@ -130,6 +129,32 @@ def test_a_wrong_value_is_refused_by_name(variable: str, value: str, message: st
     assert variable in str(caught.value)
 
 
+@pytest.mark.parametrize("value", ["console", "zipkin", "console,jaeger"])
+def test_an_exporter_that_is_not_known_is_refused_also_without_an_endpoint(value: str) -> None:
+    """Whoever asks for it would wait for spans that never come."""
+    with pytest.raises(ValueError, match=f"must be otlp or none here, not '{value}'"):
+        Exporter.from_environment({"OTEL_TRACES_EXPORTER": value})
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "told"),
+    [
+        ("htp://user:secret@c:4318/v1", "not 'htp://c:4318/v1'"),
+        ("user:secret@c:4318", "not 'c:4318'"),
+        ("http://user:secret@c:port", "not 'http://c:port'"),
+        ("http://user:sec/ret@c:4318", "not 'http://c:4318'"),
+        ("http://user:secret?secret@c:4318", "not 'http://...'"),
+        ("http://c:port?key=secret@secret", "not 'http://...'"),
+        ("http://c:port/v1?key=secret", "not 'http://c:port/v1'"),
+    ],
+)
+def test_an_endpoint_that_is_none_is_told_without_its_secrets(endpoint: str, told: str) -> None:
+    with pytest.raises(ValueError, match="OTEL_EXPORTER_OTLP_ENDPOINT must be a URL") as caught:
+        settings(OTEL_EXPORTER_OTLP_ENDPOINT=endpoint)
+    assert str(caught.value).endswith(told)
+    assert "sec" not in str(caught.value)
+
+
 def test_a_wrong_header_is_not_told() -> None:
     with pytest.raises(ValueError, match="OTEL_EXPORTER_OTLP_HEADERS") as caught:
         settings(OTEL_EXPORTER_OTLP_HEADERS="a=b,secret")
@@ -147,6 +172,10 @@ def test_a_header_that_cannot_be_sent_is_not_told(value: str) -> None:
 def test_a_place_is_told_without_its_secrets() -> None:
     endpoint = "https://user:secret@c:4318/v1/traces?key=secret"
     assert settings(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=endpoint).place == "https://c:4318/v1/traces"
+    of_grpc = settings(
+        OTEL_EXPORTER_OTLP_PROTOCOL="grpc", OTEL_EXPORTER_OTLP_ENDPOINT="user:secret@c:4317"
+    )
+    assert of_grpc.place == "c:4317"
 
 
 def test_grpc_without_its_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -364,3 +364,32 @@ async def test_hypercorn_says_nothing(
         await ask(address, "/nothing")
     assert caplog.records == []
     assert capfd.readouterr() == ("", "")
+
+
+async def test_faults_under_the_api_are_json_and_others_are_text(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def bug(_request: Request) -> Response:
+        raise ZeroDivisionError
+
+    app = admin_app(
+        metrics=Gateway().exposition.render,
+        not_ready=lambda: None,
+        routes=[Route("/api/bug", bug), Route("/bug", bug)],
+    )
+    async with served(app, "127.0.0.1:0", "s3cret") as address:
+        token = {"Authorization": "Bearer s3cret"}
+        for path, given, host, status, says in (
+            ("bug", token, None, 500, "internal server error"),
+            ("nosuch", token, None, 404, "there is nothing at"),
+            ("bug", {}, None, 401, "unauthorized: send the token"),
+            ("bug", token, "mesh.example", 421, "host 'mesh.example' is not served"),
+        ):
+            answer = await ask(address, f"/api/{path}", headers=given, host=host)
+            assert (answer.status, answer.headers["content-type"]) == (status, "application/json")
+            assert says in json.loads(answer.body)["error"]
+            answer = await ask(address, f"/{path}", headers=given, host=host)
+            assert (answer.status, answer.headers["content-type"][:10]) == (status, "text/plain")
+            assert says in answer.body
+            assert answer.body.endswith("\n")
+    assert "GET /api/bug failed" in caplog.text
