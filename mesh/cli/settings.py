@@ -192,7 +192,7 @@ _TRACE_SETTINGS = (
         "store_bytes",
         Bound("B", MIB, 2**40),
         "SIZE",
-        "Memory that these may take. [default: 64MiB]",
+        "Memory that these may take. [default: 128MiB]",
     ),
 )
 """The fields of `TraceSettings`, with their bounds and help."""

@@ -16,6 +16,7 @@ import trio
 from mesh.errors import FailedPrecondition, InvalidArgument, NotFound
 from mesh.gateway.filters import TraceFilters
 from mesh.gateway.tracing import LINGER
+from mesh.units import format_size
 from mesh.wire.codec import is_activity_id
 from mesh_telemetry import (
     CODE_NAMES,
@@ -180,8 +181,8 @@ class TraceViews:
         age = max(0.0, time.time() - oldest.started / 1e9)
         return (
             f"{count:,} are kept now, of {store.span_count:,} spans, the oldest from {age:,.0f} s "
-            f"ago; they stay until newer ones need the room of {store.max_spans:,} spans, and "
-            f"{forgotten}"
+            f"ago; they stay until newer ones need the room of {store.max_spans:,} spans or "
+            f"{format_size(store.max_bytes)}, and {forgotten}"
         )
 
     async def waterfall(self, id: str) -> TraceView:

@@ -20,7 +20,7 @@ from mesh_telemetry.metrics import (
     quantile,
 )
 from mesh_telemetry.names import CODE_NAMES, DEPTH_BOUNDS, DURATION_BOUNDS, FAMILIES, OTHER, Family
-from mesh_telemetry.otlp import otlp_steps, to_otlp
+from mesh_telemetry.otlp import otlp_steps
 from mesh_telemetry.peers import OutcomeSeries, PeerExposition, SideMetrics
 from mesh_telemetry.recorder import Record, Recorder, RecordRow, own_span_ids
 from mesh_telemetry.rendering import OPENMETRICS, TEXT, Row, RowSource, escape_label, negotiate
@@ -80,7 +80,6 @@ __all__ = [
     "quantile",
     "spent",
     "summary",
-    "to_otlp",
     "waterfall",
     "waterfall_rows",
 ]

@@ -14,7 +14,7 @@ USER_SPANS, USER_SPAN_BYTES = 5_000, 32 * MIB
 """Spans that users' code made, in a peer's process."""
 UNTOLD, UNTOLD_BYTES = 5_000, 16 * MIB
 """Rows, and as many spans of users, that a peer has yet to tell a gateway that does not read."""
-STORE_SPANS, STORE_BYTES = 20_000, 64 * MIB
+STORE_SPANS, STORE_BYTES = 20_000, 128 * MIB
 """Spans in a gateway's store, unless its settings say otherwise."""
 GATEWAY_ROWS = 50_000
 """Rows of traces in a gateway that go on or ended a moment ago, or wait for their spans to be

@@ -245,8 +245,8 @@ class CallSpan(trace.Span):
                 span.attributes[names.ERROR_TYPE] = self._attributes[names.ERROR_TYPE]
             span.attributes.update((k, count) for k, count in self._dropped.items() if count)
             built = [event for event in span.events if not self._has(event)]
-            span.events = [*self._events, *built]
-            span.links = [*span.links, *self._links]
+            span.events = (*self._events, *built)
+            span.links = (*span.links, *self._links)
             if self._name is not None:
                 span.name = self._name
             if self._status == spans.OK:

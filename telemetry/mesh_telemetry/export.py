@@ -108,10 +108,9 @@ class Exporter:
         self._batch = min(_USUAL_BATCH, self._max_batch)
         self._wake = threading.Event()
         self._closing = threading.Event()
-        self._settling = threading.Condition()
+        self._settling = threading.Lock()
         self._taken = 0
         self._settled = 0
-        self._hurry_to = 0
         self._overflow_seen = 0
         self._lost_before = 0
         self._is_failing = False
@@ -175,20 +174,6 @@ class Exporter:
             if (not waiting or waiting + 1 >= self._batch) and not self._wake.is_set():
                 self._wake.set()
 
-    def flush(self, timeout: float) -> bool:
-        """Send what has been handed over without waiting for more. Blocks.
-
-        Args:
-            timeout: Seconds.
-
-        Returns:
-            Whether all of it is settled: exported, or dropped.
-        """
-        target = self._hurry_to = self._taken
-        self._wake.set()
-        with self._settling:
-            return self._settling.wait_for(lambda: self._settled >= target, timeout)
-
     def close(self, timeout: float) -> bool:
         """Send what is left and end. Blocks; a second call does nothing.
 
@@ -242,7 +227,7 @@ class Exporter:
         if not self._queue and not self._closing.is_set():
             self._wake.wait()
         self._wake.clear()
-        is_due = len(self._queue) >= self._batch or self._settled < self._hurry_to
+        is_due = len(self._queue) >= self._batch
         if not is_due and not self._closing.is_set():
             self._wake.wait(self._settings.delay)
         if not self._closing.is_set():
@@ -261,7 +246,6 @@ class Exporter:
         with self._settling:
             self._settled += spans
             self._bytes_settled += size
-            self._settling.notify_all()
 
     def _tell(self, why: str) -> None:
         """Log a change of state, and not more than one in half a minute to the worse."""

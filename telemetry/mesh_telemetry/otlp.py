@@ -20,28 +20,18 @@ _INT64 = range(-(2**63), 2**63)
 _LATEST = 2**64 - 1
 
 
-def to_otlp(trace: KeptTrace) -> dict[str, Any]:
+def otlp_steps(trace: KeptTrace) -> tuple[dict[str, Any], Iterator[None]]:
     """A trace as ``TracesData``: by resource (process), then scope (library), then span.
+
+    For a loop that must not be held up, each step fills in one span, about 20 us. What the trace
+    gets between two steps is not in it.
 
     Args:
         trace: What the store has of it; what is missing cannot be said in OTLP.
 
     Returns:
-        Plain dicts, lists, text, numbers and booleans, that any JSON encoder takes.
-    """
-    made, steps = otlp_steps(trace)
-    for _ in steps:
-        pass
-    return made
-
-
-def otlp_steps(trace: KeptTrace) -> tuple[dict[str, Any], Iterator[None]]:
-    """The same for a loop that must not be held up: each step fills in one span, about 20 us.
-
-    What the trace gets between two steps is not in it.
-
-    Returns:
-        What :func:`to_otlp` returns, with no spans yet, and the steps.
+        Plain dicts, lists, text, numbers and booleans, that any JSON encoder takes, with no spans
+        yet; and the steps.
     """
     parts = [(resource, spans.copy()) for resource, spans in trace.batches.values()]
     made: list[dict[str, Any]] = [

@@ -188,14 +188,6 @@ def attach(provider: trace.TracerProvider, collector: Collector) -> bool:
     return True
 
 
-def release(collector: Collector) -> None:
-    """Tell a collector no more, wherever it was attached or installed."""
-    with _lock:
-        taps = list(_taps.values())
-    for tap in taps:
-        tap.remove(collector)
-
-
 def convert(span: ReadableSpan) -> spans.Span:
     """A span of the SDK's as the mesh sends it: plain, and bounded as a served call's own is."""
     bound = Bounded()
@@ -239,8 +231,8 @@ def convert(span: ReadableSpan) -> spans.Span:
         attributes=attributes,
         status=status.status_code.value,
         status_message=clean_text(status.description or ""),
-        events=events,
-        links=links,
+        events=tuple(events),
+        links=tuple(links),
         scope=clean_text(str(scope.name)) if scope else "",
         scope_version=clean_text(str(scope.version or "")) if scope else "",
         trace_state=context.trace_state.to_header(),

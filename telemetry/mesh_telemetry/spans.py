@@ -42,7 +42,11 @@ SERVER_ERRORS = frozenset(
 """The codes that are an error of a server; the others tell what the caller did."""
 
 
-class SpanEvent(msgspec.Struct, array_like=True):
+# Of kinds that the garbage collector does not know, with tuples, which it lets alone where they are
+# empty: a store has tens of thousands, and none of them can be part of a circle.
+
+
+class SpanEvent(msgspec.Struct, array_like=True, gc=False):
     """Something that happened within a span."""
 
     name: str
@@ -51,7 +55,7 @@ class SpanEvent(msgspec.Struct, array_like=True):
     attributes: Attributes = {}
 
 
-class SpanLink(msgspec.Struct, array_like=True):
+class SpanLink(msgspec.Struct, array_like=True, gc=False):
     """Another span that this one has to do with."""
 
     trace_id: bytes
@@ -59,7 +63,7 @@ class SpanLink(msgspec.Struct, array_like=True):
     attributes: Attributes = {}
 
 
-class Span(msgspec.Struct, array_like=True):
+class Span(msgspec.Struct, array_like=True, gc=False):
     """A finished span."""
 
     trace_id: bytes
@@ -76,15 +80,15 @@ class Span(msgspec.Struct, array_like=True):
     attributes: Attributes = {}
     status: int = UNSET
     status_message: str = ""
-    events: list[SpanEvent] = []
-    links: list[SpanLink] = []
+    events: tuple[SpanEvent, ...] = ()
+    links: tuple[SpanLink, ...] = ()
     scope: str = "spanmesh"
     """Which library made it."""
     scope_version: str = ""
     trace_state: str = ""
 
 
-class Batch(msgspec.Struct, array_like=True):
+class Batch(msgspec.Struct, array_like=True, gc=False):
     """Spans of one process."""
 
     resource: Attributes
@@ -96,7 +100,7 @@ class Batch(msgspec.Struct, array_like=True):
     """Whether a provider of the user's own exports them: they are to be shown, and not exported."""
 
 
-class CallFacts(msgspec.Struct, frozen=True, kw_only=True):
+class CallFacts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one end of a call, or the gateway, knows of it: all that a span is built from."""
 
     trace_id: bytes
@@ -179,10 +183,13 @@ def build(facts: CallFacts) -> Span:
     failed = is_error(facts.kind, facts.code)
     if failed:
         attributes[names.ERROR_TYPE] = facts.exception or facts.reason or code
-    events = []
+    events: tuple[SpanEvent, ...] = ()
     if failed and facts.exception:
-        told = {"exception.type": facts.exception, "exception.message": facts.message}
-        events.append(SpanEvent("exception", facts.end, dict(told)))
+        told: Attributes = {
+            "exception.type": facts.exception,
+            "exception.message": facts.message,
+        }
+        events = (SpanEvent("exception", facts.end, told),)
     return Span(
         facts.trace_id,
         facts.span_id,
@@ -226,13 +233,15 @@ def clip(span: Span, longest: int) -> Span:
         name=span.name[:300],
         attributes=attributes,
         status_message=span.status_message[: max(longest, 64)],
-        events=[
-            SpanEvent(event.name[:300], event.time, _clipped(event.attributes, longest))
-            for event in span.events[-MAX_CLIPPED:]
-        ]
+        events=tuple(
+            [
+                SpanEvent(event.name[:300], event.time, _clipped(event.attributes, longest))
+                for event in span.events[-MAX_CLIPPED:]
+            ]
+        )
         if longest
-        else [],
-        links=span.links[-MAX_CLIPPED:] if longest > 256 else [],
+        else (),
+        links=span.links[-MAX_CLIPPED:] if longest > 256 else (),
         trace_state=span.trace_state if longest > 256 else "",
     )
 

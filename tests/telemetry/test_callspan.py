@@ -73,7 +73,9 @@ def test_attributes_events_and_links_arrive() -> None:
     assert (now.name, now.attributes) == ("looked up", {"rows": 3})
     assert before <= now.time <= time.time_ns()
     assert then == spans.SpanEvent("earlier", 5, {})
-    assert made.links == [spans.SpanLink((0xC3).to_bytes(16), (0xD4).to_bytes(8), {"why": "batch"})]
+    assert made.links == (
+        spans.SpanLink((0xC3).to_bytes(16), (0xD4).to_bytes(8), {"why": "batch"}),
+    )
     assert made.trace_state == "vendor=a"
 
 
@@ -250,7 +252,7 @@ def test_the_oldest_make_way_and_are_counted(caplog: pytest.LogCaptureFixture) -
 def test_a_link_that_leads_nowhere_and_says_nothing_is_ignored() -> None:
     span = call_span()
     span.add_link(trace.INVALID_SPAN_CONTEXT)
-    assert span.apply(built()).links == []
+    assert span.apply(built()).links == ()
     span.add_link(trace.INVALID_SPAN_CONTEXT, {"but": "told"})
     assert len(span.apply(built()).links) == 1
 

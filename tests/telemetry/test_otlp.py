@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as ProtoSpan
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
-from mesh_telemetry import TraceStore, to_otlp
+from mesh_telemetry import KeptTrace, TraceStore, otlp_steps
 from mesh_telemetry.spans import ERROR, Attributes, Span, SpanEvent, SpanLink, Value
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ spans = st.builds(
     attributes=attributes,
     status=st.integers(0, 2),
     status_message=texts,
-    events=st.lists(events, max_size=3),
-    links=st.lists(links, max_size=3),
+    events=st.lists(events, max_size=3).map(tuple),
+    links=st.lists(links, max_size=3).map(tuple),
     scope=texts,
     scope_version=texts,
     trace_state=texts,
@@ -95,18 +95,25 @@ def span_of(proto: ProtoSpan, scope: str, version: str) -> Span:
         attributes_of(proto.attributes),
         proto.status.code,
         proto.status.message,
-        [
+        tuple(
             SpanEvent(event.name, event.time_unix_nano, attributes_of(event.attributes))
             for event in proto.events
-        ],
-        [
+        ),
+        tuple(
             SpanLink(link.trace_id, link.span_id, attributes_of(link.attributes))
             for link in proto.links
-        ],
+        ),
         scope,
         version,
         proto.trace_state,
     )
+
+
+def to_otlp(trace: KeptTrace) -> dict[str, Any]:
+    """All steps in one go."""
+    made, steps = otlp_steps(trace)
+    assert len(list(steps)) == len(trace)
+    return made
 
 
 def comparable(spans: list[Span]) -> list[str]:

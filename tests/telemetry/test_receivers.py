@@ -136,7 +136,7 @@ def test_a_call_reads_back_as_it_was(receiver: Receiver, protocol: str) -> None:
         (GATEWAY, of_a_call(3, spans.CLIENT, "users.out", code=internal)),
         (USERS, of_a_call(4, spans.SERVER, "users.get")),
     ]
-    hop[3][1].links.append(spans.SpanLink(b"l" * 16, b"l" * 8, {"why": "batch"}))
+    hop[3][1].links = (spans.SpanLink(b"l" * 16, b"l" * 8, {"why": "batch"}),)
     theirs = taken_over(third_party(span_id(4)))
     for resource, span in [*hop, (USERS, theirs)]:
         exporter.add(resource, span)

@@ -176,7 +176,7 @@ def test_a_row_says_what_is_known_of_a_call() -> None:
         server_address="users",
     )
     failed.attributes["user.tier"] = "gold"
-    failed.events.insert(0, SpanEvent("cache miss", BEGIN + 6 * MS, {"key": 7}))
+    failed.events = (SpanEvent("cache miss", BEGIN + 6 * MS, {"key": 7}), *failed.events)
     row = rows(kept(orders=[plain(1, 0, 0, 20)], users=[failed]))["users.get"]
     assert (row.span_id, row.parent_id) == ("0000000000000002", "0000000000000001")
     assert (row.service, row.instance, row.kind) == ("users", "users", "server")
@@ -226,7 +226,7 @@ def test_type_and_message_belong_together(
 ) -> None:
     told: Attributes = {"exception.type": "app.ValueError", "exception.message": "bad"}
     span = plain(1, 0, 0, 5, status=ERROR, status_message=status, attributes=attributes)
-    span.events.append(SpanEvent("exception", BEGIN, told))
+    span.events = (*span.events, SpanEvent("exception", BEGIN, told))
     (row,) = waterfall(kept(a=[span]))
     assert (row.error_type, row.error_message) == error
 
