@@ -64,4 +64,5 @@ def _print(services: list[dict[str, Any]]) -> None:
                 name, methods = Text(), ""  # said once for people; each line stands alone in a pipe
     figures = ("in flight", "connected")
     columns = ("service", "methods", "instance", "state", *figures)
-    print_table(console, columns, rows, figures=figures)
+    whole = ("service", "instance", "state")
+    print_table(console, columns, rows, figures=figures, whole=whole)

@@ -76,6 +76,7 @@ def print_table(
     rows: Sequence[Sequence[str | Text]],
     *,
     figures: Container[str],
+    whole: Container[str] = (),
 ) -> None:
     """Print rows under a heading. In a pipe, columns are at least two spaces apart.
 
@@ -84,6 +85,7 @@ def print_table(
         columns: Headings.
         rows: A cell for each column.
         figures: The columns that hold figures, which line up at their ends.
+        whole: The columns that stay in one line, as people copy what stands there.
     """
     if console.is_terminal:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
@@ -92,7 +94,7 @@ def print_table(
                 column.upper(),
                 justify="right" if column in figures else "left",
                 overflow="fold",
-                no_wrap=column in figures,
+                no_wrap=column in figures or column in whole,
             )
         for row in rows:
             table.add_row(*row)

@@ -163,9 +163,11 @@ class PeerRecords:
 
     def share(self, chain: tuple[str, ...]) -> tuple[str, ...]:
         """An equal chain, the same object for many rows; they differ little."""
-        shared = self._chains.setdefault(chain, chain)
-        if len(self._chains) > MAX_CHAINS:
-            self._chains.clear()
+        shared = self._chains.get(chain)
+        if shared is None:
+            if len(self._chains) >= MAX_CHAINS:
+                self._chains.clear()
+            shared = self._chains[chain] = chain
         return shared
 
     def _turn(self, ended: float) -> None:

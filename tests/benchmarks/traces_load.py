@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SPANS = 4
 """Of a hop: its caller's, two of the gateway's, its callee's."""
+SPAN_BYTES = 10_000
+"""More than one takes by the store's own estimate."""
 DEADLINE = 1.0
 """Seconds that a paced call has."""
 SETTLING = 15.0
@@ -150,7 +152,10 @@ def paced_run(rate: float, window: float, warm_up: int, *, depth: int, **setting
     calls = max(1, int(rate * window))
     if settings.get("traces"):  # room for all of them, since they are counted at the end
         room = (calls + warm_up + 100) * depth * SPANS
-        settings["traces"] = settings["traces"] | {"store_spans": room}
+        settings["traces"] = settings["traces"] | {
+            "store_spans": room,
+            "store_bytes": room * SPAN_BYTES,
+        }
     with chain(depth, watch=True, **settings) as it:
         trio.run(burst, it.address, warm_up)
         it.settle()
