@@ -93,7 +93,8 @@ class Prometheus:
         """Return once it has read the gateway after this moment, in Unix time."""
         with trio.fail_after(30):
             while True:
-                stamps = await self.query("timestamp(up == 1)")
+                # Of `up` alone: of an expression it is the moment of the question.
+                stamps = await self.query("timestamp(up) and up == 1")
                 if stamps and min(stamps.values()) > moment:
                     return
                 await trio.sleep(0.05)  # there is nothing else to wait for: it tells nobody

@@ -127,6 +127,12 @@ async def test_prometheus_answers_what_the_callers_have_counted(tmp_path: Path) 
             'sum by (client) (traces_service_graph_request_failed_total{server="users"})'
         )
         assert failed == {("orders",): 60, ("web",): 60}
+        # What Grafana asks for its service graph: each answers of each edge, also before an error.
+        await server.scraped_since(time.time())
+        graph = "traces_service_graph_request"
+        for of in ("total", "failed_total", "server_seconds_sum", "server_seconds_bucket"):
+            drawn = await server.query(f"sum by (client, server) (rate({graph}_{of}[1m]))")
+            assert drawn.keys() == {(ends[0], ends[-1]) for ends in edges}
         durations = "sum by (rpc_service) (mesh_call_duration_seconds_count)"
         assert (await server.query(durations))["users",] == 600
         slowest = await server.query(
