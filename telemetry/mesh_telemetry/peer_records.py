@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from math import inf
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -66,8 +67,6 @@ class PeerRow(msgspec.Struct, eq=False, gc=False):
     attempt: int
     touched: CallSpan | None
     """What the handler did to its span."""
-    previous: PeerRow | None = None
-    """The one before it of the same trace, in the same generation."""
 
 
 class Teller(Protocol):
@@ -82,11 +81,46 @@ class Teller(Protocol):
         ...
 
 
+class Generation:
+    """Rows that come and go together.
+
+    Attributes:
+        rows: In the order in which their calls ended.
+        weight: What handlers have put into the spans of these, in bytes.
+        ended: When the last of them ended, once no more are added.
+        count: How many there were then.
+    """
+
+    __slots__ = ("_by_trace", "count", "ended", "rows", "weight")
+
+    def __init__(self) -> None:
+        self.rows: list[PeerRow] = []
+        self.weight = 0
+        self.ended = inf
+        self.count = 0
+        self._by_trace: dict[bytes, list[PeerRow]] | None = None
+
+    def by_trace(self) -> dict[bytes, list[PeerRow]]:
+        """Its rows by trace, in their order.
+
+        Put together when it is first asked for: of most rows nobody ever asks. In one go and as a
+        whole, since several threads may share them.
+        """
+        if self._by_trace is not None:
+            return self._by_trace
+        found: dict[bytes, list[PeerRow]] = {}
+        for row in self.rows:
+            found.setdefault(row.trace_id, []).append(row)
+        if self.ended < inf:
+            self._by_trace = found
+        return found
+
+
 class PeerRecords:
     """What one process recorded of its calls, found by trace.
 
-    Rows are kept by generation, each a map of its own: the oldest goes as a whole, so that neither
-    adding nor finding one depends on how many there are.
+    Rows are kept by generation: the oldest goes as a whole, so that neither adding nor finding one
+    depends on how many there are.
 
     Args:
         capacity: Rows held; older ones make way, and are missing in traces that are kept later.
@@ -101,14 +135,13 @@ class PeerRecords:
     __slots__ = (
         "_capacity",
         "_chains",
-        "_count",
         "_current",
         "_dropped",
         "_held",
         "_held_bytes",
         "_max_bytes",
         "_older",
-        "_weight",
+        "_rows",
         "kept",
         "users",
     )
@@ -116,11 +149,9 @@ class PeerRecords:
     def __init__(self, capacity: int = RECORDS, max_bytes: int = RECORD_BYTES) -> None:
         self._capacity = capacity
         self._max_bytes = max_bytes
-        self._current: dict[bytes, PeerRow] = {}
-        self._count = 0
-        self._weight = 0
-        self._older: deque[tuple[dict[bytes, PeerRow], int, float, int]] = deque()
-        """Earlier generations: the rows, how many, when the last one ended, their bytes."""
+        self._current = Generation()
+        self._rows = self._current.rows
+        self._older: deque[Generation] = deque()
         self._held = self._held_bytes = 0
         self._chains: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._dropped = {TOO_MANY: 0, TOO_LARGE: 0}
@@ -128,12 +159,12 @@ class PeerRecords:
         self.users = UserSpans(self.kept.__contains__, self._tell_span)
 
     def __len__(self) -> int:
-        return self._held + self._count
+        return self._held + len(self._rows)
 
     @property
     def size(self) -> int:
         """What handlers have put into the spans of the rows that are held."""
-        return self._held_bytes + self._weight
+        return self._held_bytes + self._current.weight
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -144,21 +175,19 @@ class PeerRecords:
 
     def add(self, row: PeerRow) -> None:
         """A call has ended."""
-        trace_id, current = row.trace_id, self._current
-        row.previous = current.get(trace_id)
-        current[trace_id] = row
-        self._count = count = self._count + 1
-        if count >= GENERATION:
+        rows = self._rows
+        rows.append(row)
+        if len(rows) >= GENERATION:
             self._turn(row.ended)
-        if trace_id in self.kept:
-            self.kept[trace_id].add(row)
+        if row.trace_id in self.kept:
+            self.kept[row.trace_id].add(row)
 
     def add_touched(self, row: PeerRow, touched: CallSpan) -> None:
         """A call has ended whose handler has looked for its span; that may hold anything."""
         weight = touched.weight
-        if self._count and self._weight + weight > self._max_bytes // SHARE:
+        if self._rows and self._current.weight + weight > self._max_bytes // SHARE:
             self._turn(row.ended)
-        self._weight += weight
+        self._current.weight += weight
         self.add(row)
 
     def share(self, chain: tuple[str, ...]) -> tuple[str, ...]:
@@ -171,10 +200,12 @@ class PeerRecords:
         return shared
 
     def _turn(self, ended: float) -> None:
-        self._older.append((self._current, self._count, ended, self._weight))
-        self._held += self._count
-        self._held_bytes += self._weight
-        self._current, self._count, self._weight = {}, 0, 0
+        past, self._current = self._current, Generation()
+        self._rows = self._current.rows
+        past.ended, past.count = ended, len(past.rows)
+        self._older.append(past)
+        self._held += past.count
+        self._held_bytes += past.weight
         # What the next generation may take is left free.
         room = self._max_bytes - self._max_bytes // SHARE
         while self._held > self._capacity or self._held_bytes > room:
@@ -182,10 +213,10 @@ class PeerRecords:
 
     def _let_go(self) -> int:
         """Drop the oldest generation; how many rows it had."""
-        _, count, _, weight = self._older.popleft()
-        self._held -= count
-        self._held_bytes -= weight
-        return count
+        oldest = self._older.popleft()
+        self._held -= oldest.count
+        self._held_bytes -= oldest.weight
+        return oldest.count
 
     def _tell_span(self, trace_id: bytes, span: ReadableSpan, weight: int) -> None:
         teller = self.kept.get(trace_id)
@@ -194,14 +225,12 @@ class PeerRecords:
 
     def find(self, trace_ids: Iterable[bytes]) -> list[PeerRow]:
         """The rows of these traces, the newest first."""
-        generations = [self._current, *(rows for rows, *_ in reversed(self._older))]
+        maps = [one.by_trace() for one in (self._current, *reversed(self._older))]
         found: list[PeerRow] = []
         for trace_id in trace_ids:
-            for rows in generations:
-                row = rows.get(trace_id)
-                while row is not None:
-                    found.append(row)
-                    row = row.previous
+            for rows in maps:
+                if trace_id in rows:
+                    found += reversed(rows[trace_id])
         return found
 
     def keep(self, trace_id: bytes, teller: Teller) -> None:
@@ -216,7 +245,7 @@ class PeerRecords:
         Args:
             now: Seconds on the clock of the rows.
         """
-        if self._count:
+        if self._rows:
             self._turn(now)
-        while self._older and self._older[0][2] < now - MAX_AGE:
+        while self._older and self._older[0].ended < now - MAX_AGE:
             self._let_go()
