@@ -210,7 +210,9 @@ class Endings:
         if not entry.partial:
             entry.served_by = callee.process_id
         series.abandoned += 1
-        callee.abandoned[entry.id] = series, entry.trace, entry.name
+        tracing = self._core.tracing
+        trace = tracing.of(entry) if tracing is not None else None
+        callee.abandoned[entry.id] = series, trace, entry.name
         self._core.send(callee.link, codec.encode(Kind.CANCEL, (entry.id, by)))
 
     def end(

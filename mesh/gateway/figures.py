@@ -79,7 +79,7 @@ class Figures:
             yield names.TRACES.name, {names.DECISION: decision}, count
         for reason, count in tracing.collector.lost().items():
             yield names.SPANS_DROPPED.name, {names.REASON: reason}, count
-        yield names.TRACES_PENDING.name, {}, len(tracing.traces)
+        yield names.TRACES_PENDING.name, {}, tracing.pending
         yield names.TRACES_STORED.name, {}, len(tracing.store)
         yield names.SPANS_STORED.name, {}, tracing.store.span_count
         yield names.TRACES_EVICTED.name, {}, tracing.store.evicted

@@ -83,15 +83,22 @@ class Observer:
         )
         core.recorder.append(row)
         trace, tracing = entry.trace, core.tracing
-        if trace is None or tracing is None:
+        if tracing is None:
             return None
         slow = duration >= series.method.slow_after
+        if trace is None:
+            if not code and not slow and now < series.method.baseline_from:
+                tracing.passed(entry, row)  # nearly all calls of a busy mesh
+                return None
+            trace = tracing.of(entry)
+            if trace is None:
+                return None
         if code or slow or parent is not None or trace.kept or trace.rows:
             tracing.ended(trace, row, code, slow=slow, name=series.method.name)
             if parent is not None:
                 return None
         else:
-            trace.rows.append(row)  # nearly all calls of a busy mesh
+            trace.rows.append(row)
         process = caller.process_id if answered else ""
         return tracing.close(trace, series.method, process, now)
 
@@ -157,7 +164,7 @@ class Observer:
         tracing = core.tracing
         if tracing is None or header.service == RESERVED:
             return None
-        trace = parent.trace if parent is not None else tracing.open(header.trace_id)
+        trace = tracing.of(parent) if parent is not None else tracing.open(header.trace_id)
         if trace is None:
             return None
         # Names that nobody has registered are any number, and share one quota.

@@ -93,7 +93,7 @@ class Router:
         if parent is not None:
             chain = (*parent.chain, link)
             activity_id, entry_id = parent.activity_id, parent.entry_id
-            trace_id, verified, trace = parent.trace_id, parent.verified, parent.trace
+            trace_id, verified = parent.trace_id, parent.verified
             above = parent
             if header.options & DETACHED:
                 parent = None
@@ -151,14 +151,15 @@ class Router:
         )
         table = core.table
         new_id = table.next_id()
-        tracing = core.tracing
-        if tracing is not None and header.service != RESERVED:
-            if trace is None:
+        tracing = core.tracing if header.service != RESERVED else None
+        if tracing is not None:
+            if above is not None:
+                trace = tracing.of(above)
+                if trace is not None and parent is None:  # it outlives the call it was made inside
+                    trace.open += 1
+            elif header.options & FORCED:
                 trace = tracing.open(header.trace_id)
-                if header.options & FORCED:
-                    tracing.judge(trace, TraceReason.FORCED, link)
-            elif parent is None:  # it outlives the call inside which it was made
-                trace.open += 1
+                tracing.judge(trace, TraceReason.FORCED, link)
         entry = InFlight(
             new_id,
             caller,
@@ -182,6 +183,8 @@ class Router:
         if flags:
             entry.received = len(payload)
         table.enter(entry)
+        if tracing is not None and above is None and trace is None:
+            tracing.begin(entry)
         if core.observes:
             series.method.in_flight += 1
         self.deadlines.add(deadline, new_id)

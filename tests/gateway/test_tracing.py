@@ -317,7 +317,7 @@ async def test_all_have_a_cap(autojump_clock: MockClock) -> None:
     async with shop(TraceSettings(max_spans_per_second=4)) as (it, web):
         for _ in range(3):
             await web.call("users", "get")
-        await it.settled()
+        await trio.sleep(1.5)  # of 12 spans, 6 are still too many
         for _ in range(3):
             with pytest.raises(mesh.NotFound):
                 await web.call("users", "fail")
@@ -560,7 +560,7 @@ async def test_what_is_refused_for_a_parent_of_others_is_not_in_that_parents_tra
         assert refused.activity_id == theirs.hex()
         await trio.sleep(0.1)
         assert [trace.trace_id for trace in it.kept] == [theirs]
-        assert it.tracing.traces[call.trace_id].kept == ""
+        assert call.trace_id in it.tracing.alone
 
 
 async def test_the_built_in_service_leaves_no_traces(autojump_clock: MockClock) -> None:

@@ -61,12 +61,12 @@ class Mesh:
 
     async def settled(self) -> None:
         """Return once everything that is kept has been told, and what is not is forgotten."""
-        await trio.sleep(1.5)
+        await trio.sleep(2.5)
 
     def check_nothing_left(self) -> None:
         """Nothing is held but what is in the store."""
         tracing = self.tracing
-        assert not tracing.traces
+        assert not tracing.pending
         assert not tracing._quiet
         assert not tracing.collector._fresh
         assert not len(tracing.collector.debts)

@@ -137,7 +137,7 @@ async def _check_traces(world: World, hub: Hub) -> None:
     debts.expire(trio.current_time() + PATIENCE_GONE)
     for what, count in {
         "calls in flight in its traces": sum(trace.open for trace in tracing.traces.values()),
-        "traces": len(tracing.traces),
+        "traces": tracing.pending,
         "traces in line": len(tracing._quiet),
         "traces to collect": len(tracing.collector._fresh),
         "processes that owe spans": len(debts),
