@@ -90,7 +90,10 @@ async def service(life: str, folder: Path, client: mesh.Client) -> None:
 
         async def later(params: dict[str, Any]) -> dict[str, Any]:
             caller.journal.write(Executed(params["id"]))
-            nursery.start_soon(afterwards, params)
+            try:
+                nursery.start_soon(afterwards, params)
+            except RuntimeError:  # a drain has ended the program around, and lets calls finish
+                await afterwards(params)
             return answered(params)
 
         async def afterwards(params: dict[str, Any]) -> None:
