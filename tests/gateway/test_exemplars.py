@@ -79,13 +79,13 @@ async def shop(traces: TraceSettings) -> AsyncIterator[tuple[Mesh, mesh.Client]]
 
 async def test_entry_call_and_nested_call_name_their_trace(autojump_clock: MockClock) -> None:
     async with shop(ALL) as (it, caller):
-        await caller.call("orders", "place", 0.4, timeout=10)
+        await caller.call("orders", "place", 0.36, timeout=10)
         ended = EPOCH + trio.current_time()
         await it.settled()
         (trace,) = it.kept
         named = shown(it)
         assert named.keys() == {"orders.place", "users.get"}
-        for name, le, seconds in (("orders.place", "0.5", 0.4), ("users.get", "0.1", 0.1)):
+        for name, le, seconds in (("orders.place", "0.5", 0.36), ("users.get", "0.1", 0.09)):
             (one,) = named[name]
             assert (one.trace_id, one.le) == (trace.trace_id, le)
             assert one.seconds == pytest.approx(seconds, abs=1e-6)
@@ -112,7 +112,7 @@ async def test_each_bucket_has_its_newest_call(autojump_clock: MockClock) -> Non
 
 async def test_a_trace_that_is_not_kept_is_no_exemplar(autojump_clock: MockClock) -> None:
     async with shop(QUIET) as (it, caller):
-        await caller.call("orders", "place", 0.4)
+        await caller.call("orders", "place", 0.36)
         await it.settled()
         assert shown(it) == {}
         with pytest.raises(mesh.NotFound):
@@ -157,7 +157,7 @@ async def test_an_exemplar_goes_with_its_trace(autojump_clock: MockClock) -> Non
         (first,) = it.kept
         assert first.trace_id in {one.trace_id for one in shown(it)["orders.place"]}
         for _ in range(30):
-            await caller.call("orders", "place", 0.4)
+            await caller.call("orders", "place", 0.36)
             await it.settled()
             newest: Any = it.kept[0]
             assert newest.trace_id in {one.trace_id for one in shown(it)["orders.place"]}
