@@ -123,13 +123,14 @@ def duration(seconds: float | None) -> str:
     """A duration in the unit that reads best; nothing is a dash."""
     if seconds is None:
         return "-"
-    if seconds < 0.01:
-        return f"{seconds * 1e3:.2f} ms"
-    if seconds < 1:
-        return f"{seconds * 1e3:.1f} ms"
-    if seconds < 60:
+    # As they are rounded: 999.96 ms is 1.00 s and no 1000.0 ms.
+    ms = seconds * 1e3
+    if round(ms, 1) < 1000:
+        return f"{ms:.1f} ms" if round(ms, 2) >= 10 else f"{ms:.2f} ms"
+    rounded = round(seconds, 2)
+    if rounded < 60:
         return f"{seconds:.2f} s"
-    minutes, rest = divmod(int(seconds), 60)
+    minutes, rest = divmod(int(rounded), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
     if days:
