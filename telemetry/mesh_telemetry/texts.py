@@ -143,6 +143,11 @@ def milliseconds(ms: float) -> str:
     return duration(ms / 1e3)
 
 
+def further(entry_calls: int) -> str:
+    """What stands behind the name of the first of several entry calls."""
+    return f" +{entry_calls - 1:,}" if entry_calls > 1 else ""
+
+
 def figure(ms: float | None) -> str:
     """Milliseconds as columns show them, without a unit; empty where they are unknown."""
     if ms is None:
