@@ -106,7 +106,8 @@ class Drawing:
     def steps(self) -> Iterator[Line | None]:
         """The same for a loop that must not be held up: None where a line takes several steps.
 
-        Most of them take less than 0.1 ms, the longest 2 us to 3 us for each span of the trace.
+        Most of them take less than 0.1 ms, those without a line up to 2 ms, and the longest 2 us to
+        3 us for each span of the trace, however deep that is.
         """
         yield self._fit(self._heading())
         yield from self._ids()
