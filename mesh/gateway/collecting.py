@@ -14,7 +14,7 @@ import trio
 from mesh._version import __version__
 from mesh.errors import RemoteProtocolError
 from mesh.gateway.debts import Debts
-from mesh_telemetry import Party, Record, names, own_span_ids, spans
+from mesh_telemetry import Exemplar, Exemplars, Party, Record, names, own_span_ids, spans
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,6 +73,7 @@ class Collector:
         self._resource = resource
         self.exporter = exporter
         self.debts = Debts(core, store)
+        self._exemplars = Exemplars(store)
         self._unwanted = self._lost_by_peers = self._too_long = self._crowded_out = 0
         self._fresh: OrderedDict[bytes, Trace] = OrderedDict()
         """Kept traces with rows whose spans have not been built."""
@@ -168,6 +169,7 @@ class Collector:
             record = Record._make(row)
             made += self._own_spans(record, trace.to_wall, trace.kept)
             self._note(trace, kept, record, tell)
+            self._exemplify(record, trace.to_wall)
         self._add(trace.trace_id, self._core.instance, self._resource, made)
         return len(rows)
 
@@ -282,6 +284,15 @@ class Collector:
             _, passing = own_span_ids(record.own_span)
             kept.expect(callee, served_from=passing)
             self.debts.involve(trace, kept, Party(callee, record.service), tell)
+
+    def _exemplify(self, record: Record, offset: float) -> None:
+        """Have the histogram of the call's method name its trace."""
+        if record.refused:
+            return  # it is in no histogram
+        series = self._core.metrics.counted_in(record.service, record.method)
+        if series is not None:
+            ended = record.started + record.duration + offset
+            self._exemplars.attach(series, Exemplar(record.trace_id, record.duration, ended))
 
     def take(self, session: Session, header: codec.Spans, payload: bytes) -> None:
         """A peer tells what it recorded.
