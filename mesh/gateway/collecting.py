@@ -251,6 +251,8 @@ class Collector:
         own = spans.build(facts)
         if not record.parent_id:
             own.attributes[names.KEEP_REASON] = reason
+            if record.entry_id not in {0, record.call_id}:
+                own.attributes[names.CALL_DETACHED] = True
         if record.waited:
             own.attributes[names.CALL_WAITED_MS] = round(record.waited * 1e3, 3)
         if not record.instance:

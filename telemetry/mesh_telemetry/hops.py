@@ -64,6 +64,11 @@ class Hop:
         return self.first.code != ""
 
     @property
+    def is_detached(self) -> bool:
+        """Whether it may outlive the call inside which it was made."""
+        return any(row.detached for row in self.rows)
+
+    @property
     def start(self) -> float:
         """When it began."""
         return self.first.start_ms

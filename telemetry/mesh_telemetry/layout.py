@@ -146,6 +146,8 @@ class Tree:
             label.append(Part(f" {self._signs.times}{len(alike):,}", Look.STRONG))
             if first.code not in {"", "ok"}:
                 label.append(Part(f" {clean_line(first.code)}", Look.BAD))
+        if all(one.is_detached for one in alike or (hop,)):
+            label.append(Part(" detached", Look.FAINT))
         is_moved = any(row.shifted_ms for one in alike or (hop,) for row in one.rows)
         marks = ("?" if first.orphan else "") + ("~" if is_moved else "")
         if marks:

@@ -107,6 +107,8 @@ ROLE: Final = "mesh.role"
 GATEWAY_ROLE: Final = "gateway"
 CALL_WAITED_MS: Final = "mesh.call.waited_ms"
 """On the gateway's SERVER span: milliseconds that the call waited for an instance to come."""
+CALL_DETACHED: Final = "mesh.call.detached"
+"""On the gateway's SERVER span: that the call may outlive the one inside which it was made."""
 KEEP_REASON: Final = "mesh.keep.reason"
 """On the root span of the gateway: why the trace was kept."""
 

@@ -55,6 +55,7 @@ _BUILT = frozenset(
         names.CALL_OUTCOME,
         names.CALL_CALLER,
         names.CALL_WAITED_MS,
+        names.CALL_DETACHED,
         names.INSTANCE_ID,
         names.KEEP_REASON,
     }
@@ -149,6 +150,8 @@ class WaterfallRow(msgspec.Struct, frozen=True, kw_only=True):
     """How long the call waited there for an instance to come."""
     method: str = ""
     """What was called, with its service, whatever the span is named; empty where ``code`` is."""
+    detached: bool = False
+    """Whether this is the gateway's span of a call that was made inside ``mesh.detached()``."""
 
 
 def summary(trace: KeptTrace) -> TraceSummary:
@@ -268,6 +271,7 @@ def _row(depth: int, node: Node, first: int) -> WaterfallRow:
         of_gateway=_is_gateway(node.resource),
         waited_ms=float(waited) if of_mesh and isinstance(waited, int | float) else 0.0,
         method=_method(attributes) if of_mesh else "",
+        detached=of_mesh and attributes.get(names.CALL_DETACHED) is True,
     )
 
 

@@ -108,6 +108,14 @@ async def test_a_detached_call_that_ends_just_before_its_handler_is_not_the_entr
         root = tree(it.kept[0])
         assert root.span.name == "lg.later"
         assert sum(node.span.name == "bank.charge" for node in root.walk()) == 160
+        lines = (await it.gateway.traces.text(found.trace_id)).splitlines()
+        assert [line.split("  ")[0] for line in lines[5:7]] == [
+            "lg.later",
+            "├─ bank.charge detached",
+        ]
+        rows = (await it.gateway.traces.waterfall(found.trace_id)).rows
+        assert {row.method for row in rows if row.detached} == {"bank.charge"}
+        assert not any(row.attributes for row in rows)
 
 
 async def test_a_call_that_came_too_late_is_no_entry_call(autojump_clock: MockClock) -> None:
