@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from mesh import context
 from mesh._version import __version__
 from mesh.calling import name_of
 from mesh.client import Client
 from mesh.errors import CallError, Code, UsageError
 from mesh.http import admin_app, serve_admin
 from mesh.service import Dispatcher
-from mesh.uplink import Uplink
+from mesh.uplink import ROUNDING, Uplink
 from mesh.wire.frames import Kind
 from mesh_telemetry import OTHER, OutcomeSeries, PeerExposition, SideMetrics, names
 
@@ -132,7 +133,10 @@ class MeasuredClient(Client):
         name_of(service, method)  # raises where there is nothing to name the series by
         series = self._made.method(service, method)
         series.in_flight += 1
-        scope_deadline, began = trio.current_effective_deadline(), trio.current_time()
+        limit, began = trio.current_effective_deadline(), trio.current_time()
+        parent = context.current.get()
+        if parent is not None and not context.is_detached.get():
+            limit = min(limit, parent.deadline - ROUNDING)
         code: Code | None = Code.UNKNOWN
         try:
             answer = await super().call(
@@ -143,7 +147,7 @@ class MeasuredClient(Client):
             code = failure.code
             raise
         except trio.Cancelled:
-            late = trio.current_time() >= scope_deadline
+            late = trio.current_time() >= limit
             code = Code.DEADLINE_EXCEEDED if late else Code.CANCELLED
             raise
         except (UsageError, ValueError, TypeError):

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mesh.service")
 
-REASON_KEPT, MESSAGE_KEPT = 128, 500
-"""Characters of a failure's message that are recorded."""
+REASON_KEPT, MESSAGE_KEPT, EXCEPTION_KEPT = 128, 500, 256
+"""Characters of a failure's reason, message and type of exception that are recorded."""
 
 Job = tuple["context.Call", CallContext, Handler, int, bytes, float]
 """The call, its OpenTelemetry context, its handler, the payload's encoding, the payload, when it
@@ -121,7 +121,8 @@ class Outcomes:
         call_id = job[0].call_id
         told = message.removeprefix(f"{exception}: ") if exception else message
         now = trio.current_time()
-        self.record(job, now, code.number, str(reason)[:REASON_KEPT], told, exception or "")
+        kind = (exception or "")[:EXCEPTION_KEPT]
+        self.record(job, now, code.number, str(reason)[:REASON_KEPT], told, kind)
         if len(details) > self._uplink.max_message:
             details = encode({"details": f"lost: {len(details):,} bytes exceed max_message"})
         max_header = self._uplink.max_header
@@ -132,7 +133,7 @@ class Outcomes:
             _clip(message, max_header // 8),
             MAYBE_EXECUTED if maybe_executed else 0,
             MSGPACK,
-            exception and _clip(exception, 256),
+            exception and _clip(exception, EXCEPTION_KEPT),
             trace and _clip(trace, max_header // 4),
             [_clip(link, 300) for link in chain[-32:]] or None,
             None,

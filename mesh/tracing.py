@@ -254,10 +254,10 @@ class Reporter:
     def _users(self, known: frozenset[bytes]) -> Iterator[ReadableSpan]:
         """The spans that users' code made in these traces, and since in others that are kept."""
         spans_of_users = self._recorder.users
-        told: set[int] = set()
-        for span in spans_of_users.find(known) if known else ():
-            told.add(id(span))
-            yield span
+        # Held to the end, so that no other span gets the place in memory of one that was told.
+        found = spans_of_users.find(known) if known else []
+        told = {id(span) for span in found}
+        yield from found
         while (late := self._late_spans.take()) is not None:
             if id(late) not in told:
                 yield late

@@ -19,7 +19,7 @@ from mesh.units import parse_duration
 from mesh.wire.codec import is_name
 from mesh_telemetry import CODE_NAMES, Reason
 from mesh_telemetry.logs import clean_line
-from mesh_telemetry.texts import duration, shorten
+from mesh_telemetry.texts import duration, further, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -124,6 +124,9 @@ def trace(
     deadline, and a bar; below it, where the time went. Many calls that are alike share a line, but
     not with --all. The list has the gateway's times, from a call's arrival there to its end. With
     --call it makes a call, keeps its trace and shows both; exits 1 if the call failed.
+
+    A +2 behind a call: its trace has two more entry calls, as where one W3C trace came in with all
+    three. The time is then from the first start to the last end, the code the worst.
 
     A + behind the number of spans in the list: some are missing, or have yet to come.
     """
@@ -292,6 +295,7 @@ def _print_list(console: Console, found: list[dict[str, Any]]) -> None:
             if one["duration_ms"] is not None
             else Text("running", style="yellow"),
             "call": clean_line(f"{one['caller']} > {one['service']}.{one['method']}")
+            + further(one.get("entry_calls", 1))
             if one["method"]
             else "-",
             "code": outcome(one["code"]) if one["code"] else Text("running", style="yellow"),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from mesh.errors import Code, Reason
+from mesh.errors import Code
 from mesh.gateway.losses import RECENT
 from mesh.gateway.registry import RESERVED
 
@@ -194,8 +194,10 @@ def _calls(core: Core) -> Iterator[Finding]:
             by_method[record.service, record.method].append(record)
     missing: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for (service, method), records in by_method.items():
-        nobody = [one for one in records if one.reason == Reason.SERVICE_NOT_FOUND]
-        missing[service].update(one.caller for one in nobody)
+        if service not in core.registry.services:
+            # Also those that waited for it until their time was over.
+            missing[service].update(one.caller for one in records if not one.instance)
+            continue
         faults = Counter(one.reason for one in records if one.code in FAULTS and one.reason != "")
         total, failed = len(records), sum(faults.values())
         if total >= ENOUGH and failed > TOO_MANY * total:
@@ -207,7 +209,7 @@ def _calls(core: Core) -> Iterator[Finding]:
                 f"`mesh info {service}` shows its instances and callers; their logs tell why.",
             )
     for service, callers in missing.items():
-        if callers and service not in core.registry.services:
+        if callers:
             yield Finding(
                 "error",
                 service,

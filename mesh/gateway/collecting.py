@@ -14,7 +14,7 @@ import trio
 from mesh._version import __version__
 from mesh.errors import RemoteProtocolError
 from mesh.gateway.debts import Debts
-from mesh_telemetry import Party, Record, names, own_span_ids, spans
+from mesh_telemetry import Exemplar, Exemplars, Party, Record, names, own_span_ids, spans
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +38,11 @@ EVICTED = Party("store", "this gateway's store")
 CROWDED = Party("rows", "this gateway")
 """What had the rows of a trace that made way before their spans were built."""
 _decode = msgspec.msgpack.Decoder(spans.Batch).decode
+
+
+def _is_entry(row: RecordRow) -> bool:
+    """Whether it is of an entry call: the first of its tree."""
+    return row[0] == row[2]
 
 
 class Collector:
@@ -68,6 +73,7 @@ class Collector:
         self._resource = resource
         self.exporter = exporter
         self.debts = Debts(core, store)
+        self._exemplars = Exemplars(store)
         self._unwanted = self._lost_by_peers = self._too_long = self._crowded_out = 0
         self._fresh: OrderedDict[bytes, Trace] = OrderedDict()
         """Kept traces with rows whose spans have not been built."""
@@ -151,7 +157,7 @@ class Collector:
             self._crowded_out += 2 * trace.crowded_out
             trace.crowded_out = 0
         if kept.is_full:
-            entry_calls = [row for row in rows if row[0] == row[2]]
+            entry_calls = [row for row in rows if _is_entry(row)]
             trace.lost += len(rows) - len(entry_calls)
             rows = entry_calls
         if trace.lost:
@@ -163,6 +169,7 @@ class Collector:
             record = Record._make(row)
             made += self._own_spans(record, trace.to_wall, trace.kept)
             self._note(trace, kept, record, tell)
+            self._exemplify(record, trace.to_wall)
         self._add(trace.trace_id, self._core.instance, self._resource, made)
         return len(rows)
 
@@ -180,31 +187,40 @@ class Collector:
         return kept.expects(process) or any(process in {row[6], row[11]} for row in rows)
 
     def _describe(self, trace: Trace, rows: list[RecordRow]) -> KeptTrace:
-        """Open the trace in the store, and say what its first entry call was."""
+        """Open the trace in the store, and say what its entry calls were."""
         offset = trace.to_wall
         now = int((self._core.clock() + offset) * 1e9)
         kept = self._store.open(trace.trace_id, trace.kept, now)
         kept.reasons = trace.reasons
         if rows and not kept.activity_id:
             kept.activity_id = Record._make(rows[0]).activity_id
-        if kept.method:
-            return kept
         for row in rows:
-            record = Record._make(row)
-            # A detached call has no parent either, and may end before the entry call does.
-            if record.call_id == record.entry_id or not (record.parent_id or trace.open):
-                kept.caller, kept.service, kept.method = (
-                    record.caller,
-                    record.service,
-                    record.method,
-                )
-                kept.started = int((record.started + offset) * 1e9)
-                kept.duration, kept.code = record.duration, record.code
-                kept.activity_id = record.activity_id
-                if record.depth > 1:
-                    kept.missed(ELSEWHERE, f"served what led to {record.service}.{record.method}")
-                break
+            if _is_entry(row):
+                self._enter(kept, Record._make(row), offset)
+        # A detached call has no parent either: it says what the trace is where no entry call does,
+        # and none will.
+        if not (kept.method or trace.open or any(map(_is_entry, trace.rows))):
+            top = next((row for row in rows if not row[1]), None)
+            if top is not None:
+                self._enter(kept, Record._make(top), offset, stands_in=True)
         return kept
+
+    def _enter(
+        self, kept: KeptTrace, record: Record, offset: float, *, stands_in: bool = False
+    ) -> None:
+        if not kept.entry_calls:
+            kept.activity_id = record.activity_id
+        kept.entered(
+            caller=record.caller,
+            service=record.service,
+            method=record.method,
+            started=int((record.started + offset) * 1e9),
+            duration=record.duration,
+            code=record.code,
+            stands_in=stands_in,
+        )
+        if record.depth > 1:
+            kept.missed(ELSEWHERE, f"served what led to {record.service}.{record.method}")
 
     def _own_spans(self, record: Record, offset: float, reason: str) -> list[Span]:
         """The span in which the gateway served the call, and the one in which it passed it on."""
@@ -266,6 +282,15 @@ class Collector:
             _, passing = own_span_ids(record.own_span)
             kept.expect(callee, served_from=passing)
             self.debts.involve(trace, kept, Party(callee, record.service), tell)
+
+    def _exemplify(self, record: Record, offset: float) -> None:
+        """Have the histogram of the call's method name its trace."""
+        if record.refused:
+            return  # it is in no histogram
+        series = self._core.metrics.counted_in(record.service, record.method)
+        if series is not None:
+            ended = record.started + record.duration + offset
+            self._exemplars.attach(series, Exemplar(record.trace_id, record.duration, ended))
 
     def take(self, session: Session, header: codec.Spans, payload: bytes) -> None:
         """A peer tells what it recorded.

@@ -30,7 +30,7 @@ class TraceFilters(msgspec.Struct, frozen=True, kw_only=True):
     code: str = ""
     """How a call to that service and method ended: ``ok``, ``not_found`` and so on."""
     min_duration: float = 0.0
-    """Seconds that the entry call took at least."""
+    """Seconds that the entry call, or one of several, took at least."""
     activity_id: str = ""
     """Of any call in it."""
     reason: str = ""

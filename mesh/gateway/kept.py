@@ -257,7 +257,7 @@ def _columns(width: int | str) -> int:
     if isinstance(width, int):
         return width
     if width.isascii() and width.isdigit():
-        return int(width[:9])
+        return int(width.lstrip("0")[:9] or "0")
     raise _wrong_width(width)
 
 

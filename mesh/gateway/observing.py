@@ -133,13 +133,16 @@ class Observer:
         series.codes[code.number] += 1
         core.counters.reject(core.metrics.caller(caller.name), service, str(reason))
         trace_id, activity_id = header.trace_id, header.activity_id or header.trace_id.hex()
+        entry_id = call_id
         if parent is not None:
-            trace_id, activity_id = parent.trace_id, parent.activity_id
+            trace_id, activity_id, entry_id = parent.trace_id, parent.activity_id, parent.entry_id
+        elif header.parent_id and header.gateway in {None, core.instance}:
+            entry_id = header.entry_id  # no entry call: what it was made inside has ended
         now = core.clock()
         row = (
             call_id,
             parent.id if parent is not None else 0,
-            parent.entry_id if parent is not None else call_id,
+            entry_id,
             trace_id,
             activity_id,
             caller.name,

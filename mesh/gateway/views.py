@@ -83,6 +83,9 @@ class EdgeView(msgspec.Struct, frozen=True, kw_only=True):
     p50: float | None
     """Seconds, estimated; refused calls are left out. None before the first."""
     p99: float | None
+    buckets: list[int]
+    """Calls by duration, as in :class:`~mesh_telemetry.CallSeries`: of two answers, what happened
+    between them."""
 
 
 class GatewayView(msgspec.Struct, frozen=True, kw_only=True):
@@ -191,6 +194,7 @@ class Views:
                     },
                     p50=tell_seconds(quantile(series.buckets, 0.50)),
                     p99=tell_seconds(quantile(series.buckets, 0.99)),
+                    buckets=series.buckets.copy(),
                 )
 
     async def all_edges(self) -> list[EdgeView]:

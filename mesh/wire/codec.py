@@ -240,6 +240,17 @@ CHUNKED_KINDS = frozenset({Kind.CALL, Kind.RESULT, Kind.ERROR})
 """The kinds whose header begins with a call id, which is what the further frames are known by."""
 
 _pack = msgspec.msgpack.Encoder().encode
+
+
+def _plain(value: object) -> str:
+    """A text of a type that somebody derived from `str`, as names and metadata may be."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    raise TypeError(f"a header cannot carry a value of type {type(value).__qualname__}")
+
+
+_pack_texts = msgspec.msgpack.Encoder(enc_hook=_plain).encode
+"""Asking for texts of other types beforehand would cost every frame a tenth of a microsecond."""
 decoders = {int(kind): msgspec.msgpack.Decoder(cls).decode for kind, cls in HEADERS.items()}
 """What decodes the header of a frame without flags, by its kind: for the path of every call."""
 DECODE_FAULTS = (msgspec.MsgspecError, RecursionError, TypeError, ValueError)
@@ -275,8 +286,12 @@ def encode(
 
     Raises:
         LocalProtocolError: The header is too long for any frame.
+        TypeError: It has a value of a type that none carries.
     """
-    packed = _pack(header)
+    try:
+        packed = _pack(header)
+    except TypeError:
+        packed = _pack_texts(header)
     size = len(packed)
     try:
         prefix = PREFIX.pack(OVERHEAD + size + len(payload), kind, flags, size)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from mesh_telemetry.budget import Share, spent
 from mesh_telemetry.drawing import Drawing
+from mesh_telemetry.exemplars import Exemplar, Exemplars
 from mesh_telemetry.exposition import Exposition
 from mesh_telemetry.hops import Hop, fold
 from mesh_telemetry.kept_trace import KeptTrace, Party
@@ -47,6 +48,8 @@ __all__ = [
     "CallMetrics",
     "CallSeries",
     "Drawing",
+    "Exemplar",
+    "Exemplars",
     "Exposition",
     "Family",
     "GatewayCounters",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from mesh_telemetry.logs import clean_line
 from mesh_telemetry.texts import Look, Part, milliseconds, shorten
@@ -18,6 +18,8 @@ MOST_SHARES = 6
 """Methods that are named among those that used the time."""
 SHORTEST_NAME = 28
 SHORTEST_BAR, LONGEST_BAR = 12, 40
+STEP = 100
+"""Hops that are looked at in one go: about 0.5 ms."""
 _EPSILON = 1e-9
 
 
@@ -37,6 +39,10 @@ class Share:
     """The hop that had the most of it, and how much that was."""
 
 
+_Shares: TypeAlias = "dict[tuple[str, bool], Share]"
+"""By name, and whether it is a wait."""
+
+
 def spent(entry: Hop) -> list[Share]:
     """Where the time of an entry call went; the largest share first, the sum is its duration.
 
@@ -44,7 +50,14 @@ def spent(entry: Hop) -> list[Share]:
     time that is the one that ended last, as in the critical path of CRISP
     (https://www.usenix.org/conference/atc22/presentation/zhang-zhizhou).
     """
-    shares: dict[tuple[str, bool], Share] = {}
+    shares: _Shares = {}
+    for _ in _spend(entry, shares):
+        pass
+    return _largest_first(shares)
+
+
+def _spend(entry: Hop, shares: _Shares) -> Iterator[None]:
+    """Fill in the shares, a hop with each step: about 5 us."""
 
     def add(name: str, ms: float, hop: Hop, *, is_wait: bool = False) -> None:
         if ms > _EPSILON:
@@ -68,6 +81,10 @@ def spent(entry: Hop) -> list[Share]:
             stack.append((child, child_end))
             at = child.start
         add(hop.name, own + max(0.0, at - begin), hop)
+        yield
+
+
+def _largest_first(shares: _Shares) -> list[Share]:
     return sorted(shares.values(), key=lambda share: -share.ms)
 
 
@@ -101,15 +118,19 @@ class Budget:
         self._width = width
         self._lacks_entry = lacks_entry
 
-    def lines(self, *, names_entry: bool) -> Iterator[Line]:
-        """The lines, a title first.
+    def lines(self, *, names_entry: bool) -> Iterator[Line | None]:
+        """The lines, a title first; None between steps before the others.
 
         Args:
             names_entry: Whether to say whose time it is.
         """
         total = self._entry.end - self._entry.start
         yield self._heading(total, names_entry=names_entry)
-        shares = spent(self._entry)
+        found: _Shares = {}
+        for number, _ in enumerate(_spend(self._entry, found), 1):
+            if number % STEP == 0:
+                yield None
+        shares = _largest_first(found)
         if not shares:
             return
         named = len(shares) if len(shares) == MOST_SHARES + 1 else MOST_SHARES

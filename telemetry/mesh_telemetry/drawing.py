@@ -14,7 +14,7 @@ from mesh_telemetry.budget import Budget
 from mesh_telemetry.hops import Hop, fold
 from mesh_telemetry.layout import Tree
 from mesh_telemetry.logs import clean_line
-from mesh_telemetry.texts import UNICODE, Look, Part, cells, cut, milliseconds
+from mesh_telemetry.texts import UNICODE, Look, Part, cells, cut, further, milliseconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from mesh_telemetry.texts import Line, Signs
     from mesh_telemetry.waterfall import TraceSummary, WaterfallRow
 
+IN_CALLER = "in the caller"
+"""Where the time went in which none of several entry calls was waited for."""
 WIDTH = 120
 """Columns of a drawing where nobody says how many there are."""
 
@@ -54,16 +56,20 @@ class Drawing:
         self._signs, self._width, self._clips = signs, width, clips
         self._hops = fold(rows)
         self._lacks_entry = False
+        self._has_several = summary.entry_calls > 1 and len(self._hops) > 1
         if rows:
             self._entry = self._find_entry()
 
     def _find_entry(self) -> Hop:
-        """The entry call; where its spans are missing, what the summary knows of it."""
+        """The entry call; where its spans are missing, what the summary knows of it.
+
+        Of several, something that has all of them inside.
+        """
         about = self._summary
         name = f"{about.service}.{about.method}" if about.method else ""
         longest = max(self._hops, key=lambda hop: hop.end - hop.start)
         if not name or any(row.method == name for row in self._rows):
-            return longest
+            return self._all() if self._has_several else longest
         self._lacks_entry = True
         start = min(hop.start for hop in self._hops)
         took = about.duration_ms
@@ -74,6 +80,16 @@ class Drawing:
             start_ms=start, duration_ms=took, deadline_ms=None, waited_ms=0.0, error=False,
         )  # fmt: skip
         return Hop([row], children=self._top(), whole=True)
+
+    def _all(self) -> Hop:
+        """What is at the top as if it were inside one span."""
+        start = min(hop.start for hop in self._hops)
+        row = msgspec.structs.replace(
+            self._hops[0].first, name=IN_CALLER, method="", code="", kind="internal", error=False,
+            start_ms=start, duration_ms=max(hop.end for hop in self._hops) - start,
+            deadline_ms=None, waited_ms=0.0,
+        )  # fmt: skip
+        return Hop([row], children=self._hops, whole=True)
 
     def _top(self) -> list[Hop]:
         """The hops below no other one by their spans: what lost its parent hangs anywhere."""
@@ -120,7 +136,8 @@ class Drawing:
         yield from self._notes()
         yield []
         budget = Budget(self._entry, self._signs, self._width, lacks_entry=self._lacks_entry)
-        yield from budget.lines(names_entry=len(self._hops) > 1)
+        names_entry = len(self._hops) > 1 and not self._has_several
+        yield from budget.lines(names_entry=names_entry)
 
     @property
     def _took(self) -> float:
@@ -135,7 +152,7 @@ class Drawing:
         name = clean_line(f"{about.service}.{about.method}") if about.method else "unknown call"
         ok = Look.GOOD if about.code == "ok" else Look.BAD
         return [
-            Part(name, Look.STRONG),
+            Part(name + further(about.entry_calls), Look.STRONG),
             Part(f" by {clean_line(about.caller)}" if about.caller else ""),
             Part("  "),
             Part(clean_line(about.code), ok) if ended else Part("still runs", Look.ODD),

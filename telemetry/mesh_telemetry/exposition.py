@@ -95,7 +95,7 @@ class Exposition(Renderer):
             methods.append((series, prepared))
         blocks = [header_of(names.CALL_DURATION, openmetrics=openmetrics)]
         for series, prepared in methods:
-            blocks.append(prepared.histogram(series))
+            blocks.append(prepared.histogram(series, openmetrics=openmetrics))
             if len(blocks) >= _METHODS_PER_SLICE:
                 yield "".join(blocks)
                 blocks.clear()
@@ -192,8 +192,10 @@ class _MethodLines:
         values = (series.service, series.method)
         self._histogram = HistogramLines(names.CALL_DURATION, values, LE)
 
-    def histogram(self, series: MethodSeries) -> str:
-        return self._histogram.render(list(accumulate(series.buckets)), series.duration_sum)
+    def histogram(self, series: MethodSeries, *, openmetrics: bool) -> str:
+        exemplars = series.exemplars if openmetrics else None
+        cumulated = list(accumulate(series.buckets))
+        return self._histogram.render(cumulated, series.duration_sum, exemplars)
 
 
 def _call_prefix(series: CallSeries) -> str:

@@ -1,9 +1,12 @@
 """Who calls whom, service by service: the edges that Grafana draws a service graph of.
 
 The names and labels are those of Tempo's metrics generator
-(https://grafana.com/docs/tempo/latest/metrics-generator/service_graphs/). The client of an edge is
-the calling peer's name, the server the service, so that the edges of a chain join where a peer is
-named after what it serves. Everything is added up from the call series when somebody asks.
+(https://grafana.com/docs/tempo/latest/metrics-generator/service_graphs/), of which Grafana reads
+the total, the failed ones, and the sum and the buckets of the server's seconds. Tempo's label
+``connection_type`` marks queues, databases and what has no telemetry: there is none of that here.
+The client of an edge is the calling peer's name, the server the service, so that the edges of a
+chain join where a peer is named after what it serves. Everything is added up from the call series
+when somebody asks.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ people these are one call: the time in the callee, and the time on the way to it
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from mesh_telemetry.waterfall import EXCEPTION, repeats
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 ENDLESS_MS = 1e9
 """Milliseconds from which on a deadline is none."""
 _CALLING, _ARRIVED, _PASSED_ON, _SERVED = range(4)
+
+_Found: TypeAlias = "tuple[tuple[str, str] | None, Hop | None]"
+"""A failure, and the hop in which it arose."""
 
 
 @dataclass(eq=False)
@@ -36,6 +39,8 @@ class Hop:
     served: WaterfallRow | None = None
     children: list[Hop] = field(default_factory=list)
     whole: bool = False
+    _found: _Found | None = field(default=None, init=False, repr=False)
+    """Its failure and where that arose, once they are settled."""
 
     @property
     def first(self) -> WaterfallRow:
@@ -152,41 +157,69 @@ class Hop:
 
         Who was nearest knows best, but of the end of a call that somebody else ended only this.
         """
+        return self._settled()[0]
+
+    @property
+    def origin(self) -> Hop | None:
+        """The hop below it in which its failure arose; None where that is its own."""
+        return self._settled()[1]
+
+    def _settled(self) -> _Found:
+        """Its failure, and where that arose: found once, after those of all below it.
+
+        Without recursion, as spans may be nested deeper than calls of Python.
+        """
+        if self._found is not None:
+            return self._found
+        below = [self]
+        for hop in below:
+            below += [child for child in hop.children if child._found is None]
+        for hop in reversed(below[1:]):
+            hop._settle()
+        return self._settle()
+
+    def _settle(self) -> _Found:
+        error = self._failed()
+        self._found = error, self._arose(error) if error is not None else None
+        return self._found
+
+    def _failed(self) -> tuple[str, str] | None:
+        """Its failure, where those of its children are settled."""
         failed = [row for row in self.rows if row.error]
         if not failed:
-            return self._passed_on
+            return self._passed_on()
         if failed[-1].outcome not in {"cancelled", "deadline_exceeded"}:
             failed.reverse()
         kind = next((row.error_type for row in failed if row.error_type), "")
         message = next((row.error_message for row in failed if row.error_message), "")
         return kind or self.first.code or ("" if message else "error"), message
 
-    @property
     def _passed_on(self) -> tuple[str, str] | None:
         """How a call ended that no span of it takes for a failure, as SERVER spans do not_found."""
         code = self.first.code
         if code in {"", "ok"} or (self.whole and self.first.depth):
             return None
-        below = sorted(self.children, key=lambda child: -child.end)
-        errors = [child.error for child in below if child.first.code == code]
+        errors = [child.error for child in self._last_first() if child.first.code == code]
         return code, next((error[1] for error in errors if error is not None), "")
 
-    @property
-    def origin(self) -> Hop | None:
-        """The hop below it in which its failure arose; None where that is its own."""
-        error, found, at = self.error, None, self
-        while error is not None:
-            below = sorted(at.children, key=lambda child: -child.end)
-            arose = next((child for child in below if _repeats(error, child.error)), None)
-            if arose is not None:
-                found, error = arose, arose.error
-            else:  # a SERVER span takes a not_found that it passes on for no failure
-                same = (one for one in below if not one.error and one.first.code == at.first.code)
-                arose = next(same, None)
-            if arose is None:
-                break
-            at = arose
-        return found
+    def _arose(self, error: tuple[str, str]) -> Hop | None:
+        """Where its failure arose, where those of its children are settled."""
+        at: Hop | None = self
+        while at is not None:
+            below = at._last_first()
+            for child in below:
+                if _repeats(error, child.error):
+                    return child.origin or child
+            # A SERVER span takes a not_found that it passes on for no failure. No other search
+            # comes by such a one: all of them together look at no hop more than twice.
+            code = at.first.code
+            same = (one for one in below if not one.error and one.first.code == code)
+            at = next(same, None)
+        return None
+
+    def _last_first(self) -> list[Hop]:
+        """Its children, those that ended last first."""
+        return sorted(self.children, key=lambda child: -child.end)
 
     @property
     def events(self) -> list[RowEvent]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from mesh_telemetry import names
-from mesh_telemetry.spans import SERVER, Attributes, Span
+from mesh_telemetry.spans import SERVER, SERVER_ERRORS, Attributes, Span
 from mesh_telemetry.weights import attributes_weight, span_weight
 
 if TYPE_CHECKING:
@@ -34,11 +34,14 @@ class KeptTrace:
         reason: Why it was kept, a :class:`~mesh_telemetry.sampling.Reason`.
         reasons: All that spoke for it, also before and after that.
         started: Nanoseconds since 1970.
-        duration: Seconds that the entry call took; None while it runs.
-        caller: Who made the entry call.
+        duration: Seconds that the entry call took; of several, from the first start to the last
+            end. None until one has ended.
+        longest: Seconds that the longest entry call took.
+        entry_calls: How many have ended: a program that is in a trace already may make several.
+        caller: Who made the entry call; this and the next two are of the one that began first.
         service: The entry call's service; empty until known.
         method: The entry call's method, without its service; empty until known.
-        code: Number of the entry call's status code.
+        code: Number of the entry call's status code; of several, the worst.
         activity_id: Of the entry call.
         batches: By process id and service name, its resource and its spans: several peers may live
             in one process.
@@ -64,6 +67,8 @@ class KeptTrace:
         "caller",
         "code",
         "duration",
+        "entry_calls",
+        "longest",
         "method",
         "missing",
         "reason",
@@ -84,7 +89,8 @@ class KeptTrace:
         self.started = started
         self.duration: float | None = None
         self.caller = self.service = self.method = self.activity_id = ""
-        self.code = 0
+        self.code = self.entry_calls = 0
+        self.longest = 0.0
         self.batches: dict[tuple[str, str], tuple[Attributes, list[Span]]] = {}
         self.missing: list[str] = []
         self._max_spans = max_spans
@@ -127,6 +133,42 @@ class KeptTrace:
     def complete(self) -> bool:
         """Whether the entry call has ended and nothing is known to be missing."""
         return self.duration is not None and not self.missing and not self.dropped
+
+    def entered(
+        self,
+        *,
+        caller: str,
+        service: str,
+        method: str,
+        started: int,
+        duration: float,
+        code: int,
+        stands_in: bool = False,
+    ) -> None:
+        """Say that an entry call of it has ended.
+
+        Args:
+            caller: Who made it.
+            service: Its service.
+            method: Its method, without its service.
+            started: Nanoseconds since 1970.
+            duration: Seconds.
+            code: Number of its status code.
+            stands_in: Whether it is none, and tells of the trace as long as no entry call does.
+        """
+        if len(self._calls) < self._max_spans:
+            self._calls.add((f"{service}.{method}", names.CODE_NAMES[code]))
+        if not self.entry_calls or started < self.started:
+            self.caller, self.service, self.method = caller, service, method
+        longest = duration
+        if self.entry_calls and self.duration is not None:
+            longest = max(longest, self.longest)
+            code = max(self.code, code, key=_badness)
+            first = min(started, self.started)
+            until = max(started + duration * 1e9, self.started + self.duration * 1e9)
+            started, duration = first, (until - first) / 1e9
+        self.started, self.duration, self.longest, self.code = started, duration, longest, code
+        self.entry_calls += not stands_in
 
     def lose(self, process: str, spans: int) -> None:
         """Say that a process has lost further spans, which will never come."""
@@ -185,9 +227,6 @@ class KeptTrace:
     def has_call(self, service: str = "", method: str = "", code: int | None = None) -> bool:
         """Whether one and the same call in it was of this service and method, and ended so."""
         wanted = None if code is None else names.CODE_NAMES[code]
-        calls = self._calls
-        if self.duration is not None:
-            calls = calls | {(f"{self.service}.{self.method}", names.CODE_NAMES[self.code])}
         # Either name may have dots in it, so that there is no telling where to split.
         either = {method, f"{service}.{method}"}
         return any(
@@ -195,7 +234,7 @@ class KeptTrace:
             and (not method or called in either or called.endswith(f".{method}"))
             and (not (service and method) or called in either)
             and (wanted is None or wanted == ended)
-            for called, ended in calls
+            for called, ended in self._calls
         )
 
     def has_activity(self, activity_id: str) -> bool:
@@ -267,6 +306,11 @@ class KeptTrace:
 
 _SERVED = b"<"
 """Tells the parent of a SERVER span that is awaited from the id of one that is."""
+
+
+def _badness(code: int) -> int:
+    """How bad it is that a call ended so: as a service's fault, as its caller's, or well."""
+    return 2 if code in SERVER_ERRORS else int(code != 0)
 
 
 def _is_top(span: Span) -> bool:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from mesh_telemetry.hops import Hop
+    from mesh_telemetry.siblings import Failures
     from mesh_telemetry.texts import Line, Signs
     from mesh_telemetry.waterfall import RowEvent
 
@@ -34,7 +35,7 @@ class Branch(NamedTuple):
 
     before: str
     below: str
-    """What stands before further lines about it."""
+    """What stands before further lines about it; neither is wider than the drawing."""
     of: Siblings
 
     @property
@@ -70,12 +71,19 @@ class Tree:
 
     def steps(self) -> Iterator[Line | None]:
         """The lines, a heading first, what the bars mean last; None between steps before these."""
+        failed, steps = failures(() if self._whole else self._top)
+        for number, _ in enumerate(steps, 1):
+            if number % STEP == 0:
+                yield None
+        yield None
         branches: list[Branch] = []
         labels: list[Line] = []
+        wanted = len(UNIT)
         told: list[tuple[str, ...]] = []
-        for branch in self._branches():
+        for branch in self._branches(failed):
             branches.append(branch)
             labels.append(self._label(branch))
+            wanted = max(wanted, sum(cells(part.text) for part in labels[-1]))
             told.append(() if branch.of.alike else _figures(branch.hop))
             if len(branches) % STEP == 0:
                 yield None
@@ -84,7 +92,6 @@ class Tree:
         # What is told of several has the room of all columns; the first makes up for what it lacks.
         columns["total"] += max(0, spread - sum(columns.values()))
         figures = sum(columns.values())
-        wanted = max(len(UNIT), *(sum(cells(part.text) for part in label) for label in labels))
         room = max(SHORTEST_LABEL, self._width - figures - 2 - SHORTEST_BAR)
         width = min(wanted, room)
         bar = min(LONGEST_BAR, max(SHORTEST_BAR, self._width - width - figures - 2))
@@ -108,9 +115,8 @@ class Tree:
         for meanings in bars.legend(self._width):
             yield [Part(meanings, Look.FAINT)]
 
-    def _branches(self) -> Iterator[Branch]:
+    def _branches(self, failed: Failures) -> Iterator[Branch]:
         signs = self._signs
-        failed = {} if self._whole else failures(self._top)
 
         def lines(hops: Sequence[Hop]) -> list[Siblings]:
             return [*map(Siblings, hops)] if self._whole else [*collapse(hops, failed)]
@@ -121,13 +127,9 @@ class Tree:
             yield branch
             for number, child in enumerate(reversed(lines(branch.children))):
                 last = number == 0
-                stack.append(
-                    Branch(
-                        branch.below + (signs.last if last else signs.between),
-                        branch.below + ("   " if last else signs.onwards),
-                        child,
-                    )
-                )
+                before = branch.below + (signs.last if last else signs.between)
+                below = branch.below + ("   " if last else signs.onwards)
+                stack.append(Branch(before[: self._width], below[: self._width], child))
 
     def _label(self, branch: Branch) -> Line:
         hop, first, alike = branch.hop, branch.hop.first, branch.of.alike

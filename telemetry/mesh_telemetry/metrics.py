@@ -16,6 +16,8 @@ from mesh_telemetry.names import CODE_NAMES, DURATION_BOUNDS, OTHER
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mesh_telemetry.exemplars import Exemplar
+
 
 class MethodSeries:
     """The counts of one method, over all callers.
@@ -34,6 +36,8 @@ class MethodSeries:
         slow_after: Seconds from which on a call of it is slow; whoever samples traces sets it, see
             :class:`~mesh_telemetry.slowness.SlowMethods`.
         baseline_from: When the baseline of traces may be asked for this method again; likewise.
+        exemplars: Calls of it in kept traces, by the index of the bucket that counts them; see
+            :class:`~mesh_telemetry.exemplars.Exemplars`, which sets them.
     """
 
     __slots__ = (
@@ -41,6 +45,7 @@ class MethodSeries:
         "baseline_from",
         "buckets",
         "duration_sum",
+        "exemplars",
         "in_flight",
         "late",
         "method",
@@ -60,6 +65,7 @@ class MethodSeries:
         self.late = 0
         self.slow_after = inf
         self.baseline_from = 0.0
+        self.exemplars: dict[int, Exemplar] = {}
 
     def observe(self, seconds: float) -> None:
         """Count a call that took ``seconds``. A bucket includes its upper bound, as ``le`` says."""
@@ -224,6 +230,10 @@ class CallMetrics:
             if found is None:
                 found = self._calls[key] = CallSeries(of_method, label)
         return found
+
+    def counted_in(self, service: str, method: str) -> MethodSeries | None:
+        """The series in which calls of a method are counted, of any name; None before the first."""
+        return self._methods.get((service, method)) or self._methods.get((OTHER, OTHER))
 
     def methods(self) -> tuple[MethodSeries, ...]:
         """All methods' series at this moment, oldest first."""

@@ -3,8 +3,8 @@
 Metrics follow Prometheus' naming practice (https://prometheus.io/docs/practices/naming/): base
 units (seconds, bytes) in the name, ``_total`` on counters. The labels are ``rpc_service`` and
 ``peer``, not ``service`` and ``instance``: Prometheus and ServiceMonitors own those target labels
-and would rename ours to ``exported_*``. No label ever carries a trace, activity, connection or user
-id.
+and would rename ours to ``exported_*``. No label of a metric ever carries a trace, activity,
+connection or user id; a trace's is on exemplars, which make no series.
 """
 
 from __future__ import annotations
@@ -74,6 +74,8 @@ DECISION: Final = "decision"
 VERSION: Final = "version"
 CLIENT: Final = "client"
 SERVER: Final = "server"
+TRACE_ID: Final = "trace_id"
+"""The label of an exemplar, in hexadecimal."""
 
 # Attributes of spans: OpenTelemetry's conventions for RPC
 # (https://opentelemetry.io/docs/specs/semconv/rpc/rpc-spans/), then our own.

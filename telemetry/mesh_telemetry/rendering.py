@@ -6,11 +6,11 @@ prepared once per series, and as an iterator of slices between which an async ca
 run. prometheus_client keeps what it is good at: the registry of slow metrics, the choice of the
 format, and, in the tests, the parsers that judge the output.
 
-Two formats, which differ in the headers of counters and in the end mark only: Prometheus text 0.0.4
-(https://prometheus.io/docs/instrumenting/exposition_formats/) and OpenMetrics 1.0
-(https://prometheus.io/docs/specs/om/open_metrics_spec/). ``le`` is written ``1.0`` in both, as
-OpenMetrics demands, so that a series keeps its identity when the format changes. There are no
-``_created`` series.
+Two formats, which differ in the headers of counters, in exemplars and in the end mark only:
+Prometheus text 0.0.4 (https://prometheus.io/docs/instrumenting/exposition_formats/) and OpenMetrics
+1.0 (https://prometheus.io/docs/specs/om/open_metrics_spec/), which alone has exemplars. ``le`` is
+written ``1.0`` in both, as OpenMetrics demands, so that a series keeps its identity when the format
+changes. There are no ``_created`` series.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from mesh_telemetry import names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from mesh_telemetry.exemplars import Exemplar
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 """Content type of the Prometheus text format."""
@@ -159,9 +161,28 @@ class HistogramLines:
         buckets = [f'{name}_bucket{{{before}le="{bound}"}} %s\n' for bound in bounds]
         self._format = "".join((*buckets, f"{name}_sum{alone} %s\n", f"{name}_count{alone} %s\n"))
 
-    def render(self, cumulated: Sequence[int], total: float) -> str:
-        """The lines for these counts, cumulated, and the sum of what was observed."""
-        return self._format % (*cumulated, total, cumulated[-1])
+    def render(
+        self,
+        cumulated: Sequence[int],
+        total: float,
+        exemplars: Mapping[int, Exemplar] | None = None,
+    ) -> str:
+        """The lines of this histogram.
+
+        Args:
+            cumulated: Its counts, cumulated.
+            total: The sum of what was observed.
+            exemplars: By bucket, for OpenMetrics only: the other format has none.
+        """
+        if not exemplars:
+            return self._format % (*cumulated, total, cumulated[-1])
+        counts: list[int | str] = [*cumulated]
+        for bucket, (trace_id, seconds, ended) in exemplars.items():
+            counts[bucket] = (
+                f'{cumulated[bucket]} # {{{names.TRACE_ID}="{trace_id.hex()}"}} '
+                f"{seconds!r} {ended:.3f}"
+            )
+        return self._format % (*counts, total, cumulated[-1])
 
 
 class _RowFamily(Metric):

@@ -50,7 +50,7 @@ class SpanLimits(NamedTuple):
         def number(name: str, default: int) -> int:
             text = environ.get(name, "").strip()
             if text.isascii() and text.isdigit():
-                return int(text[:9])
+                return int(text.lstrip("0")[:9] or "0")
             if text:
                 log.warning("%s=%s is no whole number of 0 or more: ignored", name, text)
             return default

@@ -147,7 +147,7 @@ class TraceStore:
             service: A service that was called anywhere in it.
             method: Likewise, with its service or without: ``users.get`` or ``get``.
             code: Number of the status code of a call to that service and method.
-            min_duration: Seconds that the entry call took at least.
+            min_duration: Seconds that the entry call, or one of several, took at least.
             activity_id: Of any call in it.
             reason: One of those for which it was, or would have been, kept.
             limit: Traces at most.
@@ -160,7 +160,7 @@ class TraceStore:
                 break
             if (
                 (not reason or reason in trace.reasons)
-                and (min_duration <= 0 or (trace.duration or 0.0) >= min_duration)
+                and trace.longest >= min_duration
                 and (not activity_id or trace.has_activity(activity_id))
                 and (not asks_for_call or trace.has_call(service, method, code))
             ):

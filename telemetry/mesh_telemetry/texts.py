@@ -6,11 +6,13 @@ nothing.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from enum import Enum
 from typing import NamedTuple, TypeAlias
 
 ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
+_DRAWN = re.compile(f"[ -~\N{BOX DRAWINGS LIGHT HORIZONTAL}-\N{QUADRANT LOWER LEFT}{ELLIPSIS}]*")
 
 
 class Look(Enum):
@@ -68,9 +70,12 @@ def to_text(line: Line) -> str:
 
 def cells(text: str) -> int:
     """How many columns of a terminal a text takes."""
-    if text.isascii():
-        return len(text)
-    return sum(map(_cell, text))
+    return len(text) if _is_narrow(text) else sum(map(_cell, text))
+
+
+def _is_narrow(text: str) -> bool:
+    """Whether each character surely takes one column."""
+    return text.isascii() or _DRAWN.fullmatch(text) is not None
 
 
 def _cell(char: str) -> int:
@@ -86,10 +91,15 @@ def cut(line: Line, width: int) -> Line:
     shown: Line = []
     room = width - 1
     for text, look in line:
-        for at, char in enumerate(text):
-            room -= _cell(char)
-            if room < 0:
-                return [*shown, Part(text[:at] + ELLIPSIS, look)]
+        if _is_narrow(text):
+            if len(text) > room:
+                return [*shown, Part(text[:room] + ELLIPSIS, look)]
+            room -= len(text)
+        else:
+            for at, char in enumerate(text):
+                room -= _cell(char)
+                if room < 0:
+                    return [*shown, Part(text[:at] + ELLIPSIS, look)]
         shown.append(Part(text, look))
     return shown
 
@@ -113,13 +123,14 @@ def duration(seconds: float | None) -> str:
     """A duration in the unit that reads best; nothing is a dash."""
     if seconds is None:
         return "-"
-    if seconds < 0.01:
-        return f"{seconds * 1e3:.2f} ms"
-    if seconds < 1:
-        return f"{seconds * 1e3:.1f} ms"
-    if seconds < 60:
+    # As they are rounded: 999.96 ms is 1.00 s and no 1000.0 ms.
+    ms = seconds * 1e3
+    if round(ms, 1) < 1000:
+        return f"{ms:.1f} ms" if round(ms, 2) >= 10 else f"{ms:.2f} ms"
+    rounded = round(seconds, 2)
+    if rounded < 60:
         return f"{seconds:.2f} s"
-    minutes, rest = divmod(int(seconds), 60)
+    minutes, rest = divmod(int(rounded), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
     if days:
@@ -130,6 +141,11 @@ def duration(seconds: float | None) -> str:
 def milliseconds(ms: float) -> str:
     """The same for milliseconds."""
     return duration(ms / 1e3)
+
+
+def further(entry_calls: int) -> str:
+    """What stands behind the name of the first of several entry calls."""
+    return f" +{entry_calls - 1:,}" if entry_calls > 1 else ""
 
 
 def figure(ms: float | None) -> str:

@@ -1,7 +1,8 @@
 """The spans of a trace as a tree.
 
 Spans come from many machines whose clocks may disagree, and some may never come. So a span whose
-parent is not there is hung under the root and marked, and one that by its clock ran wholly outside
+parent is not there is hung under the root and marked, unless that parent is one of another program,
+in which entry calls were made: each of these is a root. One that by its clock ran wholly outside
 its parent is moved into its middle, as Jaeger does it, and says by how much
 (https://github.com/jaegertracing/jaeger, ``clock_skew.go``).
 """
@@ -10,6 +11,9 @@ from __future__ import annotations
 
 from operator import attrgetter
 from typing import TYPE_CHECKING
+
+from mesh_telemetry import names
+from mesh_telemetry.spans import CLIENT, SERVER
 
 if TYPE_CHECKING:
     from mesh_telemetry.kept_trace import KeptTrace
@@ -79,16 +83,36 @@ def tree(trace: KeptTrace) -> list[Node]:
         else:
             (orphans if node.span.parent_id else roots).append(node)
     orphans += _cut_circles(nodes, roots + orphans)
-    roots.sort(key=ORDER)
     orphans.sort(key=ORDER)
+    # What came from outside has a parent that is not ours, and so has all that is beside it.
+    outside = {node.span.parent_id for node in orphans if _enters(node)} - nodes.keys()
+    roots += [node for node in orphans if node.span.parent_id in outside]
+    orphans = [node for node in orphans if node.span.parent_id not in outside]
     if not roots and orphans:
-        roots.append(orphans.pop(0))  # what came from outside has a parent that is not ours
+        roots.append(orphans.pop(0))
+    roots.sort(key=ORDER)
     for node in orphans:
         node.orphan = True
     if orphans:
         roots[0].orphans = orphans
     _adjust_clocks(roots)
     return roots
+
+
+def _enters(top: Node) -> bool:
+    """Whether an entry call was made in this span, or it is one."""
+    stack = [top]
+    while stack:
+        node = stack.pop()
+        depth = node.span.attributes.get(names.CALL_DEPTH_LINKS)
+        if depth is None:
+            stack.extend(node.children)
+        elif depth == 1:
+            # The call begins with its caller's span, or with the gateway's where that is missing.
+            at_gateway = node.resource.get(names.ROLE) == names.GATEWAY_ROLE
+            if node.span.kind == (SERVER if at_gateway else CLIENT):
+                return True
+    return False
 
 
 def _cut_circles(nodes: dict[bytes, Node], tops: list[Node]) -> list[Node]:

@@ -72,13 +72,14 @@ class TraceSummary(msgspec.Struct, frozen=True, kw_only=True):
     started: str
     """RFC 3339, in UTC."""
     duration_ms: float | None
-    """Of the entry call, at the gateway; None while it runs."""
+    """Of the entry call, at the gateway; of several, from the first start to the last end. None
+    until one has ended."""
     caller: str
     service: str
     method: str
-    """Of the entry call, without its service."""
+    """Of the entry call, without its service; of several, the one that began first."""
     code: str
-    """Name of the entry call's status code; empty while it runs."""
+    """Name of the entry call's status code; of several, the worst. Empty until one has ended."""
     activity_id: str
     spans: int
     services: list[str]
@@ -93,6 +94,8 @@ class TraceSummary(msgspec.Struct, frozen=True, kw_only=True):
     """The ``service.name`` of the gateway; empty while none of its spans is there."""
     reasons: list[str] = []
     """All that spoke for keeping it, in the order in which it did."""
+    entry_calls: int = 0
+    """Those that have ended."""
 
 
 class RowEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,6 +171,7 @@ def summary(trace: KeptTrace) -> TraceSummary:
         complete=trace.complete,
         missing=trace.missing.copy(),
         dropped=trace.dropped,
+        entry_calls=trace.entry_calls,
         gateway=next(
             (
                 str(resource.get(names.SERVICE_NAME, ""))

@@ -59,7 +59,9 @@ def attributes_weight(attributes: Mapping[str, object] | None) -> int:
     """Attributes of a span, an event, a link or a resource. For every span, hence no calls."""
     if not attributes:
         return 0
-    size = ENTRY * len(attributes) + text_weight("".join(attributes))
+    size = ENTRY * len(attributes)
+    keys = "".join(attributes)
+    size += len(keys) if keys.isascii() else sum(map(text_weight, attributes))
     for value in attributes.values():
         kind = type(value)
         if kind is str:

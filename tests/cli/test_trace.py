@@ -197,3 +197,15 @@ def test_a_trace_that_goes_on_is_said_to_run(capsys: pytest.CaptureFixture[str])
     first, second = capsys.readouterr().out.splitlines()[1:]
     assert first.split()[1:6] == ["running", "shop", ">", "orders.place", "running"]
     assert second.split()[1:4] == ["running", "-", "running"]
+
+
+def test_how_many_further_entry_calls_a_trace_has_is_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    told: dict[str, Any] = {
+            "started": "2026-01-31T12:00:00.250000Z", "duration_ms": 1.0, "caller": "web",
+            "service": "front", "method": "buy", "code": "ok", "reason": "slow", "spans": 4,
+            "complete": True, "services": [], "trace_id": "a" * 32}  # fmt: skip
+    _print_list(Console(width=200), [{**told, "entry_calls": count} for count in (0, 1, 3)])
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert [line.split()[6] for line in lines] == ["ok", "ok", "+2"]

@@ -149,6 +149,24 @@ async def test_a_scrape_equals_the_calls_made(accept: str) -> None:
     assert made["rpc_client_call_duration_seconds_sum", "users", "wait", "deadline_exceeded"] > 0.09
 
 
+async def test_a_nested_call_that_its_callers_deadline_ends_has_that_code() -> None:
+    """As at the gateway, though the handler only sees that it is cancelled."""
+    async with two_peers() as (server, client):
+
+        async def outer() -> None:
+            await server.call("users", "wait")
+
+        server.register("outer", outer)
+        for _ in range(5):
+            with pytest.raises(mesh.DeadlineExceeded):
+                await client.call("users", "outer", timeout=0.05)
+        with trio.fail_after(10):
+            while server.status().calling or server.status().serving:
+                await trio.lowlevel.checkpoint()
+        made = await scrape(server)
+    assert ended(made, "client") == {("users", "wait", "deadline_exceeded"): 5}
+
+
 async def test_calls_in_flight_are_shown_on_both_sides() -> None:
     async with two_peers() as (server, client), trio.open_nursery() as nursery:
         for _ in range(3):

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 import trio
 from opentelemetry import trace as otel
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 
 import mesh
 from mesh.limits import Limits
@@ -925,3 +925,55 @@ async def test_a_caller_whose_scope_fires_before_the_answer_tells_its_part_befor
         (trace,) = it.kept
         assert trace.missing == []
         assert trace.complete
+
+
+async def test_the_type_of_an_exception_is_recorded_within_bounds(
+    autojump_clock: MockClock,
+) -> None:
+    async with running(QUIET) as it, it.peer("users") as users:
+
+        async def get() -> None:
+            raise type("X" * 1_000, (Exception,), {})
+
+        users.register("get", get)
+        await settled(users)
+        with pytest.raises(mesh.CallError):
+            await users.call("users", "get")
+        rows = users._uplink.records._rows
+        assert [len(one.exception) for one in rows if one.kind == SERVER] == [256]
+
+
+async def test_spans_that_come_while_others_are_told_are_told_or_counted(
+    autojump_clock: MockClock,
+) -> None:
+    """A new span may get the place in memory of one that has been told."""
+    trace_id = (1).to_bytes(16)
+    provider = TracerProvider()
+    above = otel.set_span_in_context(
+        otel.NonRecordingSpan(
+            otel.SpanContext(1, 1, is_remote=True, trace_flags=otel.TraceFlags(1))
+        )
+    )
+    async with running(QUIET) as it, it.peer("users") as users:
+        reporter, records = users._uplink.reporter, users._uplink.records
+        records.keep(trace_id, reporter)
+        made, told = set(), set()
+
+        def burst(count: int) -> None:
+            for _ in range(count):
+                span = provider.get_tracer("t").start_span("s", above)
+                span.end()
+                assert isinstance(span, ReadableSpan)
+                made.add(span.get_span_context().span_id)
+                records.users.ended(span)
+
+        burst(UNTOLD)
+        reporter._late_spans.empty()  # what is found is told of by that
+        for number, span in enumerate(reporter._users(frozenset([trace_id])), 1):
+            told.add(span.context.span_id)
+            if number == UNTOLD:
+                burst(1)
+            elif UNTOLD < number < UNTOLD + 200:
+                burst(50)
+        lost = sum(reporter._late_spans.dropped.values())
+        assert len(made) == len(told) + lost - UNTOLD * (lost >= UNTOLD)

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 import urllib.parse
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -67,22 +68,33 @@ class Prometheus:
 
     async def query(self, expression: str) -> dict[tuple[str, ...], float]:
         """An instant vector's values, by the values of its labels in the order of their names."""
-        path = f"/api/v1/query?{urllib.parse.urlencode({'query': expression})}"
-        answer: dict[str, Any] = json.loads(
-            await trio.to_thread.run_sync(get, self.address, path, abandon_on_cancel=True)
-        )
+        answer = await self._ask("query", query=expression)
         return {
             tuple(row["metric"][name] for name in sorted(row["metric"]) if name != "__name__"): (
                 float(row["value"][1])
             )
-            for row in answer["data"]["result"]
+            for row in answer["result"]
         }
+
+    async def exemplars(self, expression: str) -> list[tuple[dict[str, str], dict[str, Any]]]:
+        """Every exemplar of the last minute, with its series' labels."""
+        now = time.time()
+        answer = await self._ask(
+            "query_exemplars", query=expression, start=str(now - 60), end=str(now + 1)
+        )
+        return [(row["seriesLabels"], one) for row in answer for one in row["exemplars"]]
+
+    async def _ask(self, what: str, **parameters: str) -> Any:
+        path = f"/api/v1/{what}?{urllib.parse.urlencode(parameters)}"
+        text = await trio.to_thread.run_sync(get, self.address, path, abandon_on_cancel=True)
+        return json.loads(text)["data"]
 
     async def scraped_since(self, moment: float) -> None:
         """Return once it has read the gateway after this moment, in Unix time."""
         with trio.fail_after(30):
             while True:
-                stamps = await self.query("timestamp(up == 1)")
+                # Of `up` alone: of an expression it is the moment of the question.
+                stamps = await self.query("timestamp(up) and up == 1")
                 if stamps and min(stamps.values()) > moment:
                     return
                 await trio.sleep(0.05)  # there is nothing else to wait for: it tells nobody

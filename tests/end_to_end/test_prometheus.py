@@ -127,6 +127,12 @@ async def test_prometheus_answers_what_the_callers_have_counted(tmp_path: Path) 
             'sum by (client) (traces_service_graph_request_failed_total{server="users"})'
         )
         assert failed == {("orders",): 60, ("web",): 60}
+        # What Grafana asks for its service graph: each answers of each edge, also before an error.
+        await server.scraped_since(time.time())
+        graph = "traces_service_graph_request"
+        for of in ("total", "failed_total", "server_seconds_sum", "server_seconds_bucket"):
+            drawn = await server.query(f"sum by (client, server) (rate({graph}_{of}[1m]))")
+            assert drawn.keys() == {(ends[0], ends[-1]) for ends in edges}
         durations = "sum by (rpc_service) (mesh_call_duration_seconds_count)"
         assert (await server.query(durations))["users",] == 600
         slowest = await server.query(
@@ -150,6 +156,33 @@ async def test_prometheus_answers_what_the_callers_have_counted(tmp_path: Path) 
         assert sum((await server.query("mesh_connections")).values()) == 4
         assert len(await server.query("mesh_peer_loop_lag_seconds")) == 3  # mesh's own included
         assert min((await server.query("mesh_bytes_total")).values()) > everything * 20
+
+
+async def test_every_exemplar_that_prometheus_has_opens_a_trace(tmp_path: Path) -> None:
+    async with (
+        loaded_mesh(tmp_path) as (admin, _),
+        prometheus(tmp_path, admin) as server,
+    ):
+        await server.scraped_since(time.time())
+        found = await server.exemplars("mesh_call_duration_seconds_bucket")
+        # Some failed, and entry calls as well as those inside them.
+        methods = {f"{labels['rpc_service']}.{labels['rpc_method']}" for labels, _ in found}
+        assert methods == {"users.get_user", "orders.place"}
+        for labels, exemplar in found:
+            (trace_id,) = exemplar["labels"].values()
+            opened = json.loads(
+                await trio.to_thread.run_sync(
+                    get, admin, f"/api/traces/{trace_id}?format=waterfall"
+                )
+            )
+            assert opened["summary"]["trace_id"] == trace_id
+            took = float(exemplar["value"])
+            assert took <= float(labels["le"])
+            assert exemplar["timestamp"] <= time.time()
+            method = f"{labels['rpc_service']}.{labels['rpc_method']}"
+            spans = [row for row in opened["rows"] if row["name"] == method]
+            # The gateway's own span is what was counted.
+            assert min(abs(row["duration_ms"] - took * 1e3) for row in spans) < 0.01
 
 
 async def test_promtool_finds_nothing_to_complain_of(tmp_path: Path) -> None:

@@ -81,6 +81,18 @@ async def test_a_service_that_is_called_and_that_nobody_serves() -> None:
         )
 
 
+async def test_a_service_that_was_waited_for_in_vain(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A young gateway waits for what may yet come; that nobody serves it is still what is wrong."""
+    async with mesh.Gateway() as gateway, mesh.connect("shop", gateway=gateway) as shop:
+        for _ in range(25):
+            with pytest.raises(mesh.DeadlineExceeded):
+                await shop.call("nobody", "do", timeout=0.01)
+        (finding,) = findings(gateway).values()
+        assert finding.what == "nobody serves it, and it was called 25 times by shop"
+
+
 async def test_a_busy_instance_and_a_draining_gateway() -> None:
     held, started = trio.Event(), trio.Event()
     async with (

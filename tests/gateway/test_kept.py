@@ -172,7 +172,13 @@ async def test_an_accept_header_chooses_between_json_and_text(accept: str, kind:
         assert (await read(gateway, f"{path}?format=otlp", accept))[0] == "application/json"
 
 
-@pytest.mark.parametrize("width", ["39", "1001", "-80", "8e1", "wide", "", "9" * 5000])
+async def test_zeros_before_a_width_say_nothing() -> None:
+    async with shop() as (gateway, _):
+        path = f"/api/traces/{(await gateway.traces.find())[0].trace_id}?format=text&width="
+        assert await read(gateway, f"{path}{'0' * 5000}40") == await read(gateway, f"{path}40")
+
+
+@pytest.mark.parametrize("width", ["39", "1001", "-80", "8e1", "wide", "", "000", "9" * 5000])
 async def test_a_width_that_cannot_be_is_refused(width: str) -> None:
     async with shop() as (gateway, caller):
         some = (await gateway.traces.find())[0].trace_id

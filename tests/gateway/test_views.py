@@ -145,6 +145,7 @@ async def test_edges_tell_calls_errors_and_latencies() -> None:
         (edge,) = [edge for edge in gateway.views.edges() if edge.caller == "shop"]
         assert (edge.service, edge.method) == ("users", "get")
         assert (edge.calls, edge.errors) == (4, {"not_found": 1})
+        assert (sum(edge.buckets), len(edge.buckets)) == (4, 18)
         assert edge.p50 is not None
         assert edge.p99 is not None
         assert 0 < edge.p50 <= edge.p99 < 30

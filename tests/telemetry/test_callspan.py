@@ -298,3 +298,13 @@ def test_flags_are_what_came_in() -> None:
     span = call_span(flags=0)
     assert span.is_recording()
     assert span.get_span_context().trace_flags == TraceFlags.DEFAULT
+
+
+def test_what_makes_way_frees_what_it_took_whatever_its_letters() -> None:
+    """Else a span full of events would come to weigh less than nothing, and take any number."""
+    span = CallSpan(1, 2, 1)
+    for _ in range(2_000):
+        span.add_event("step", {"größe": 1, "customer.name": "x", "customer.address.city": "y"})
+    full = span.weight
+    span.add_event("step", {"größe": 1, "customer.name": "x", "customer.address.city": "y"})
+    assert span.weight == full > 0

@@ -308,6 +308,27 @@ def test_without_the_entry_call_the_summary_tells_how_long_it_took() -> None:
     }
 
 
+def test_of_several_entry_calls_the_time_is_that_of_all() -> None:
+    rows = [
+        *call(0, "web", "front.buy", 0, 20, way=0),
+        *call(4, "front", "stock.get", 5, 10, way=0),
+        *call(0, "web", "front.buy", 30, 60, way=0),
+        *call(0, "web", "front.pay", 50, 100, way=0),
+    ]
+    lines = drawn(rows, width=100, duration_ms=100.0, code="not_found", entry_calls=3)
+    assert lines[0] == "front.buy +2 by shop  not_found after 100.0 ms  kept: slow"
+    assert [line.split("  ")[0] for line in lines[5:9]] == [
+        "front.buy", "└─ stock.get", "front.buy", "front.pay",
+    ]  # fmt: skip
+    at = lines.index("Where 100.0 ms went")
+    assert [line.split(" ms")[0].split() for line in lines[at + 1 :]] == [
+        ["front.pay", "50.0"],
+        ["front.buy", "35.0"],
+        ["in", "the", "caller", "10.0"],
+        ["stock.get", "5.00"],
+    ]
+
+
 def test_an_entry_call_that_took_no_time_is_drawn() -> None:
     lines = drawn(call(0, "shop", "a.f", 5, 5, way=0))
     assert lines[5].split()[:2] == ["a.f", "0.00"]

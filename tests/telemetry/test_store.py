@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
+from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -185,6 +186,17 @@ def test_a_trace_is_complete_once_it_has_ended_and_nothing_is_missing() -> None:
     assert bool(store.open(TWO, "error", 0)), "a trace without spans is one, too"
 
 
+def entered(
+    trace: KeptTrace, name: str, started: float, took: float, code: int = 0, **more: bool
+) -> None:
+    """An entry call of it has ended; times in seconds."""
+    service, method = name.split(".")
+    trace.entered(
+        caller="web", service=service, method=method, started=round(started * 1e9),
+        duration=took, code=code, **more,
+    )  # fmt: skip
+
+
 def filled() -> TraceStore:
     """Three traces: orders.place over users.get (failed), users.get, and one that still runs."""
     store = TraceStore(1000)
@@ -192,9 +204,9 @@ def filled() -> TraceStore:
         store.open(trace_id, reason, 0)
         for trace_id, reason in ((ONE, "error"), (TWO, "baseline"), (THREE, "slow"))
     )
-    one.service, one.method, one.code, one.duration = "orders", "place", 13, 0.25
+    entered(one, "orders.place", 0, 0.25, 13)
     one.activity_id = "order-1"
-    two.service, two.method, two.duration = "users", "get", 0.001
+    entered(two, "users.get", 0, 0.001)
     one_spans = [
         span(1, ONE, method="orders.place", code=13),
         span(2, ONE, method="users.get", code=5, activity_id="inner"),
@@ -247,10 +259,34 @@ def test_traces_are_found_by_any_call_in_them(wanted: dict[str, Any], found: lis
 def test_traces_are_found_by_their_ended_entry_call_before_any_span_is_there() -> None:
     store = TraceStore(100)
     trace = store.open(ONE, "refused", 0)
-    trace.service, trace.method, trace.code = "users", "get", CODE_NAMES.index("unavailable")
     assert store.find(service="users") == []
-    trace.duration = 0.1
+    entered(trace, "users.get", 0, 0.1, CODE_NAMES.index("unavailable"))
     assert store.find(service="users", method="get", code=14) == [trace]
+
+
+def test_of_several_entry_calls_the_whole_is_told_and_each_is_found() -> None:
+    """Whatever the order in which they end."""
+    not_found, unavailable = map(CODE_NAMES.index, ("not_found", "unavailable"))
+    calls = [
+        ("a.one", 1.0, 0.1, 0),
+        ("a.two", 1.5, 0.5, not_found),
+        ("a.three", 3.0, 0.2, unavailable),
+    ]
+    for order in permutations(calls):
+        store = TraceStore(100)
+        trace = store.open(ONE, "error", 0)
+        entered(trace, "a.detached", 0.0, 9.0, 13, stands_in=True)
+        assert (trace.method, trace.duration, trace.entry_calls) == ("detached", 9.0, 0)
+        for name, started, took, code in order:
+            entered(trace, name, started, took, code)
+        assert (trace.service, trace.method, trace.started) == ("a", "one", 1_000_000_000)
+        assert (trace.entry_calls, trace.code) == (3, unavailable)
+        assert trace.duration == pytest.approx(2.2)
+        assert store.find(min_duration=0.5) == [trace]
+        assert store.find(min_duration=0.6) == [], "what is in between was no call"
+        for name, _, _, code in calls:
+            assert store.find(method=name, code=code) == [trace]
+        assert store.find(method="a.one", code=unavailable) == []
 
 
 def test_traces_are_found_by_the_start_of_their_id() -> None:

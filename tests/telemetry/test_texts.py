@@ -18,7 +18,13 @@ pieces = st.lists(st.text(st.sampled_from("abc \u4f60\u00e9e\u0301\u2588"), max_
         (None, "-"),
         (0.000421, "0.42 ms"),
         (0.0123, "12.3 ms"),
+        (0.009994, "9.99 ms"),
+        (0.009996, "10.0 ms"),
+        (0.99994, "999.9 ms"),
+        (0.99996, "1.00 s"),
         (1.234, "1.23 s"),
+        (59.994, "59.99 s"),
+        (59.999, "1m 0s"),
         (61, "1m 1s"),
         (7_260, "2h 1m"),
         (100_000, "1d 3h"),
@@ -26,6 +32,19 @@ pieces = st.lists(st.text(st.sampled_from("abc \u4f60\u00e9e\u0301\u2588"), max_
 )
 def test_durations_have_the_unit_that_reads_best(seconds: float | None, text: str) -> None:
     assert duration(seconds) == text
+
+
+@given(st.floats(0, 70))
+def test_no_duration_reads_as_one_of_the_next_unit(seconds: float) -> None:
+    shown = duration(seconds)
+    figure, _, unit = shown.partition(" ")
+    if unit == "ms":
+        assert float(figure) < 1000
+        assert len(figure) == 4 or float(figure) >= 100
+    elif unit == "s":
+        assert 1 <= float(figure) < 60
+    else:
+        assert shown.startswith("1m ")
 
 
 @given(pieces, st.integers(1, 40))

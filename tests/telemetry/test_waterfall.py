@@ -262,6 +262,46 @@ def test_the_earliest_is_the_root_where_the_trace_began_outside() -> None:
     assert [row.orphan for row in waterfall(trace)] == [False, False, True]
 
 
+def test_entry_calls_that_were_made_in_another_program_are_roots() -> None:
+    """So are spans of a program of ours around them; a nested call is none that lost its parent."""
+    entry, nested = ("users.get",), ("a.f", "users.get")
+    trace = kept(
+        a=[
+            call(1, 77, 0, 10, kind=CLIENT, method="first", chain=entry),
+            call(2, 77, 20, 30, kind=CLIENT, method="second", chain=entry),
+            plain(3, 78, 40, 60),
+            call(4, 3, 45, 50, kind=CLIENT, method="third", chain=entry),
+            plain(5, 78, 70, 80),
+            call(6, 79, 5, 6, kind=CLIENT, method="nested", chain=nested),
+            call(7, 80, 7, 8, method="served", chain=entry),
+            plain(8, 81, 9, 10),
+        ]
+    )
+    role: Attributes = {"service.name": "gw1", "mesh.role": "gateway"}
+    trace.batches["g", "gw1"] = (
+        role,
+        [
+            call(9, 82, 90, 95, method="without its caller", chain=entry),
+            call(10, 83, 3, 4, kind=CLIENT, method="passed on", chain=entry),
+        ],
+    )
+    assert drawn(trace) == [
+        "first 0+10",
+        "  passed on 3+1",
+        "  nested 5+1",
+        "  served 7+1",
+        "  s8 9+1",
+        "second 20+10",
+        "s3 40+20",
+        "  third 45+5",
+        "s5 70+10",
+        "without its caller 90+5",
+    ]
+    assert [name for name, row in rows(trace).items() if row.orphan] == [
+        "passed on", "nested", "served", "s8",
+    ]  # fmt: skip
+
+
 def test_several_roots_stand_side_by_side() -> None:
     trace = kept(a=[plain(2, 0, 50, 60), plain(1, 0, 0, 10), plain(3, 99, 55, 56)])
     assert drawn(trace) == ["s1 0+10", "  s3 55+1", "s2 50+10"]
@@ -408,6 +448,7 @@ def test_a_summary_says_what_a_list_shows() -> None:
         "dropped": 3,
         "gateway": "",
         "reasons": ["slow"],
+        "entry_calls": 0,
     }
 
 

@@ -328,6 +328,20 @@ def test_encoding_goes_on_after_a_failure() -> None:
     assert codec.encode(Kind.CANCEL, (7, 1)) == before
 
 
+class Words(str):
+    """Text of a type of its own, as users of the API may have it."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "something else"
+
+
+def test_text_of_a_derived_type_is_text() -> None:
+    derived, plain = (Words("users"), {Words("zone"): Words("a")}), ("users", {"zone": "a"})
+    assert codec.encode(Kind.EVENT, derived) == codec.encode(Kind.EVENT, plain)
+
+
 def test_a_refusal_says_that_the_call_was_not_run() -> None:
     """Its fields pass the checks of their own kind, and MAYBE_EXECUTED is not among the options."""
     header = codec.refusal(7, 12, "UNSUPPORTED", "no streams here")

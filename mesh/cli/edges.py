@@ -1,0 +1,194 @@
+"""`mesh edges`: who calls whom, how often, with which errors and latencies."""
+
+from __future__ import annotations
+
+from collections import Counter
+from operator import add, sub
+from typing import TYPE_CHECKING, Any
+
+import click
+import trio
+
+from mesh.cli.commands import example, run
+from mesh.cli.graphs import dot, mermaid, rate, share
+from mesh.cli.listing import BUILTIN
+from mesh.cli.output import fit_columns, make_console, print_json, print_table
+from mesh.cli.peer import gateway_option, json_option, peer
+from mesh.units import tell_seconds
+from mesh_telemetry import quantile
+from mesh_telemetry.logs import clean
+from mesh_telemetry.texts import duration
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+    from mesh.client import Client
+
+FIGURES = ("calls", "calls/s", "errors", "p50", "p99")
+NAMES = ("caller", "method")
+COLUMNS = (*NAMES, *FIGURES)
+SPARE = ("calls", "p50")
+"""Columns that a narrow terminal does without, the first one first."""
+
+
+@click.command(
+    epilog=example(
+        "mesh edges",
+        "mesh edges --interval 5",
+        "mesh edges --dot | dot -Tsvg > mesh.svg",
+        "mesh edges --json | jq '.edges[] | select(.errors != {})'",
+    )
+)
+@click.option(
+    "--interval",
+    type=click.FloatRange(0, 3600, min_open=True),
+    help="Wait so many seconds and tell of these. [default: all since the gateway's start]",
+)
+@click.option("--all", "show_all", is_flag=True, help="Show calls of the gateway's own service.")
+@click.option("--dot", "as_dot", is_flag=True, help="Print a graph of services for Graphviz.")
+@click.option("--mermaid", "as_mermaid", is_flag=True, help="Print one for Mermaid.")
+@gateway_option
+@json_option
+def edges(
+    *,
+    interval: float | None,
+    show_all: bool,
+    as_dot: bool,
+    as_mermaid: bool,
+    gateway: str | None,
+    as_json: bool,
+) -> None:
+    """Show who calls whom: rates, errors and latencies of every caller of every method.
+
+    A graph has an arrow for each caller of each service, red where calls failed.
+    """
+    if as_json + as_dot + as_mermaid > 1:
+        raise click.UsageError("--json, --dot and --mermaid exclude each other")
+    before, after = run(_ask, gateway, interval)
+    seconds, counted = difference(before, after)
+    if not show_all:
+        counted = [edge for edge in counted if edge["service"] != BUILTIN]
+    if as_dot or as_mermaid:
+        arrows = [with_rates(edge, seconds) for edge in by_service(counted)]
+        click.echo(dot(arrows) if as_dot else mermaid(arrows), nl=False)
+        return
+    rows = [with_rates(edge, seconds) for edge in counted]
+    if as_json:
+        print_json({"seconds": tell_seconds(seconds), "edges": rows})
+    elif rows:
+        since = "over" if interval else "since the gateway's start,"
+        _print(make_console(), f"{since} {duration(seconds)}{'' if interval else ' ago'}", rows)
+    elif after["gateway"]["telemetry"]:
+        click.echo("Nobody has called anything yet.", err=True)
+    else:
+        click.echo("This gateway counts no calls: its telemetry is off.", err=True)
+
+
+async def _ask(
+    gateway: str | None, interval: float | None
+) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    async with peer(gateway) as client:
+        before = None
+        if interval is not None:
+            before = await _sample(client)
+            await trio.sleep(interval)
+        return before, await _sample(client)
+
+
+async def _sample(client: Client) -> dict[str, Any]:
+    return {
+        "edges": await client.call(BUILTIN, "edges"),
+        "gateway": await client.call(BUILTIN, "status"),
+    }
+
+
+def difference(
+    before: dict[str, Any] | None, after: dict[str, Any]
+) -> tuple[float, list[dict[str, Any]]]:
+    """What was counted between two samples, by caller, service and method, and in how many seconds.
+
+    Without a first one, that is all since the gateway's start; so it is where the first one is of a
+    gateway that has made way for another.
+    """
+    seconds, earlier = after["gateway"]["uptime_s"], {}
+    if before is not None and before["gateway"]["gateway"] == after["gateway"]["gateway"]:
+        seconds -= before["gateway"]["uptime_s"]
+        earlier = {_key(edge): edge for edge in before["edges"]}
+    counted = []
+    for edge in sorted(after["edges"], key=_key):
+        old = earlier.get(_key(edge))
+        if old is None:
+            counted.append(edge)
+            continue
+        counted.append(
+            {
+                **edge,
+                "calls": edge["calls"] - old["calls"],
+                "errors": dict(Counter(edge["errors"]) - Counter(old["errors"])),
+                "buckets": list(map(sub, edge["buckets"], old["buckets"])),
+            }
+        )
+    return max(seconds, 1e-6), counted
+
+
+def _key(edge: dict[str, Any]) -> tuple[str, str, str]:
+    return edge["caller"], edge["service"], edge["method"]
+
+
+def by_service(counted: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same by caller and service: its methods added up."""
+    merged: dict[tuple[str, str], dict[str, Any]] = {}
+    for edge in counted:
+        ends = edge["caller"], edge["service"]
+        known = merged.get(ends)
+        if known is None:
+            merged[ends] = {**edge, "method": ""}
+            continue
+        known["calls"] += edge["calls"]
+        known["errors"] = dict(Counter(known["errors"]) + Counter(edge["errors"]))
+        known["buckets"] = list(map(add, known["buckets"], edge["buckets"]))
+    return list(merged.values())
+
+
+def with_rates(edge: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """What was counted in so many seconds, with rates and latencies instead of buckets."""
+    return {
+        "caller": edge["caller"],
+        "service": edge["service"],
+        "method": edge["method"],
+        "calls": edge["calls"],
+        "errors": edge["errors"],
+        "calls_per_second": round(edge["calls"] / seconds, 6),
+        "errors_per_second": round(sum(edge["errors"].values()) / seconds, 6),
+        "p50": tell_seconds(quantile(edge["buckets"], 0.50)),
+        "p99": tell_seconds(quantile(edge["buckets"], 0.99)),
+    }
+
+
+def _print(console: Console, heading: str, rows: list[dict[str, Any]]) -> None:
+    from rich.text import Text
+
+    console.print(Text(heading, style="dim"), soft_wrap=True)
+    told: list[list[str | Text]] = []
+    last = ""
+    for row in rows:
+        failed = sum(row["errors"].values())
+        # Said once for people; each line stands alone in a pipe.
+        caller = "" if console.is_terminal and row["caller"] == last else row["caller"]
+        last = row["caller"]
+        told.append(
+            [
+                clean(caller),
+                clean(f"{row['service']}.{row['method']}"),
+                f"{row['calls']:,}",
+                rate(row["calls_per_second"]),
+                Text(share(failed, row["calls"]), style="red" if failed else ""),
+                duration(row["p50"]),
+                duration(row["p99"]),
+            ]
+        )
+    columns: tuple[str, ...] = COLUMNS
+    if console.is_terminal:
+        columns, told = fit_columns(COLUMNS, told, console.width, names=NAMES, spare=SPARE)
+    print_table(console, columns, told, figures=FIGURES)
