@@ -180,14 +180,5 @@ def test_a_place_is_told_without_its_secrets() -> None:
 
 def test_grpc_without_its_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.grpc", None)
-    with pytest.raises(ValueError, match=r"pip install 'spanmesh\[grpc\]'"):
-        Exporter.from_environment(BASE | {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"})
-
-
-def test_the_advice_for_grpc_works_where_the_package_came_from(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """From a clone: that is how README installs it."""
-    monkeypatch.setitem(sys.modules, "grpc", None)
     with pytest.raises(ValueError, match=r"pip install '\.\[grpc\]' in a clone"):
         Exporter.from_environment(BASE | {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"})
