@@ -20,6 +20,16 @@ from mesh.units import tell_seconds
 from mesh_telemetry.logs import clean
 from mesh_telemetry.texts import duration
 
+_AFTER = frozenset(
+    {
+        Reason.HANDLER_FAILED,
+        Reason.UNENCODABLE,
+        Reason.UNDECODABLE,
+        Reason.MESSAGE_TOO_LARGE,
+    }
+)
+"""Reasons that tell of what a handler did or returned, unless the call did not run at all."""
+
 
 def _parse_params(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -> Any:
     return None if text is None else read_params(text)
@@ -169,6 +179,13 @@ def print_error(target: str, error: CallError) -> None:
 
 
 def _executed(error: CallError) -> str:
-    if error.reason == Reason.HANDLER_FAILED:
-        return "yes"
-    return "maybe" if error.maybe_executed else "no, it certainly did not run"
+    """Whether the method ran: what is known, or else what the chain and the reason prove."""
+    if not error.maybe_executed:
+        return "no, it certainly did not run"
+    called_others = len(error.chain) > 1  # the command is in no call: the chain begins below it
+    return "yes" if called_others or error.reason in _AFTER or _is_own(error) else "maybe"
+
+
+def _is_own(error: CallError) -> bool:
+    """Whether a handler has chosen the reason: the mesh has none that is not among its own."""
+    return error.reason not in Reason.__members__

@@ -9,16 +9,19 @@ import difflib
 import json
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from mesh.cli.lines import find_lines, line_of
 from mesh.cli.settings import SETTINGS, WrongValueError
 from mesh.environment import unknown_variables
-from mesh.errors import MeshError
+from mesh.errors import CertificateError, MeshError
 from mesh.limits import Limits, disagreements
 from mesh.systemd import TLS
-from mesh.transport import Address
+from mesh.transport import Address, CertificateFiles
 from mesh_telemetry import TraceSettings
+from mesh_telemetry.export import Exporter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -62,7 +65,8 @@ class Fault(NamedTuple):
 
     def __str__(self) -> str:
         where = f" ({self.origin})" if self.origin.name != self.path else ""
-        return f"{self.path}: {self.message}{where}" if self.path else f"{self.message}{where}"
+        path = "" if not self.path or self.message.startswith(self.path) else f"{self.path}: "
+        return f"{path}{self.message}{where}"
 
 
 class Configuration:
@@ -79,6 +83,7 @@ class Configuration:
         values: By path.
         faults: All that is wrong; what is in :attr:`values` is right all the same.
         file: The file that was read, if any.
+        admin_token: What ``admin_token_file`` holds.
     """
 
     def __init__(
@@ -91,6 +96,7 @@ class Configuration:
     ) -> None:
         self.values: dict[str, Value] = {}
         self.faults: list[Fault] = []
+        self.admin_token: str | None = None
         self.file = file or environment.get(FILE_VARIABLE) or None
         if handed_in:
             self.values["listen"] = Value([], Origin("handed in", ", ".join(handed_in)))
@@ -101,6 +107,7 @@ class Configuration:
         self._add_defaults(environment)
         self._check_limits()
         self._check_reach(handed_in)
+        self._check_files()
 
     def __getitem__(self, path: str) -> Any:
         return self.values[path].value
@@ -121,6 +128,30 @@ class Configuration:
                 if setting.is_limit
             }
         )
+
+    @property
+    def certificates(self) -> CertificateFiles | None:
+        """What `tls:` addresses show; ask only where there are no faults."""
+        cert, key, client_ca = (self[f"tls.{name}"] for name in ("cert", "key", "client_ca"))
+        return None if cert is None else CertificateFiles(cert, key, client_ca)
+
+    def check_export(self, environment: Mapping[str, str]) -> None:
+        """Whether kept traces can be exported as ``OTEL_*`` ask; the gateway's start says so too.
+
+        Blocks for some 0.3 s where they ask for it.
+        """
+        if self.faults or not self["telemetry"]:
+            return
+        try:
+            exporter = Exporter.from_environment(environment)
+        except ValueError as fault:
+            message = str(fault)
+            name = _VARIABLE.match(message)
+            variable = name[0] if name is not None else ""
+            self.faults.append(Fault(variable, message, Origin("variable", variable)))
+        else:
+            if exporter is not None:
+                exporter.close(0)
 
     # Reading.
 
@@ -143,7 +174,7 @@ class Configuration:
             return
         lines = find_lines(text)
         for path, value in _flatten(table):
-            origin = Origin("file", name, _line(lines, path))
+            origin = Origin("file", name, line_of(lines, path))
             if path in SETTINGS:
                 self._set(path, value, origin)
             elif path in _TABLES:
@@ -235,12 +266,38 @@ class Configuration:
                 f"{self['admin']} can be reached from other machines: set admin_token_file "
                 "(--admin-token-file FILE), or use 127.0.0.1",
             )
+
+    def _check_files(self) -> None:
+        """Read what the gateway lives by, as it does itself when it starts."""
+        if self.faults:
+            return
         for path in ("tls.cert", "tls.key", "tls.client_ca", "admin_token_file"):
             if self[path] is not None:
                 try:
-                    Path(self[path]).read_bytes()
+                    content = Path(self[path]).read_bytes()
                 except OSError as fault:
                     self._blame(path, f"{self[path]} cannot be read: {fault.strerror}")
+                    continue
+                if path == "admin_token_file":
+                    self._take_token(path, content)
+        if self.faults or self.certificates is None:
+            return
+        cert_and_key = replace(self.certificates, client_ca=None)
+        for path, files in (("tls.cert", cert_and_key), ("tls.client_ca", self.certificates)):
+            try:
+                files.context()
+            except CertificateError as fault:
+                self._blame(path, str(fault))
+                return
+
+    def _take_token(self, path: str, content: bytes) -> None:
+        try:
+            self.admin_token = content.decode().strip()
+        except UnicodeError as fault:
+            self._blame(path, f"{self[path]} cannot be read: {fault}")
+        else:
+            if not self.admin_token:
+                self._blame(path, f"{self[path]} holds no token")
 
     def _blame(self, path: str, message: str) -> None:
         self.faults.append(Fault(path, message, self.values[path].origin))
@@ -315,39 +372,4 @@ def _to_toml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-_HEADING = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(#.*)?$")
-_PART = r"""(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')"""
-_KEY = re.compile(rf"\s*({_PART}(?:\s*\.\s*{_PART})*)\s*=")
-
-
-def find_lines(text: str) -> dict[str, int]:
-    """The line of each key and table of a TOML document, which `tomllib` does not tell.
-
-    Keys of an inline table are not found: theirs is the line of the table.
-    """
-    found: dict[str, int] = {}
-    table, quote = "", ""
-    for number, line in enumerate(text.split("\n"), 1):
-        if quote:  # inside a text of several lines
-            quote = "" if line.count(quote) % 2 else quote
-            continue
-        if heading := _HEADING.match(line):
-            table = _plain(heading[1])
-            found.setdefault(table, number)
-            table += "."
-        elif key := _KEY.match(line):
-            found.setdefault(table + _plain(key[1]), number)
-        quote = next((mark for mark in ('"""', "'''") if line.count(mark) % 2), "")
-    return found
-
-
-def _plain(path: str) -> str:
-    return ".".join(part.strip().strip("\"'") for part in path.split("."))
-
-
-def _line(lines: Mapping[str, int], path: str) -> int:
-    while path:
-        if path in lines:
-            return lines[path]
-        path = path.rpartition(".")[0]
-    return 0
+_VARIABLE = re.compile(r"OTEL_\w+")

@@ -9,7 +9,6 @@ import resource
 import signal
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import click
@@ -27,7 +26,7 @@ from mesh.gateway import Gateway
 from mesh.logs import configure
 from mesh.process import calm_collector
 from mesh.systemd import TLS, Inherited, Notifier, take_sockets
-from mesh.transport import CertificateFiles, Listener
+from mesh.transport import Listener
 
 log = logging.getLogger("mesh.gateway")
 
@@ -120,6 +119,8 @@ def gateway(
         os.environ,
         [one.name for one in inherited],
     )
+    if check:
+        configuration.check_export(os.environ)
     if check and as_json:
         _print_faults(configuration)
     if configuration.faults:
@@ -151,13 +152,13 @@ def _run(configuration: Configuration, inherited: list[Inherited], *, as_json: b
     handed_in = [_adopt(one) for one in inherited]
     addresses: list[str] = configuration["listen"]
     admin: str = configuration["admin"]
-    certificates = _certificate_files(configuration)
+    certificates = configuration.certificates
     made = Gateway(
         listen=[*handed_in, *addresses],
         tls=certificates,
         allow_plain_tcp=configuration["allow_plain_tcp"],
         admin=None if admin == "none" else admin,
-        admin_token=_read_token(configuration["admin_token_file"]),
+        admin_token=configuration.admin_token,
         telemetry=configuration["telemetry"],
         traces=configuration.traces,
         limits=configuration.limits,
@@ -188,25 +189,6 @@ def _adopt(one: Inherited) -> Listener:
             raise WrongUsage(f"the socket named {TLS} is {listener.address}; TLS is for TCP")
         listener.address = replace(listener.address, scheme="tls")
     return listener
-
-
-def _certificate_files(configuration: Configuration) -> CertificateFiles | None:
-    cert, key, client_ca = (configuration[f"tls.{name}"] for name in ("cert", "key", "client_ca"))
-    if cert is None:
-        return None
-    return CertificateFiles(cert, key, client_ca)
-
-
-def _read_token(path: str | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        token = Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeError) as fault:
-        raise WrongUsage(f"{path} cannot be read: {fault}") from fault
-    if not token:
-        raise WrongUsage(f"{path} holds no token")
-    return token
 
 
 async def _serve(

@@ -328,8 +328,8 @@ class Collector:
                 )
         if batch.dropped:
             self._lost_by_peers += batch.dropped
-            self.debts.losses.note(
-                session.name, session.process_id, self._core.clock(), dropped=batch.dropped
+            self.debts.losses.drop(
+                session.name, session.process_id, self._core.clock(), batch.dropped
             )
         self.debts.paid(session.process_id, by_trace)
 

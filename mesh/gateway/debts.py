@@ -162,7 +162,7 @@ class Debts:
                         what = "span" if awaited == 1 else "spans"
                         within = f"within {PATIENCE:g} s"
                         kept.missed(debt.party, f"did not tell {awaited:,} {what} {within}")
-                        self.losses.note(debt.party.name, process, now, untold=awaited)
+                        self.losses.give_up(debt.party.name, process, now, trace_id, awaited)
                 elif connected and not debt.urged and waited >= SECOND_ASKING:
                     debt.urged = True
                     again.append(trace_id)
@@ -176,8 +176,11 @@ class Debts:
         owed = self._owed.get(process, {})
         for trace_id in trace_ids:
             kept = self._store.get(trace_id)
-            if kept is None or not kept.awaited(process):
+            awaited = kept.awaited(process) if kept is not None else 0
+            if not awaited:
                 owed.pop(trace_id, None)
+            if kept is not None:
+                self.losses.tell(process, trace_id, awaited)
         if self._settled is not None and self.is_settled:
             self._settled.set()
 

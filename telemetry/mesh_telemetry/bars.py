@@ -48,20 +48,25 @@ class Bars:
         self._used.update(drawn)
         return "".join(drawn)
 
-    def legend(self) -> str:
-        """What the signs mean that have been drawn."""
+    def legend(self, width: int) -> list[str]:
+        """What the signs mean that have been drawn: as many lines of this width as it takes."""
         signs = self._signs
-        return "  ".join(
-            f"{sign} {meaning}"
-            for sign, meaning in (
-                (signs.own, "own work"),
-                (signs.waiting, "waits for calls below"),
-                (signs.unseen, "no word of the callee"),
-                (signs.absent, "waits for an instance"),
-                (signs.way, "on the way: gateway, queues, network"),
-            )
-            if sign in self._used
-        )
+        lines: list[str] = []
+        for sign, meaning in (
+            (signs.own, "own work"),
+            (signs.waiting, "waits for calls below"),
+            (signs.unseen, "no word of the callee"),
+            (signs.absent, "waits for an instance"),
+            (signs.way, "on the way: gateway, queues, network"),
+        ):
+            told = f"{sign} {meaning}"
+            if sign not in self._used:
+                continue
+            if lines and len(lines[-1]) + 2 + len(told) <= width:
+                lines[-1] += f"  {told}"
+            else:
+                lines.append(told)
+        return lines
 
     def _place(self, hop: Hop) -> tuple[int, int]:
         """The first cell in which it ran, and how many there are, at least one."""

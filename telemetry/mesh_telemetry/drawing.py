@@ -1,7 +1,7 @@
 """Draws a kept trace as text: every call on a line, with when it ran, and where the time went.
 
-Nothing but ids wraps: where it is to be clipped, what does not fit is shortened; else texts are
-whole.
+Nothing but ids and the legend of the bars wraps: where it is to be clipped, what does not fit is
+shortened; else texts are whole.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Drawing:
         rows: Of :func:`~mesh_telemetry.waterfall.waterfall`, depth first.
         width: Columns.
         signs: What to draw with.
-        clips: Whether no line but ids may be wider; else only labels and bars keep to the width.
+        clips: Whether no line but ids may be wider; else only labels, bars and their legend keep to
+            the width.
         whole: Whether every span has a line of its own, and not every call.
     """
 

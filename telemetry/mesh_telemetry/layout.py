@@ -112,8 +112,8 @@ class Tree:
             line += [Part("  "), Part(drawn, Look.BAD if branch.hop.error else Look.GOOD)]
             yield line
             yield from self._details(branch)
-        if legend := bars.legend():
-            yield [Part(legend, Look.FAINT)]
+        for meanings in bars.legend(self._width):
+            yield [Part(meanings, Look.FAINT)]
 
     def _branches(self, failed: Failures) -> Iterator[Branch]:
         signs = self._signs

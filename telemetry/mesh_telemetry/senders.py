@@ -153,7 +153,7 @@ class GrpcSender(_Sender):
         except ImportError as error:
             raise ValueError(
                 "OTEL_EXPORTER_OTLP_PROTOCOL=grpc needs what is not installed:"
-                " pip install 'spanmesh[grpc]'"
+                " pip install '.[grpc]' in a clone of spanmesh"
             ) from error
         super().__init__()
         insecure = settings.endpoint.startswith("http://") or (

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from mesh.cli import main
+from mesh.cli.bench.command import COLUMNS, UNITS, _print
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,6 +67,24 @@ def test_a_run_is_compared_with_an_earlier_one(shell: Mesh, tmp_path: Path) -> N
     assert "as a ratio to the earlier run" in shown
     earlier.write_text(json.dumps({"concurrency": 5}))
     assert "the file has no run like these" in shell(*arguments).stdout
+
+
+def test_the_table_fits_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    """With figures as large as they become, and every heading whole."""
+    row = {
+        "concurrency": 256, "calls": 100_000, "calls_per_second": 35_625.1, "p50_us": 165_029.4,
+        "p99_us": 1_270_070.0, "gateway_cpu_us_per_call": 122.84, "errors": {},
+        "caller_cpu_us_per_call": 1_103.5, "service_cpu_us_per_call": 119.2,
+    }  # fmt: skip
+    row["ratios"] = {key: 1.0 for key in row if key != "errors"}
+    _print(Console(force_terminal=True, width=80, color_system=None), [row])
+    heading, figures, units, *_ = capsys.readouterr().out.splitlines()
+    assert heading.split() == [name.upper() for name in COLUMNS]
+    assert figures.split() == [
+        "256", "100,000", "35,625.1", "165,029", "1,270,070", "122.8", "1,103.5", "119.2",
+    ]  # fmt: skip
+    assert units == UNITS
+    assert max(map(len, (heading, units))) <= 80
 
 
 def test_a_running_mesh_is_loaded_and_failures_are_counted(served: Mesh) -> None:

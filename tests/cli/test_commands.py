@@ -6,11 +6,14 @@ import json
 import signal
 from typing import TYPE_CHECKING
 
+import pytest
+
+import mesh
+from mesh.cli.call import print_error
+
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
-
-    import pytest
 
     from tests.cli.conftest import Mesh
 
@@ -113,9 +116,53 @@ def test_a_failed_call_tells_all_that_is_known(served: Mesh) -> None:
         ["message", "there is no user 'nobody'"],
         ["chain", "users.nested > users.get"],
         ["activity", "ticket-18"],
-        ["executed", "maybe"],
+        ["executed", "yes"],
         ["details", '{"user":"nobody"}'],
     ]
+
+
+@pytest.mark.parametrize(
+    ("error", "executed"),
+    [
+        (mesh.NotFound(reason="NO_SKU"), "yes"),
+        (mesh.NotFound(), "yes"),
+        (mesh.Internal(reason="UNENCODABLE"), "yes"),
+        (mesh.Internal(reason="UNDECODABLE"), "yes"),
+        (mesh.ResourceExhausted(reason="MESSAGE_TOO_LARGE"), "yes"),
+        (mesh.Unknown(reason="HANDLER_FAILED"), "yes"),
+        (mesh.Unavailable(reason="NO_INSTANCE", chain=("a.b", "c.d")), "yes"),
+        (mesh.DeadlineExceeded(chain=("a.b",)), "maybe"),
+        (mesh.Unavailable(reason="CONNECTION_LOST"), "maybe"),
+        (mesh.Cancelled(reason="HANDLER_CANCELLED", chain=("a.b",)), "maybe"),
+        (mesh.ResourceExhausted(reason="MESSAGE_TOO_LARGE", maybe_executed=False), "no"),
+        (mesh.InvalidArgument(reason="UNDECODABLE", maybe_executed=False), "no"),
+    ],
+    ids=lambda one: f"{one.reason} {one.chain}" if isinstance(one, mesh.CallError) else one,
+)
+def test_whether_a_failed_call_ran_is_told_where_it_is_known(
+    capsys: pytest.CaptureFixture[str], error: mesh.CallError, executed: str
+) -> None:
+    print_error("a.b", error)
+    (line,) = (one for one in capsys.readouterr().err.splitlines() if "executed" in one)
+    assert line.split()[1].strip(",") == executed
+
+
+@pytest.mark.parametrize("reason", ["UNENCODABLE", "MESSAGE_TOO_LARGE"])
+async def test_what_a_handler_returns_and_cannot_be_sent_was_executed(
+    capsys: pytest.CaptureFixture[str], reason: str
+) -> None:
+    result = object() if reason == "UNENCODABLE" else b"x" * 20_000
+    limits = mesh.Limits(max_message=16_384)
+    async with (
+        mesh.Gateway(limits=limits) as gateway,
+        mesh.connect("users", gateway=gateway) as users,
+    ):
+        users.register("get", lambda: result)
+        with pytest.raises(mesh.CallError) as caught:
+            await users.call("users", "get")
+    assert caught.value.reason == reason
+    print_error("users.get", caught.value)
+    assert "  executed   yes\n" in capsys.readouterr().err
 
 
 def test_a_failed_call_as_json(served: Mesh) -> None:

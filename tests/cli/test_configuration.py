@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from mesh.cli import main
-from mesh.cli.configuration import FILE_VARIABLE, Configuration, find_lines
+from mesh.cli.configuration import FILE_VARIABLE, Configuration
+from mesh.cli.lines import find_lines
 from mesh.cli.settings import SETTINGS, WrongValueError, switch
 from mesh.environment import PEERS_VARIABLES, VARIABLES
 from mesh.limits import Limits

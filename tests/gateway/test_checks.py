@@ -13,7 +13,7 @@ from opentelemetry import trace as otel
 
 import mesh
 from mesh.gateway.checks import ENOUGH, Finding, _instance, _service, check
-from mesh.gateway.losses import MOST_PEERS, RECENT, Losses
+from mesh.gateway.losses import MOST_PEERS, MOST_TRACES, RECENT, Losses
 from tests.gateway.traces import running
 from tests.telemetry import backends
 
@@ -234,10 +234,31 @@ async def test_spans_that_a_peer_has_lost_are_found(autojump_clock: MockClock) -
 def test_losses_are_bounded_and_old_ones_are_no_news() -> None:
     losses = Losses()
     for number in range(MOST_PEERS + 1):
-        losses.note("users", f"u-{number}", 0.0, untold=2)
+        losses.give_up("users", f"u-{number}", 0.0, b"trace", 2)
     first, *others = losses.recent(1.0)
     assert (first.process, len(others)) == ("u-1", MOST_PEERS - 1)
-    losses.note("users", "u-1", 200.0, dropped=3)
+    losses.drop("users", "u-1", 200.0, 3)
     assert [(one.process, one.spans) for one in losses.recent(RECENT)] == [("u-1", 3)]
-    losses.note("users", "u-1", 600.0, untold=1)
+    losses.give_up("users", "u-1", 600.0, b"trace", 1)
     assert [one.spans for one in losses.recent(600.0)] == [1]
+    for number in range(MOST_TRACES + 1):
+        losses.give_up("users", "u-1", 601.0, number.to_bytes(16), 1)
+    assert [one.spans for one in losses.recent(601.0)] == [MOST_TRACES]
+
+
+def test_what_is_told_late_is_no_loss() -> None:
+    """What is lost for good stays one, since when it was lost."""
+    losses = Losses()
+    losses.give_up("users", "u-1", 0.0, b"first", 2)
+    losses.give_up("users", "u-1", 100.0, b"second", 2)
+    losses.tell("u-1", b"second", 1)
+    assert [(one.spans, one.last) for one in losses.recent(100.0)] == [(3, 100.0)]
+    losses.tell("u-1", b"second", 0)
+    assert [(one.spans, one.last) for one in losses.recent(100.0)] == [(2, 0.0)]
+    losses.drop("users", "u-1", 101.0, 1)
+    losses.tell("u-1", b"first", 0)
+    assert [(one.spans, one.last) for one in losses.recent(101.0)] == [(1, 101.0)]
+    losses.give_up("users", "u-2", 101.0, b"first", 1)
+    losses.tell("u-2", b"other", 0)
+    losses.tell("u-2", b"first", 0)
+    assert [one.process for one in losses.recent(101.0)] == ["u-1"]

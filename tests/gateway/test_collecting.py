@@ -13,6 +13,7 @@ import trio
 import trio.lowlevel
 
 import mesh
+from mesh.gateway.checks import check
 from mesh.wire import Kind, codec
 from mesh_telemetry import TraceSettings
 from mesh_telemetry.spans import CLIENT, SERVER, CallFacts, Span, build
@@ -119,6 +120,23 @@ async def test_an_answer_that_lacks_a_span_leaves_the_trace_incomplete(
         await tell(peer, [], server)
         await trio.sleep(0.1)
         assert kept(it).complete
+
+
+async def test_spans_that_come_too_late_are_not_lost(autojump_clock: MockClock) -> None:
+    """A peer that was stopped for a while: what it owed is no finding once all of it is there."""
+    async with one_peer() as (it, peer):
+        call = await play(peer, trace_id())
+        client, server = both(call, trace_id())
+        await trio.sleep(7)
+        (loss,) = it.tracing.collector.debts.losses.recent(trio.current_time())
+        assert (loss.process, loss.spans) == ("raw-1", 2)
+        await tell(peer, [trace_id()], client)
+        await trio.sleep(0.1)
+        assert loss.spans == 1
+        await tell(peer, [trace_id()], server)
+        await trio.sleep(0.1)
+        assert kept(it).complete
+        assert check(it.gateway.core, it.gateway.views) == []
 
 
 async def test_a_peer_that_never_answers_is_named_within_5_s(autojump_clock: MockClock) -> None:

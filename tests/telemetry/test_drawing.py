@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from mesh_telemetry import Drawing, TraceSummary
+from mesh_telemetry.bars import Bars
 from mesh_telemetry.texts import ASCII, UNICODE, to_text
 from tests.telemetry.rows import SUMMARY, call, nested, row, tree
 
@@ -70,6 +71,21 @@ def test_no_line_is_wider_than_the_terminal(width: int, whole: bool) -> None:
         )  # fmt: skip
     lines = drawn(rows, width=width, whole=whole, activity_id="x" * 128, missing=["gone " * 50])
     assert max(len(line) for line in lines if "x" * 128 not in line) <= width
+
+
+@pytest.mark.parametrize("clips", [True, False])
+def test_the_legend_wraps_and_loses_nothing(clips: bool) -> None:
+    """With every sign it takes 125 columns."""
+    bars = Bars(0, 40, 40, UNICODE)
+    bars._used.update(UNICODE)
+    wide = bars.legend(200)[0]
+    assert " ".join(bars.legend(80)).split() == wide.split()
+    assert max(map(len, bars.legend(80))) <= 80
+    lines = drawn(nested(), width=60, clips=clips)
+    assert lines[8:10] == [
+        "█ own work  ░ waits for calls below",
+        "─ on the way: gateway, queues, network",
+    ]
 
 
 @pytest.mark.parametrize("length", [1, 30, 31, 32, 128])

@@ -180,5 +180,5 @@ def test_a_place_is_told_without_its_secrets() -> None:
 
 def test_grpc_without_its_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.grpc", None)
-    with pytest.raises(ValueError, match=r"pip install 'spanmesh\[grpc\]'"):
+    with pytest.raises(ValueError, match=r"pip install '\.\[grpc\]' in a clone"):
         Exporter.from_environment(BASE | {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"})

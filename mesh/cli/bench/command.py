@@ -28,11 +28,13 @@ COLUMNS = {
     "calls/s": "calls_per_second",
     "p50": "p50_us",
     "p99": "p99_us",
-    "gateway CPU": "gateway_cpu_us_per_call",
-    "caller CPU": "caller_cpu_us_per_call",
-    "service CPU": "service_cpu_us_per_call",
+    "gateway": "gateway_cpu_us_per_call",
+    "caller": "caller_cpu_us_per_call",
+    "service": "service_cpu_us_per_call",
 }
 """Headings of the table and the keys of the figures under them."""
+UNITS = "p50 and p99 in us; gateway, caller and service: their CPU per call, in us"
+"""Said once below the table: beside each figure they would not fit into 80 columns."""
 
 
 def _concurrencies(_ctx: click.Context, _option: click.Parameter, text: str) -> list[int]:
@@ -173,7 +175,7 @@ def bench(
         if as_json:
             print_json(figures)
     if not as_json:
-        _print(rows)
+        _print(make_console(), rows)
 
 
 def _shape(figures: dict[str, Any]) -> tuple[Any, ...]:
@@ -218,10 +220,11 @@ def _with_progress(
         return figures
 
 
-def _print(rows: list[dict[str, Any]]) -> None:
+def _print(console: Console, rows: list[dict[str, Any]]) -> None:
     columns = [name for name, key in COLUMNS.items() if any(key in row for row in rows)]
     table = [[_cell(COLUMNS[name], row.get(COLUMNS[name])) for name in columns] for row in rows]
-    print_table(make_console(), columns, table, figures=COLUMNS)
+    print_table(console, columns, table, figures=COLUMNS)
+    console.print(UNITS, soft_wrap=True)
     if any("ratios" in row for row in rows):
         compared = [name for name in columns if any(COLUMNS[name] in row["ratios"] for row in rows)]
         table = [
@@ -234,7 +237,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
         print()
         print("as a ratio to the earlier run" if compared else "the file has no run like these")
         if compared:
-            print_table(make_console(), ["concurrency", *compared], table, figures=COLUMNS)
+            print_table(console, ["concurrency", *compared], table, figures=COLUMNS)
     for row in rows:
         if row["errors"]:
             failed = ", ".join(f"{count:,} {reason}" for reason, count in row["errors"].items())
@@ -249,7 +252,7 @@ def _cell(key: str, value: float | None) -> str:
     if value is None:
         return "-"
     if key.endswith("_us"):
-        return f"{value:,.0f} us"
+        return f"{value:,.0f}"
     if key.endswith("_us_per_call"):
-        return f"{value:,.1f} us"
+        return f"{value:,.1f}"
     return f"{value:,}"

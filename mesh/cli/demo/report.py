@@ -63,4 +63,8 @@ def print_methods(console: Console, methods: Sequence[dict[str, Any]]) -> None:
         )
     figures = ("calls", "errors", "p50", "p99")
     print_table(console, ("service", "method", *figures), rows, figures=figures)
-    console.print("p50 and p99 are estimated from the histograms on /metrics", style="dim")
+    console.print(
+        "p50 and p99 are estimated from the histograms on /metrics, so that p99 may be above\n"
+        "what the slowest call took",
+        style="dim",
+    )
