@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import mesh
@@ -62,21 +62,18 @@ PLAIN = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(PLAIN)
 def test_plain_data_comes_back_as_it_was(value: object) -> None:
     """In MessagePack; the value compared is the value itself, floats and all."""
     assert decode(encode(value), MSGPACK) == value
 
 
-@settings(deadline=None)
 @given(PLAIN.filter(lambda value: "inf" not in repr(value)))
 def test_plain_data_comes_back_as_it_was_in_json(value: object) -> None:
     """Infinity apart, which JSON cannot write."""
     assert decode(encode(value, JSON), JSON) == value
 
 
-@settings(deadline=None)
 @given(st.binary())
 def test_raw_bytes_are_not_touched(value: bytes) -> None:
     """Any bytes-like value is allowed, and nothing else."""
@@ -85,7 +82,6 @@ def test_raw_bytes_are_not_touched(value: bytes) -> None:
         encode("text", RAW)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=64), st.sampled_from([MSGPACK, JSON, RAW, 7]))
 def test_any_bytes_decode_or_are_refused_as_undecodable(payload: bytes, encoding: int) -> None:
     """The caller sees ``internal`` and the reason, whatever the other side has sent."""

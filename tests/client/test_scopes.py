@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from math import inf
 
 import trio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.scopes import effective_deadline
@@ -24,7 +24,6 @@ SCOPES = st.lists(
 )
 
 
-@settings(deadline=None)  # each example is a whole run of trio
 @given(SCOPES)
 def test_the_walk_finds_what_trio_finds(scopes: list[dict[str, float | None]]) -> None:
     async def compare() -> None:

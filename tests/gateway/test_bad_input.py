@@ -435,7 +435,7 @@ FRAMES = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(FRAMES)
 def test_no_bytes_at_all_make_the_gateway_fail(pieces: list[bytes]) -> None:
     """Whatever a welcomed peer sends, the gateway never meets an exception of its own."""

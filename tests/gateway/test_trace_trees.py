@@ -232,9 +232,7 @@ async def play(entries: list[tuple[Plan, bool]], keep: TraceSettings) -> None:
             assert not (reporter._late)
 
 
-@settings(
-    max_examples=80, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+@settings(max_examples=80, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(entries, keeping)
 def test_any_tree_is_kept_whole_or_not_at_all(
     entries: list[tuple[Plan, bool]], keep: TraceSettings

@@ -61,6 +61,7 @@ def test_no_seed_breaks_a_promise(start: int) -> None:
         assert not verdict.complaints, verdict.explain()
 
 
+@pytest.mark.timeout(400)  # the only one that looks at all seeds together: a minute alone
 def test_every_important_situation_comes_up() -> None:
     """Else the simulator would silently have stopped to test something."""
     seen: Counter[str] = Counter()

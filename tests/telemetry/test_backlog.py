@@ -56,7 +56,7 @@ class AnyBacklog(RuleBasedStateMachine):
         assert gone + self.taken + len(self.model) == self.put_so_far
 
 
-AnyBacklog.TestCase.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
+AnyBacklog.TestCase.settings = settings(max_examples=50, stateful_step_count=40)
 TestAnyBacklog = AnyBacklog.TestCase
 
 
@@ -109,7 +109,7 @@ class AnyRecords(RuleBasedStateMachine):
         assert self.records.size == sum(weights) <= 8_000
 
 
-AnyRecords.TestCase.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)
+AnyRecords.TestCase.settings = settings(max_examples=30, stateful_step_count=20)
 TestAnyRecords = AnyRecords.TestCase
 
 

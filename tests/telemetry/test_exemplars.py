@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from prometheus_client.openmetrics import parser
 
@@ -148,7 +148,6 @@ ends = st.tuples(methods, numbers, seconds, st.integers(0, 50))
 
 
 @given(st.lists(st.one_of(keeps, ends), max_size=60))
-@settings(deadline=None)  # it is rendered and read after each of many steps
 @example([("keep", 1, 0), ("get", 1, 0.3, 1), *[("keep", number, 4) for number in range(2, 14)]])
 def test_no_exemplar_names_a_trace_that_is_not_in_the_store(
     steps: list[tuple[str, int, int] | tuple[str, int, float, int]],

@@ -8,7 +8,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import json_format
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as ProtoSpan
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
@@ -121,7 +121,6 @@ def comparable(spans: list[Span]) -> list[str]:
     return sorted(repr(span) for span in spans)
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(texts, st.tuples(attributes, st.lists(spans, max_size=4)), max_size=3),
 )

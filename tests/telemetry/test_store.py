@@ -393,7 +393,7 @@ class AnySequence(RuleBasedStateMachine):
         assert all(self.store.get(trace_id) is not None for trace_id in here)
 
 
-AnySequence.TestCase.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
+AnySequence.TestCase.settings = settings(max_examples=50, stateful_step_count=30)
 TestAnySequence = AnySequence.TestCase
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.assembly import PART_OVERHEAD, Assembler, AssemblyFull
@@ -72,7 +72,6 @@ def test_dropping_tells_whether_anything_had_come() -> None:
     assert assembler.held == 0
 
 
-@settings(deadline=None)
 @given(st.data(), st.dictionaries(st.integers(0, 5), st.binary(min_size=2), min_size=1))
 def test_interleaved_messages_come_out_as_they_went_in(
     data: st.DataObject, messages: dict[int, bytes]

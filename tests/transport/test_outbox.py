@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.transport.outbox import GATHER, Outbox
@@ -76,7 +76,6 @@ def test_it_is_full_at_its_limit() -> None:
     assert seen == [False, True, False]
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.one_of(

@@ -85,7 +85,7 @@ class OutboxMachine(RuleBasedStateMachine):
         assert all(self.outbox._messages.values())
 
 
-OutboxMachine.TestCase.settings = settings(deadline=None, max_examples=25, stateful_step_count=30)
+OutboxMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=30)
 test_it_does_what_two_lists_do: Any = OutboxMachine.TestCase
 
 
