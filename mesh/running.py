@@ -137,7 +137,10 @@ async def _run(
 
 
 def _provide_tracing(_: Client) -> None:
-    install_tracer_provider()
+    try:
+        install_tracer_provider()
+    except ValueError as fault:  # a variable that it refuses as a whole: no reason not to serve
+        log.error("no spans of this program's own code: OpenTelemetry says %s", fault)  # noqa: TRY400
 
 
 def _refuse(name: str, fault: Exception) -> NoReturn:

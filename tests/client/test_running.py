@@ -95,6 +95,28 @@ def test_as_a_process_it_has_status_2_and_no_traceback(tmp_path: Path) -> None:
     assert ended.stderr.count("\n") == 1
 
 
+def test_a_variable_that_opentelemetry_refuses_does_not_end_a_service(tmp_path: Path) -> None:
+    script = tmp_path / "users.py"
+    script.write_text("import mesh\n\ndef users(client): ...\n\nmesh.run(users)\n")
+    with subprocess.Popen(
+        [sys.executable, str(script)],
+        env={
+            **os.environ,
+            "MESH_GATEWAY": f"unix:{tmp_path}/none.sock",
+            "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "abc",
+        },
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as service:
+        assert service.stderr is not None
+        said = service.stderr.readline()
+        while said and "OpenTelemetry" not in said:
+            said = service.stderr.readline()
+        assert "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT must be" in said
+        service.terminate()
+        assert service.wait(30) == 0
+
+
 async def test_serve_registers_in_order_and_until_cancelled() -> None:
     """Functions that take the client, also asynchronous ones."""
     order: list[str] = []
