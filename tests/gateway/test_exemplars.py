@@ -163,4 +163,4 @@ async def test_an_exemplar_goes_with_its_trace(autojump_clock: MockClock) -> Non
             assert newest.trace_id in {one.trace_id for one in shown(it)["orders.place"]}
         assert it.tracing.store.get(first.trace_id) is None
         assert [one.le for one in shown(it)["orders.place"]] == ["0.5"]
-        assert it.tracing.collector._exemplars._places.keys() <= it.tracing.store.traces.keys()
+        assert len(it.tracing.collector._exemplars._places) == 1
