@@ -17,6 +17,10 @@ STYLES = {"healthy": "green", "late": "yellow", "unresponsive": "red", "draining
 """The colours of an instance's states."""
 
 
+METHODS = 16
+"""Columns that the names of methods have at least, before anything else gives way to them."""
+
+
 @click.command("list", epilog=example("mesh list", "mesh list --json | jq '.[].name'"))
 @gateway_option
 @click.option("--all", "show_all", is_flag=True, help="Show the gateway's own service, too.")
@@ -62,7 +66,15 @@ def _print(services: list[dict[str, Any]]) -> None:
             )
             if console.is_terminal:
                 name, methods = Text(), ""  # said once for people; each line stands alone in a pipe
-    figures = ("in flight", "connected")
+    figures: tuple[str, ...] = ("in flight", "connected")
     columns = ("service", "methods", "instance", "state", *figures)
-    whole = ("service", "instance", "state")
+    whole: tuple[str, ...] = ("service", "instance", "state")
+    widths = [max(map(len, cells)) + 2 for cells in zip(columns, *rows, strict=True)]
+    widths[1] = min(widths[1], METHODS)
+    if console.is_terminal and sum(widths) > console.width:
+        # `mesh info` tells them, too; names of methods that get no room would be told nowhere.
+        columns, figures = columns[:4], ()
+        rows = [row[:4] for row in rows]
+        if sum(widths[:4]) > console.width:
+            whole = ()
     print_table(console, columns, rows, figures=figures, whole=whole)
