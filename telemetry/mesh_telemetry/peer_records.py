@@ -13,8 +13,6 @@ from mesh_telemetry.bounds import RECORD_BYTES, RECORDS
 from mesh_telemetry.user_spans import UserSpans
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from opentelemetry.sdk.trace import ReadableSpan
 
     from mesh_telemetry.callspan import CallSpan
@@ -91,29 +89,30 @@ class Generation:
         count: How many there were then.
     """
 
-    __slots__ = ("_by_trace", "count", "ended", "rows", "weight")
+    __slots__ = ("_traces", "count", "ended", "rows", "weight")
 
     def __init__(self) -> None:
         self.rows: list[PeerRow] = []
         self.weight = 0
         self.ended = inf
         self.count = 0
-        self._by_trace: dict[bytes, list[PeerRow]] | None = None
+        self._traces: set[bytes] | None = None
 
-    def by_trace(self) -> dict[bytes, list[PeerRow]]:
-        """Its rows by trace, in their order.
+    def find(self, trace_ids: frozenset[bytes]) -> list[PeerRow]:
+        """Its rows of these traces, the newest first.
 
-        Put together when it is first asked for: of most rows nobody ever asks. In one go and as a
-        whole, since several threads may share them.
+        Of which traces it has rows is noted when it is first looked through, as a whole, since
+        several threads may share it. Where each trace's rows are is not: a busy peer is asked for
+        a few traces per second, looks for them everywhere, and finds them in one place or two.
         """
-        if self._by_trace is not None:
-            return self._by_trace
-        found: dict[bytes, list[PeerRow]] = {}
-        for row in self.rows:
-            found.setdefault(row.trace_id, []).append(row)
-        if self.ended < inf:
-            self._by_trace = found
-        return found
+        traces = self._traces
+        if traces is None:
+            traces = {row.trace_id for row in self.rows}
+            if self.ended < inf:
+                self._traces = traces
+        if trace_ids.isdisjoint(traces):
+            return []
+        return [row for row in reversed(self.rows) if row.trace_id in trace_ids]
 
 
 class PeerRecords:
@@ -223,14 +222,11 @@ class PeerRecords:
         if teller is not None:
             teller.add_span(span, weight)
 
-    def find(self, trace_ids: Iterable[bytes]) -> list[PeerRow]:
+    def find(self, trace_ids: frozenset[bytes]) -> list[PeerRow]:
         """The rows of these traces, the newest first."""
-        maps = [one.by_trace() for one in (self._current, *reversed(self._older))]
         found: list[PeerRow] = []
-        for trace_id in trace_ids:
-            for rows in maps:
-                if trace_id in rows:
-                    found += reversed(rows[trace_id])
+        for generation in (self._current, *reversed(self._older)):
+            found += generation.find(trace_ids)
         return found
 
     def keep(self, trace_id: bytes, teller: Teller) -> None:

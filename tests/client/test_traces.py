@@ -559,13 +559,13 @@ def test_rows_are_bounded_by_count_and_age() -> None:
         records.add(row(number, 100.0))
     assert 4_500 <= len(records) <= 5_500
     assert records.dropped["too_many"] + len(records) == 12_000
-    assert max(found.span_id for found in records.find([b"t" * 16])) == 11_999
+    assert max(found.span_id for found in records.find(frozenset([b"t" * 16]))) == 11_999
     records.forget(100.0 + MAX_AGE - 1)
     dropped = records.dropped["too_many"]
     assert len(records) == 12_000 - dropped > 0
     records.forget(100.0 + 2 * MAX_AGE)
     assert (len(records), records.dropped["too_many"]) == (0, dropped)
-    assert records.find([b"t" * 16]) == []
+    assert records.find(frozenset([b"t" * 16])) == []
 
 
 async def test_a_kept_trace_is_told_once_more_when_asked_again(autojump_clock: MockClock) -> None:

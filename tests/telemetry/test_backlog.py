@@ -103,7 +103,9 @@ class AnyRecords(RuleBasedStateMachine):
 
     @invariant()
     def what_is_accounted_is_there(self) -> None:
-        found = self.records.find(number.to_bytes(16) for number in range(self.added + 1))
+        found = self.records.find(
+            frozenset(number.to_bytes(16) for number in range(self.added + 1))
+        )
         assert len(found) == len(self.records) <= 2_500
         weights = [found.touched.weight for found in found if found.touched is not None]
         assert self.records.size == sum(weights) <= 8_000
