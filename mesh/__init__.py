@@ -9,6 +9,8 @@ from mesh._version import __version__
 from mesh.client import Client
 from mesh.connecting import connect
 from mesh.context import Call, activity, current_call, detached, traced
+from mesh.contracts.contract import Contract
+from mesh.contracts.declaring import method
 from mesh.errors import (
     Aborted,
     AddressError,
@@ -18,6 +20,7 @@ from mesh.errors import (
     Cancelled,
     CertificateError,
     Code,
+    ContractError,
     DataLoss,
     DeadlineExceeded,
     FailedPrecondition,
@@ -59,6 +62,8 @@ __all__ = [
     "CertificateFiles",
     "Client",
     "Code",
+    "Contract",
+    "ContractError",
     "DataLoss",
     "DeadlineExceeded",
     "EdgeView",
@@ -96,6 +101,7 @@ __all__ = [
     "events",
     "install_tracer_provider",
     "logs",
+    "method",
     "run",
     "serve",
     "traced",

@@ -9,6 +9,8 @@ bytes that break the protocol are :class:`ProtocolError`: neither is a :class:`C
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -79,12 +81,23 @@ class Reason(StrEnum):
     UNSUPPORTED = "UNSUPPORTED"
 
 
+_WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+"""Where a word begins in a name such as ``OutOfStock``."""
+
+
 class MeshError(Exception):
     """The base of everything this package raises."""
 
 
 class UsageError(MeshError, RuntimeError):
     """The program uses the mesh wrongly, for example calls on a client that is closed."""
+
+
+class ContractError(UsageError, TypeError):
+    """A contract, or what is served as one, cannot be; the message names class, method, parameter.
+
+    Raised when the class of a contract is made, and when an implementation is served.
+    """
 
 
 class SettingError(UsageError, ValueError):
@@ -126,6 +139,16 @@ class CallError(MeshError):
         activity_id: The activity that the call belonged to, filled in by the mesh.
         maybe_executed: Whether the callee may have run the call. Only when this is false is a
             second try certain not to do the work twice.
+
+    An error with fields of its own is a dataclass. The fields are its details, its name or
+    ``reason`` its reason, the first line of its docstring its message; where a method's contract
+    declares it, callers get it as what it is:
+
+        >>> @dataclass
+        ... class OutOfStock(mesh.FailedPrecondition):
+        ...     '''Only {left} of {item} are left.'''
+        ...     item: str
+        ...     left: int
     """
 
     code: ClassVar[Code] = Code.UNKNOWN
@@ -157,6 +180,28 @@ class CallError(MeshError):
     def __str__(self) -> str:
         where = f" [{' > '.join(self.chain)}]" if self.chain else ""
         return f"{self.reason}: {self.message}{where}" if self.message else f"{self.reason}{where}"
+
+    @classmethod
+    def default_reason(cls) -> str:
+        """The reason of a class of the user's own: ``OUT_OF_STOCK`` of ``OutOfStock``."""
+        own = getattr(cls, "reason", None)
+        return own if isinstance(own, str) else _WORD.sub("_", cls.__name__).upper()
+
+    def __post_init__(self) -> None:
+        """What a dataclass calls: its fields are the details, its docstring's first line tells."""
+        fields = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)  # type: ignore[arg-type]  # where it is called
+        }
+        first, *_ = (type(self).__doc__ or "").strip().splitlines() or [""]
+        if first.startswith(f"{type(self).__name__}("):
+            first = ""  # what the dataclass itself has written
+        try:
+            message = first.format(**fields)
+        except (LookupError, ValueError, AttributeError, TypeError):
+            message = first
+        CallError.__init__(self, message, reason=self.default_reason(), details=fields)
+        self.args = tuple(fields.values())
 
     @staticmethod
     def of(code: Code, message: str = "", **rest: Any) -> CallError:

@@ -1,0 +1,204 @@
+"""Contracts: classes that caller and callee share, and that say all there is of a service."""
+
+from __future__ import annotations
+
+import abc
+import inspect
+import sys
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
+
+from mesh.contracts.declaring import MethodOptions, check_options, options_of
+from mesh.contracts.failures import DeclaredError, read_errors
+from mesh.contracts.signatures import Signature, read_signature
+from mesh.contracts.versions import Version
+from mesh.errors import ContractError
+from mesh.wire.codec import is_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+RESERVED = "mesh"
+"""The gateway's own service."""
+
+
+class ContractMethod(msgspec.Struct, frozen=True):
+    """A method of a contract."""
+
+    name: str
+    signature: Signature
+    options: MethodOptions
+    errors: dict[str, DeclaredError]
+    """What it declares to raise, by reason."""
+    doc: str
+
+
+class ContractInfo(msgspec.Struct, frozen=True, eq=False):
+    """All that a contract says."""
+
+    name: str
+    """The service's."""
+    version: Version
+    doc: str
+    methods: dict[str, ContractMethod]
+    declared: type[Contract]
+    """The class."""
+
+
+class Contract(abc.ABC):
+    """The base of all contracts, and through these of what implements and calls them.
+
+    Its subclasses with a name and a version are contracts: their methods are abstract and declared
+    by :func:`~mesh.method`. One that extends others has all their methods besides its own. Their
+    subclasses without a name are implementations.
+
+    Args:
+        name: The service's name.
+        version: Of the contract, ``MAJOR.MINOR.PATCH``: see :func:`~mesh.contracts.versions.fit`.
+        requires: Contracts of services that an implementation calls; it is not ready before these
+            are there.
+
+    Raises:
+        ContractError: Something in it cannot be; the message names class, method and parameter.
+
+    Example:
+        >>> class Users(mesh.Contract, name="users", version="1.2.0"):
+        ...     '''The user directory.'''
+        ...
+        ...     @mesh.method(idempotent=True, timeout=2.0)
+        ...     @abstractmethod
+        ...     async def get(self, user_id: str) -> User:
+        ...         '''Look a user up.'''
+        >>> class UserService(Users):
+        ...     async def get(self, user_id: str) -> User: ...
+    """
+
+    __mesh_contract__: ClassVar[ContractInfo]
+    __mesh_requires__: ClassVar[tuple[type[Contract], ...]] = ()
+
+    def __init_subclass__(
+        cls,
+        *,
+        name: str | None = None,
+        version: str | None = None,
+        requires: Iterable[type[Contract]] = (),
+        **more: Any,
+    ) -> None:
+        super().__init_subclass__(**more)
+        where = f"contract {cls.__qualname__}"
+        if requires := tuple(requires):
+            cls.__mesh_requires__ = (*cls.__mesh_requires__, *_required(where, requires))
+        if name is None and version is None:
+            _check_implementation(cls)
+            return
+        if name is None or version is None:
+            raise ContractError(f"{where}: it needs a name and a version")
+        if not is_name(name) or name == RESERVED:
+            raise ContractError(
+                f"{where}: name {name!r} must begin with a letter or _, then letters, digits and "
+                f"_.-, at most 128, and not be {RESERVED!r}"
+            )
+        try:
+            its_version = Version.parse(version)
+        except ValueError as fault:
+            raise ContractError(f"{where}: {fault}") from None
+        methods = {method.name: method for method in _inherited(where, cls)}
+        methods |= {method.name: method for method in _own(where, cls)}
+        if not methods:
+            raise ContractError(f"{where}: it has no method; declare one with @mesh.method")
+        doc = inspect.cleandoc(cls.__doc__ or "")
+        cls.__mesh_contract__ = ContractInfo(name, its_version, doc, methods, cls)
+
+
+def info_of(contract: object) -> ContractInfo:
+    """What a contract says.
+
+    Args:
+        contract: The class.
+
+    Raises:
+        ContractError: It is none: it has no name.
+    """
+    info = vars(contract).get("__mesh_contract__") if isinstance(contract, type) else None
+    if info is None:
+        raise ContractError(f"{contract!r} is no contract: a subclass of mesh.Contract with a name")
+    return info  # type: ignore[no-any-return]  # set above
+
+
+def contracts_of(implementation: type) -> list[ContractInfo]:
+    """The contracts that a class implements, without those that another of them extends."""
+    found: list[ContractInfo] = []
+    for base in implementation.__mro__:
+        info = vars(base).get("__mesh_contract__")
+        if info is not None and not any(issubclass(one.declared, base) for one in found):
+            found.append(info)
+    return found
+
+
+def _required(where: str, requires: tuple[Any, ...]) -> Iterator[type[Contract]]:
+    for one in requires:
+        if not (isinstance(one, type) and "__mesh_contract__" in vars(one)):
+            raise ContractError(f"{where}: requires {one!r}, which is no contract")
+        yield one
+
+
+def _check_implementation(cls: type[Contract]) -> None:
+    if not contracts_of(cls):
+        raise ContractError(
+            f"contract {cls.__qualname__}: it needs a name and a version, or to implement one that "
+            "has them"
+        )
+    for name, value in vars(cls).items():
+        if options_of(value) is not None:
+            raise ContractError(
+                f"{cls.__qualname__}.{name}: @mesh.method declares what a contract has; here is an "
+                "implementation, as it has no name and version"
+            )
+
+
+def _inherited(where: str, cls: type[Contract]) -> Iterator[ContractMethod]:
+    found: dict[str, tuple[ContractInfo, ContractMethod]] = {}
+    for info in contracts_of(cls):
+        for method in info.methods.values():
+            other = found.setdefault(method.name, (info, method))
+            if other[1] is not method:
+                raise ContractError(
+                    f"{where}: {other[0].declared.__qualname__} and {info.declared.__qualname__} "
+                    f"both have a method {method.name!r}"
+                )
+            yield method
+
+
+def _own(where: str, cls: type[Contract]) -> Iterator[ContractMethod]:
+    names = _names_around(cls)
+    for name, value in vars(cls).items():
+        at = f"{where}, method {name}"
+        options = options_of(value)
+        if options is None:
+            if getattr(value, "__isabstractmethod__", False):
+                raise ContractError(f"{at}: declare it by @mesh.method above @abstractmethod")
+            continue
+        if not inspect.isfunction(value):
+            raise ContractError(f"{at}: it must be a plain method, not {type(value).__name__}")
+        if not getattr(value, "__isabstractmethod__", False):
+            raise ContractError(f"{at}: put @abstractmethod below @mesh.method")
+        check_options(at, options)
+        yield ContractMethod(
+            name,
+            read_signature(at, value, names, cls.__module__),
+            options,
+            read_errors(at, options.raises, names),
+            inspect.getdoc(value) or "",
+        )
+
+
+def _names_around(cls: type) -> Mapping[str, Any]:
+    """What is known where a class is made, so that a contract may stand in a function."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__") != cls.__module__:
+        frame = frame.f_back
+    while frame.f_back is not None and frame.f_back.f_globals is frame.f_globals:
+        # The body of a class around it, or a function around that.
+        return {**frame.f_back.f_locals, **frame.f_locals}
+    return dict(frame.f_locals)

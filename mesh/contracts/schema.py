@@ -1,0 +1,65 @@
+"""Contracts as plain data: what programs without the class can know of a service."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    from mesh.contracts.contract import ContractInfo, ContractMethod
+
+REFERENCE = "#/$defs/{name}"
+
+
+def describe(info: ContractInfo) -> dict[str, Any]:
+    """A contract with the types of its methods as JSON Schema.
+
+    Types are of draft 2020-12 (https://json-schema.org/draft/2020-12) as `msgspec` tells them;
+    those with names are in ``$defs``.
+    """
+    methods = list(info.methods.values())
+    kinds: list[Any] = []
+    for method in methods:
+        kinds += [method.signature.params, method.signature.result]
+        kinds += [error.details for error in method.errors.values()]
+    found, definitions = msgspec.json.schema_components(kinds, ref_template=REFERENCE)
+    schemas = iter(found)
+    told = {method.name: _describe(method, schemas, definitions) for method in methods}
+    return {
+        "name": info.name,
+        "version": str(info.version),
+        "doc": info.doc,
+        "methods": told,
+        "$defs": definitions,
+    }
+
+
+def _describe(method: ContractMethod, schemas: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    options = method.options
+    return {
+        "doc": method.doc,
+        "params": _inline(next(schemas), definitions),
+        "result": next(schemas),
+        "errors": {
+            reason: {
+                "code": str(error.kind.code),
+                "doc": (error.kind.__doc__ or "").strip(),
+                "details": _inline(next(schemas), definitions),
+            }
+            for reason, error in method.errors.items()
+        },
+        "idempotent": options.idempotent,
+        "timeout": options.timeout,
+        "slo": options.slo,
+        "access": options.access,
+        "public": options.public,
+        "audit": options.audit,
+        "deprecated": options.deprecated,
+    }
+
+
+def _inline(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """A structure of our own making in its place: its name means nothing to anybody."""
+    name = schema.get("$ref", "").removeprefix(REFERENCE.format(name=""))
+    return definitions.pop(name, schema) if name else schema

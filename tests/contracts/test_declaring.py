@@ -1,0 +1,301 @@
+"""A contract says all of a service, and what is wrong with it is told when its class is made."""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import mesh
+from mesh.contracts.contract import Contract, contracts_of, info_of
+from mesh.contracts.declaring import MethodOptions, method
+from mesh.contracts.failures import restore
+from mesh.contracts.schema import describe
+from mesh.contracts.versions import Version
+from mesh.errors import ContractError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass
+class User:
+    id: str
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class UserNotFound(mesh.NotFound):
+    """There is no user {user_id!r}."""
+
+    user_id: str
+
+
+class Users(Contract, name="users", version="1.2.0"):
+    """The user directory.
+
+    For all who sell.
+    """
+
+    @method(idempotent=True, timeout=2.0, slo=0.1, raises=[UserNotFound])
+    @abstractmethod
+    async def get(self, user_id: str, *, deep: bool = False) -> User:
+        """Look a user up."""
+
+    @method
+    @abstractmethod
+    async def count(self) -> int:
+        """How many there are."""
+
+    def helper(self) -> str:
+        """No method of the contract: plain code that implementations share."""
+        return "helps"
+
+
+class Admin(Users, name="users-admin", version="0.1.0"):
+    @method(access="users.write", audit=True, deprecated="use `remove`")
+    @abstractmethod
+    async def delete(self, user_id: str) -> None: ...
+
+
+class UserService(Admin, requires=[Users]):
+    async def get(self, user_id: str, *, deep: bool = False) -> User:
+        return User(user_id, [str(deep)])
+
+    async def count(self) -> int:
+        return 1
+
+    async def delete(self, user_id: str) -> None: ...
+
+
+def test_a_contract_is_known_by_its_class() -> None:
+    info = info_of(Users)
+    assert (info.name, info.version, info.declared) == ("users", Version(1, 2, 0), Users)
+    assert info.doc == "The user directory.\n\nFor all who sell."
+    assert list(info.methods) == ["get", "count"]
+    get = info.methods["get"]
+    assert get.doc == "Look a user up."
+    assert get.options == MethodOptions(
+        idempotent=True, timeout=2.0, slo=0.1, raises=(UserNotFound,)
+    )
+    assert get.signature.result is User
+    assert get.signature.needs_any
+    assert get.signature.arguments(get.signature.params(user_id="ada", deep=True)) == (
+        ("ada",),
+        {"deep": True},
+    )
+
+
+def test_a_contract_that_extends_another_has_its_methods() -> None:
+    assert list(info_of(Admin).methods) == ["get", "count", "delete"]
+    assert [info.name for info in contracts_of(UserService)] == ["users-admin"]
+    assert UserService.__mesh_requires__ == (Users,)
+    with pytest.raises(ContractError, match="UserService'> is no contract"):
+        info_of(UserService)
+
+
+def test_a_contract_may_stand_in_a_function() -> None:
+    @dataclass
+    class Local:
+        x: int
+
+    class Here(Contract, name="here", version="1.0.0"):
+        @method
+        @abstractmethod
+        async def get(self, it: Local) -> Local: ...
+
+    assert info_of(Here).methods["get"].signature.result is Local
+
+
+def test_a_contract_as_plain_data() -> None:
+    told = describe(info_of(Admin))
+    assert (told["name"], told["version"]) == ("users-admin", "0.1.0")
+    get = told["methods"]["get"]
+    assert get["params"]["required"] == ["user_id"]
+    assert get["params"]["properties"]["deep"] == {"type": "boolean", "default": False}
+    assert get["result"] == {"$ref": "#/$defs/User"}
+    assert get["errors"]["USER_NOT_FOUND"]["details"]["required"] == ["user_id"]
+    assert list(told["$defs"]) == ["User"]
+    assert told["methods"]["delete"]["audit"]
+
+
+def test_a_declared_error_is_plain_on_the_wire_and_typed_for_callers() -> None:
+    made = UserNotFound("ada")
+    assert (made.code, made.reason, made.message) == (
+        "not_found",
+        "USER_NOT_FOUND",
+        "There is no user 'ada'.",
+    )
+    assert made.details == {"user_id": "ada"}
+    assert {made} == {made}
+    assert copy.copy(made).user_id == "ada"
+    plain = mesh.NotFound(
+        "nobody", reason=made.reason, details=made.details, chain=["a.b"], activity_id="7"
+    )
+    errors = info_of(Users).methods["get"].errors
+    typed = restore(plain, errors)
+    assert isinstance(typed, UserNotFound)
+    assert (typed.user_id, typed.message, typed.chain) == ("ada", "nobody", ("a.b",))
+    for other in (
+        mesh.NotFound("x", reason="OTHER"),
+        mesh.Internal("x", reason=made.reason, details=made.details),
+        mesh.NotFound("x", reason=made.reason, details={"user_id": 7}),
+    ):
+        assert restore(other, errors) is other
+
+
+def declare(**options: Any) -> Callable[[], object]:
+    def make() -> object:
+        class Bad(Contract, name="bad", version="1.0.0"):
+            @method(**options)  # type: ignore[untyped-decorator]
+            @abstractmethod
+            async def get(self) -> None: ...
+
+        return Bad
+
+    return make
+
+
+def takes(text: str) -> Callable[[], object]:
+    """A contract with one method of this signature, in a module of its own."""
+
+    def make() -> object:
+        source = (
+            "class Bad(Contract, name='bad', version='1.0.0'):\n"
+            f"    @method\n    @abstractmethod\n    {text}: ...\n"
+        )
+        scope = {**globals(), "__name__": "bad"}
+        exec(source, scope)  # noqa: S102 - our own text
+        return scope["Bad"]
+
+    return make
+
+
+def named(**more: Any) -> Callable[[], object]:
+    def make() -> object:
+        class Bad(Contract, **more):
+            @method
+            @abstractmethod
+            async def get(self) -> None: ...
+
+        return Bad
+
+    return make
+
+
+def raising(kind: Any) -> Callable[[], object]:
+    return declare(raises=[kind])
+
+
+def undeclared() -> object:
+    class Bad(Contract, name="bad", version="1.0.0"):
+        @abstractmethod
+        async def get(self) -> None: ...
+
+    return Bad
+
+
+def concrete() -> object:
+    class Bad(Contract, name="bad", version="1.0.0"):
+        @method
+        async def get(self) -> None: ...
+
+    return Bad
+
+
+def empty() -> object:
+    class Bad(Contract, name="bad", version="1.0.0"):
+        """Nothing."""
+
+    return Bad
+
+
+def twice() -> object:
+    class Other(Contract, name="other", version="1.0.0"):
+        @method
+        @abstractmethod
+        async def count(self) -> int: ...
+
+    class Both(Users, Other, name="both", version="1.0.0"):
+        """Which of the two it is, nobody knows."""
+
+    return Both
+
+
+def declared_in_implementation() -> object:
+    class Service(Users):
+        @method
+        async def get(self, user_id: str, *, deep: bool = False) -> User:
+            raise NotImplementedError
+
+    return Service
+
+
+class NoDataclass(mesh.NotFound):
+    """Has no fields."""
+
+
+@dataclass
+class Overloaded(mesh.Unavailable):
+    """Its reason is the mesh's own."""
+
+
+@dataclass
+class Hiding(mesh.Aborted):
+    chain: str  # type: ignore[assignment]
+
+
+@dataclass
+class Heavy(mesh.Aborted):
+    ratio: complex
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (named(name="bad"), "contract .*Bad: it needs a name and a version"),
+        (named(version="1.0.0"), "contract .*Bad: it needs a name and a version"),
+        (named(), "needs a name and a version, or to implement one"),
+        (named(name="1", version="1.0.0"), "name '1' must begin with a letter"),
+        (named(name="mesh", version="1.0.0"), "not be 'mesh'"),
+        (named(name="bad", version="1"), "Bad: version '1' must be three numbers"),
+        (named(name="bad", version="1.0.0", requires=[User]), "requires .*User'>, which is no"),
+        (undeclared, "method get: declare it by @mesh.method"),
+        (concrete, "method get: put @abstractmethod below"),
+        (empty, "it has no method"),
+        (twice, "Users and .*Other both have a method 'count'"),
+        (declared_in_implementation, "Service.get: @mesh.method declares what a contract has"),
+        (declare(timeout=0), "Bad, method get: timeout=0 must be seconds, above 0"),
+        (declare(slo="1"), "slo='1' must be seconds"),
+        (declare(timeout=1, slo=2), "slo=2 is longer than timeout=1"),
+        (declare(public=True, access="x"), "exclude each other"),
+        (declare(access=" "), "access=' ' must be text"),
+        (declare(deprecated=True), "deprecated=True must be text"),
+        (declare(idempotent="yes"), "idempotent='yes' must be a bool"),
+        (raising(ValueError), "raises <class 'ValueError'>, which is no subclass"),
+        (raising(NoDataclass), "raises NoDataclass, which is no dataclass"),
+        (raising(Overloaded), "whose reason OVERLOADED is one of the mesh's own"),
+        (raising(Hiding), "field 'chain' is part of every error"),
+        (raising(Heavy), "raises Heavy: field 'ratio': .*complex.* is not supported"),
+        (takes("async def get(self, x) -> None"), "method get: parameter 'x' has no type"),
+        (takes("async def get(self, x: Foo) -> None"), "'x': its type 'Foo' cannot be found"),
+        (takes("async def get(self, x: 1 +) -> None".replace("1 +", "'1 +'")), "cannot be read"),
+        (takes("def get(self) -> None"), "it must be `async def`"),
+        (takes("async def get() -> None"), "its first parameter must be `self`"),
+        (takes("async def get(self, x: complex) -> None"), "complex.* is not supported"),
+        (takes("async def get(self, x: User | dict) -> None"), "more than one dict-like type"),
+        (takes("async def get(self, *x: int) -> None"), "says which parameters there are"),
+        (takes("async def get(self, **x: int) -> None"), "says which parameters there are"),
+        (takes("async def get(self, x: int, /) -> None"), "'x' is positional only"),
+        (takes("async def get(self, x: int = 'a') -> None"), "default 'a' is not of its type"),
+        (takes("async def get(self, x: list[int] = [1]) -> None"), "can be changed by whoever"),
+        (takes("async def get(self)"), "its result has no type"),
+        (takes("async def get(self) -> complex"), "its result: .*complex"),
+    ],
+)
+def test_a_fault_is_found_when_the_class_is_made(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ContractError, match=message):
+        make()
