@@ -43,8 +43,10 @@ from mesh.errors import (
     UsageError,
 )
 from mesh.gateway import EdgeView, Gateway, GatewayView, InstanceView, ServiceView, TraceView
+from mesh.handlers import in_thread
 from mesh.limits import Limits
-from mesh.running import run, serve
+from mesh.running import run
+from mesh.serving import serve
 from mesh.streams import EventStream
 from mesh.tracing import install_tracer_provider
 from mesh.transport import CertificateFiles
@@ -99,6 +101,7 @@ __all__ = [
     "current_call",
     "detached",
     "events",
+    "in_thread",
     "install_tracer_provider",
     "logs",
     "method",

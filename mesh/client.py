@@ -7,17 +7,20 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from mesh.calling import Caller
 from mesh.errors import UsageError
 from mesh.handlers import Handler
+from mesh.payload import encoding_number
 from mesh.streams import CAPACITY, EventStream
+from mesh.stubs import make_stub
 from mesh.watching import PeerView
 from mesh.wire.codec import is_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from mesh import events
     from mesh.uplink import Uplink
 
 
+C = TypeVar("C")
 F = TypeVar("F", bound="Callable[..., Any]")
 
 
@@ -49,6 +52,7 @@ class Client(Caller):
             process_id=uplink.process.id,
             connected=link is not None,
             ready=uplink.ready,
+            missing=uplink.missing,
             closing=uplink.leaving,
             gateway=uplink.gateway,
             address=link.address if link is not None else "",
@@ -74,6 +78,36 @@ class Client(Caller):
                 did not tell, as this peer read too slowly.
         """
         return EventStream(self._uplink.feed, capacity)
+
+    def stub(self, contract: Callable[[], C], *, timeout: float | None = None) -> C:
+        """An object of a contract's type, each of whose methods calls the service.
+
+        Its methods take what the contract says and return what that says; errors that it declares
+        are raised as their own classes.
+
+        Args:
+            contract: A class of a contract.
+            timeout: Seconds for each call; where None, what the contract says of the method, and
+                30 where it says nothing.
+
+        Raises:
+            ContractError: It is no contract.
+            UsageError: The client's encoding is ``"raw"``, in which no parameters can travel.
+            ValueError: ``timeout`` is no number of seconds.
+
+        Example:
+            >>> users = client.stub(Users, timeout=0.5)
+            >>> user = await users.get("123")
+        """
+        if self._uplink.encoding == encoding_number("raw"):
+            raise UsageError(
+                f"client {self.name!r} has encoding='raw', which carries bytes alone; a stub needs "
+                "'msgpack' or 'json'"
+            )
+        if timeout is not None and not timeout >= 0:
+            raise ValueError(f"timeout must be seconds, 0 or more, not {timeout!r}")
+        made: C = make_stub(contract, self.call, timeout)
+        return made
 
     @overload
     def method(self, name: F) -> F: ...
@@ -132,14 +166,33 @@ class Client(Caller):
                     f"{what} name {text!r}: it must begin with a letter or _, then letters, digits "
                     "and _.-, at most 128"
                 )
-        handlers = self._uplink.dispatcher.handlers
-        if (service, name) in handlers:
-            raise ValueError(
-                f"{service}.{name} is served by {handlers[service, name].function!r} already; "
-                "unregister it first"
-            )
-        handlers[service, name] = Handler(function)
-        self._uplink.register(service, {name: {}})
+        self.register_all(service, {name: Handler(function)}, {name: {}})
+
+    def register_all(
+        self,
+        service: str,
+        handlers: Mapping[str, Handler],
+        options: dict[str, dict[str, Any]],
+    ) -> None:
+        """Serve methods by handlers, all of them or none; for what makes these by itself.
+
+        Args:
+            service: Whose they are.
+            handlers: By the methods' names.
+            options: What the gateway shall know of each.
+
+        Raises:
+            ValueError: One is served by this client already.
+        """
+        serving = self._uplink.dispatcher.handlers
+        for name in handlers:
+            if (service, name) in serving:
+                raise ValueError(
+                    f"{service}.{name} is served by {serving[service, name].function!r} already; "
+                    "unregister it first"
+                )
+        serving.update({(service, name): handler for name, handler in handlers.items()})
+        self._uplink.register(service, options)
 
     def unregister(self, name: str, *, service: str | None = None) -> None:
         """Serve a method no longer. Calls of it that run go on to their end.

@@ -2,18 +2,75 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import trio
+
+from mesh.payload import encode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 log = logging.getLogger("mesh.service")
+
+_PLAIN = "__mesh_plain__"
+
+
+def in_thread(function: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Implement a contract's method by a plain function, which runs in a thread.
+
+    Where the mesh calls it, the thread is one of the peer's own, of which there are
+    ``limits.max_threads``; where the program does, it is one of trio's. At a call's deadline the
+    caller is answered, and the thread goes on to its end.
+
+    Args:
+        function: What works or waits without trio.
+
+    Example:
+        >>> class UserService(Users):
+        ...     @mesh.in_thread
+        ...     def get(self, user_id: str) -> User:
+        ...         return database.select(user_id)
+    """
+
+    @functools.wraps(function)
+    async def threaded(*args: P.args, **kwargs: P.kwargs) -> T:
+        run = functools.partial(function, *args, **kwargs)
+        return await trio.to_thread.run_sync(run, abandon_on_cancel=True)
+
+    setattr(threaded, _PLAIN, function)
+    return threaded
+
+
+def plain_of(function: Callable[..., Any]) -> Callable[..., Any] | None:
+    """The plain function that :func:`in_thread` was given, bound as this one is; else None."""
+    plain = getattr(function, _PLAIN, None)
+    holder = getattr(function, "__self__", None)
+    return plain if plain is None or holder is None else plain.__get__(holder)
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether a call of this is awaited, and does not block."""
+    return inspect.iscoroutinefunction(
+        getattr(function, "func", function)
+    ) or inspect.iscoroutinefunction(type(function).__call__)
 
 
 class Handler:
     """One method's implementation: what to call, and the type of its parameters.
+
+    Attributes:
+        function: What is called, with the parameters if it takes any.
+        in_thread: Whether a thread calls it.
+        params_type: What parameters are decoded into.
+        takes_params: Whether it takes any.
+        encode: What makes bytes of its result, as :func:`~mesh.payload.encode` does.
 
     Args:
         function: ``async def`` runs in the loop, a plain ``def`` in a thread. It takes the
@@ -23,13 +80,13 @@ class Handler:
         TypeError: It takes more than one argument.
     """
 
-    __slots__ = ("function", "in_thread", "params_type", "takes_params")
+    __slots__ = ("encode", "function", "in_thread", "params_type", "takes_params")
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-        self.in_thread = not inspect.iscoroutinefunction(
-            getattr(function, "func", function)
-        ) and not inspect.iscoroutinefunction(type(function).__call__)
+        plain = plain_of(function)
+        self.function = function = plain or function
+        self.in_thread = plain is not None or not is_async(function)
+        self.encode: Callable[[Any, int], bytes] = encode
         parameters = inspect.signature(function).parameters.values()
         wanted = [
             parameter

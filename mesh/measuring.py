@@ -70,7 +70,11 @@ class MeasuredUplink(Uplink):
     def _not_ready(self) -> str | None:
         if self.leaving:
             return "draining"
-        return None if self.ready else "not connected to a gateway that takes calls"
+        if not self.ready:
+            return "not connected to a gateway that takes calls"
+        if self.missing:
+            return f"nobody serves {', '.join(self.missing)} yet, which is required"
+        return None
 
     def _runtime(self) -> Iterator[Row]:
         threads = self.dispatcher.limiter

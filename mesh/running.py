@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import logging
 import os
 import signal
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import trio
 
 from mesh.connecting import connect, make_dialer
 from mesh.errors import AddressError, CertificateError, SettingError
 from mesh.groups import single_exception
+from mesh.serving import name_of_service, serve
 from mesh.tracing import install_tracer_provider
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from mesh.client import Client
     from mesh.payload import Encoding
+    from mesh.serving import Service
     from mesh.transport import Dialer
 
 log = logging.getLogger("mesh.service")
@@ -36,23 +37,8 @@ WRONG_USAGE = 2
 """The exit status of a program whose settings cannot work, as of the command."""
 
 
-async def serve(client: Client, *services: Callable[[Client], Any]) -> None:
-    """Register services on a client and serve them until cancelled.
-
-    Args:
-        client: The peer that serves.
-        services: Functions that take the client and register methods on it; ``async`` ones are
-            awaited. They run in the order given.
-    """
-    for service in services:
-        made = service(client)
-        if inspect.isawaitable(made):
-            await made
-    await trio.sleep_forever()
-
-
 def run(
-    *services: Callable[[Client], Any],
+    *services: Service,
     name: str | None = None,
     gateway: str | Dialer | None = None,
     tls: ssl.SSLContext | None = None,
@@ -71,8 +57,9 @@ def run(
     ends with one line on standard error and exit status 2.
 
     Args:
-        services: Functions that take the client and register methods on it.
-        name: The peer's name; that of the first function where None.
+        services: As in :func:`~mesh.serve`: implementations of contracts, and what makes these or
+            registers methods.
+        name: The peer's name; where None, that of the first one's service, or of the function.
         gateway: As in :func:`~mesh.connect`.
         tls: As in :func:`~mesh.connect`.
         metadata: Text that operators see beside the peer's name.
@@ -81,7 +68,8 @@ def run(
         metrics_token: As in :func:`~mesh.connect`.
 
     Raises:
-        TypeError: There is no service.
+        TypeError: There is no service, or the first one has no name.
+        ContractError: An implementation does not do what its contracts say.
         ValueError: The name cannot be one, or there is no such encoding.
         SystemExit: An address, a variable or a certificate cannot be used; the status is 2.
         AddressInUse: Somebody listens at the address for metrics already.
@@ -93,10 +81,14 @@ def run(
         ...     async def get(params):
         ...         return {"id": params["user_id"]}
         >>> mesh.run(users)
+        >>> mesh.run(UserService(database), OrderService)  # the latter takes the client
     """
     if not services:
-        raise TypeError("mesh.run needs at least one service: a function that takes the client")
-    name = name or services[0].__name__
+        raise TypeError(
+            "mesh.run needs at least one service: an implementation of a contract, or a function "
+            "that takes the client"
+        )
+    name = name or name_of_service(services[0])
     try:
         dialer = make_dialer(gateway, tls)  # a wrong address is said before anything runs
     except _WRONG_SETTING as fault:
@@ -116,7 +108,7 @@ def run(
 
 
 async def _run(
-    services: tuple[Callable[[Client], Any], ...],
+    services: tuple[Service, ...],
     name: str,
     peer: Callable[[], AbstractAsyncContextManager[Client]],
 ) -> None:

@@ -18,7 +18,7 @@ import trio
 from mesh import context
 from mesh.errors import CallError, Code, Reason
 from mesh.outcomes import Job, Outcomes, single, undecodable
-from mesh.payload import EncodingFault, decode, encode
+from mesh.payload import EncodingFault, decode
 from mesh.timers import Timers
 from mesh.wire import codec
 from mesh.wire.codec import BY_DEADLINE, BY_DISCONNECT, UNVERIFIED
@@ -211,7 +211,7 @@ class Dispatcher:
                 )
             else:
                 value = await handler.function(*arguments)
-            answer = encode(value, encoding)
+            answer = handler.encode(value, encoding)
         except (msgspec.MsgspecError, RecursionError) as fault:
             failure = undecodable(call, payload, encoding, handler, fault)
         except EncodingFault as fault:

@@ -58,6 +58,7 @@ class Uplink:
         call_timeout: What a call may take where nobody says otherwise, in seconds.
         sends_tracebacks: Whether the gateway lets tracebacks travel.
         ready: Whether calls can be sent now.
+        missing: Services that what is served here requires, and that have yet to come.
         link: The connection, past its handshake, or None.
         send: Queues a frame; it leaves with those of the other tasks that the last read woke.
         leaving: Whether this peer closes: it begins no new work, and finishes what is under way.
@@ -101,6 +102,7 @@ class Uplink:
         self.service_wait = limits.service_wait
         self.sends_tracebacks = False
         self.ready = False
+        self.missing: list[str] = []
         self.link: Link | None = None
         self.send: Callable[[bytes], None] = _drop
         self.leaving = False

@@ -25,6 +25,8 @@ class PeerView(msgspec.Struct, frozen=True, kw_only=True):
     connected: bool
     ready: bool
     """Whether new calls can be sent now: not while the gateway drains."""
+    missing: list[str]
+    """Services that what it serves requires, and that have yet to come."""
     closing: bool
     gateway: str
     """The id of the gateway connected to now or last; empty before the first."""

@@ -97,4 +97,6 @@ def restore(error: CallError, declared: Mapping[str, DeclaredError]) -> CallErro
     for name in ("message", "details", "chain", "activity_id", "maybe_executed"):
         setattr(typed, name, getattr(error, name))
     typed.remote_traceback = error.remote_traceback
+    for note in getattr(error, "__notes__", ()):
+        typed.add_note(note)
     return typed

@@ -1,0 +1,103 @@
+"""What runs a contract's methods: parameters checked on the way in, results on the way out."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mesh.contracts.implementations import implemented
+from mesh.errors import Internal, Reason
+from mesh.handlers import Handler, is_async, plain_of
+from mesh.payload import decode, encode
+from mesh.wire.codec import RAW
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mesh.client import Client
+    from mesh.contracts.contract import Contract, ContractInfo, ContractMethod
+    from mesh.contracts.signatures import Signature
+
+
+def implement(client: Client, implementation: Contract) -> None:
+    """Serve what an object implements by a client, from now on.
+
+    Raises:
+        ContractError: It does not do what its contracts say.
+        ValueError: One of the methods is served by this client already.
+    """
+    for info, functions in list(implemented(implementation, is_async)):
+        handlers: dict[str, Handler] = {
+            name: ContractHandler(info, info.methods[name], function)
+            for name, function in functions.items()
+        }
+        options = {name: _options(info.methods[name]) for name in functions}
+        client.register_all(info.name, handlers, options)
+
+
+def _options(method: ContractMethod) -> dict[str, Any]:
+    """What the gateway shall know of a method."""
+    options = method.options
+    told = {"slo": options.slo, "deprecated": options.deprecated}
+    return {name: value for name, value in told.items() if value is not None}
+
+
+class ContractHandler(Handler):
+    """A contract's method, which an implementation runs.
+
+    Args:
+        info: The contract.
+        method: The method.
+        function: The implementation's, bound.
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self, info: ContractInfo, method: ContractMethod, function: Callable[..., Any]
+    ) -> None:
+        signature = method.signature
+        plain = plain_of(function)
+        self.in_thread = plain is not None
+        self.function = functools.update_wrapper(_spread(signature, plain or function), function)
+        self.takes_params = True
+        self.params_type = signature.params
+        if not signature.needs_any:
+            self.params_type = signature.params | None
+        self.encode = encode if signature.result is Any else _checked(info, method)
+
+
+def _spread(signature: Signature, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as one of a structure. What it returns is awaited as it is."""
+    blank, arguments = signature.params, signature.arguments
+    values = msgspec.structs.astuple
+    if signature.needs_any and not signature.keywords:
+        return lambda params: function(*values(params))
+
+    def spread(params: msgspec.Struct | None) -> Any:
+        by_position, by_name = arguments(blank() if params is None else params)
+        return function(*by_position, **by_name)
+
+    return spread
+
+
+def _checked(info: ContractInfo, method: ContractMethod) -> Callable[[Any, int], bytes]:
+    """What encodes a result, and reads it as callers will: a wrong one is this side's fault."""
+    result = method.signature.result
+
+    def encode_checked(value: Any, encoding: int) -> bytes:
+        answer = encode(value, encoding)
+        if encoding != RAW:  # bytes, which have no type
+            try:
+                decode(answer, encoding, result)
+            except (msgspec.MsgspecError, RecursionError, ValueError) as fault:
+                raise Internal(
+                    f"result of {info.name}.{method.name} breaks the contract {info.name} "
+                    f"{info.version}: {fault}",
+                    reason=Reason.INVALID_RESULT,
+                ) from fault
+        return answer
+
+    return encode_checked

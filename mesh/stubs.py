@@ -1,0 +1,156 @@
+"""Stubs: objects that have a contract's methods, each of which is a call.
+
+A stub's class is made once of each contract. What can be known before a call is prepared there, so
+that a call is little more than its parameters put into a structure and handed to `Client.call`.
+"""
+
+from __future__ import annotations
+
+import types
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from mesh.contracts.contract import info_of
+from mesh.contracts.failures import restore
+from mesh.errors import CallError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from mesh.contracts.contract import ContractInfo, ContractMethod
+    from mesh.contracts.failures import DeclaredError
+
+_CLASS = "__mesh_stub__"
+"""Where a contract keeps the class of its stubs: there it goes when the contract does."""
+
+
+class Stub:
+    """What stubs are beside their contract."""
+
+    __mesh_call__: Callable[..., Awaitable[Any]]
+    __mesh_timeout__: float | None
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        """No implementation, hence no check whether it can be one."""
+
+    def __repr__(self) -> str:
+        info = info_of(type(self).__mro__[2])
+        return f"<stub of {info.name} {info.version}>"
+
+
+def make_stub(contract: Any, call: Callable[..., Any], timeout: float | None) -> Any:
+    """An object that calls a service by its contract.
+
+    Args:
+        contract: The contract's class.
+        call: A peer's :meth:`~mesh.calling.Caller.call`.
+        timeout: Seconds for each call; where None, what the contract says of the method.
+
+    Raises:
+        ContractError: It is no contract.
+    """
+    info = info_of(contract)
+    kind = vars(contract).get(_CLASS)
+    if kind is None:
+        kind = _make_class(info)
+        setattr(contract, _CLASS, kind)
+    stub = object.__new__(kind)
+    stub.__mesh_call__ = call
+    stub.__mesh_timeout__ = timeout
+    return stub
+
+
+def _make_class(info: ContractInfo) -> type[Stub]:
+    contract = info.declared
+    methods: dict[str, Any] = {"__module__": contract.__module__, "__doc__": contract.__doc__}
+    for method in info.methods.values():
+        made = _make_method(info, method)
+        made.__name__, made.__doc__ = method.name, method.doc
+        made.__qualname__ = f"{contract.__qualname__}.{method.name}"
+        methods[method.name] = made
+    bases = (Stub, contract)
+    return types.new_class(
+        f"{contract.__name__}Stub", bases, exec_body=lambda it: it.update(methods)
+    )
+
+
+def _make_method(info: ContractInfo, method: ContractMethod) -> Callable[..., Any]:
+    """A plain function that returns what is awaited: one coroutine less on the way of each call."""
+    service, name, options = info.name, method.name, method.options
+    result, declared = method.signature.result, options.timeout
+    idempotent = options.idempotent
+    pack = _packer(method)
+
+    def call(self: Stub, /, *arguments: Any, **named: Any) -> Awaitable[Any]:
+        timeout = self.__mesh_timeout__
+        return self.__mesh_call__(
+            service,
+            name,
+            pack(*arguments, **named),
+            result=result,
+            timeout=declared if timeout is None else timeout,
+            idempotent=idempotent,
+        )
+
+    made = _restoring(call, method.errors) if method.errors else call
+    return made if options.deprecated is None else _warning(f"{service}.{name}", method, made)
+
+
+def _restoring(
+    call: Callable[..., Awaitable[Any]], errors: Mapping[str, DeclaredError]
+) -> Callable[..., Awaitable[Any]]:
+    """The same, raising declared errors as what they are."""
+
+    async def restored(answer: Awaitable[Any]) -> Any:
+        try:
+            return await answer
+        except CallError as error:
+            failure = restore(error, errors)
+            if failure is error:
+                raise
+        try:
+            raise failure  # the same one, told better: no second one to show
+        finally:
+            del failure
+
+    def restoring(self: Stub, /, *arguments: Any, **named: Any) -> Awaitable[Any]:
+        return restored(call(self, *arguments, **named))
+
+    return restoring
+
+
+def _packer(method: ContractMethod) -> Callable[..., Any]:
+    """What makes the parameters of a call's arguments, or says which of them are wrong."""
+    params, keywords = method.signature.params, method.signature.keywords
+    if not keywords:
+        return params
+    by_position = params.__struct_fields__[: -len(keywords)]
+
+    def pack(*arguments: Any, **named: Any) -> Any:
+        if len(arguments) > len(by_position):
+            raise TypeError(
+                f"{method.name}() takes {len(by_position)} arguments by position, not "
+                f"{len(arguments)}; {', '.join(keywords)} are given by name"
+            )
+        if twice := next((name for name in by_position[: len(arguments)] if name in named), None):
+            raise TypeError(f"{method.name}() got two values for {twice!r}")
+        return params(**dict(zip(by_position, arguments, strict=False)), **named)
+
+    return pack
+
+
+def _warning(
+    full_name: str, method: ContractMethod, call: Callable[..., Any]
+) -> Callable[..., Any]:
+    """The same, with a warning at the line of the first call of a process."""
+    told = False
+
+    def deprecated(self: Stub, /, *arguments: Any, **named: Any) -> Any:
+        nonlocal told
+        if not told:
+            what = f"{full_name} is deprecated: {method.options.deprecated}"
+            warnings.warn(what, DeprecationWarning, stacklevel=2)
+            told = True  # not before: where warnings are errors, none of its calls may pass
+        return call(self, *arguments, **named)
+
+    return deprecated

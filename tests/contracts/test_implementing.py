@@ -1,0 +1,303 @@
+"""Serving contracts: what is refused, and what is checked at a service's edge."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+import trio
+
+import mesh
+from mesh.contracts.implementations import implemented
+from mesh.handlers import is_async
+from tests.contracts.shop import Line, Orders, OrderService, Receipt, shop
+from tests.gateway.raw_peer import settled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mesh.payload import Encoding
+
+
+@pytest.mark.parametrize("encoding", ["msgpack", "json"])
+@pytest.mark.parametrize(
+    ("params", "told"),
+    [
+        (
+            {"lines": [{"sku": "a", "quantity": 1}, {"sku": "b", "quantity": "x"}]},
+            "Expected `int`, got `str` - at `$.lines[1].quantity`",
+        ),
+        ({"lines": [{"sku": "a"}]}, "missing required field `quantity` - at `$.lines[0]`"),
+        ({"lines": [], "lins": []}, "Object contains unknown field `lins`"),
+        ({}, "Object missing required field `lines`"),
+        (None, "Expected `object`, got `"),
+        ([[]], "Expected `object`, got `array`"),
+        ({"lines": [], "by": 3}, "Expected `str`, got `int` - at `$.by`"),
+    ],
+)
+async def test_wrong_parameters_are_told_by_their_path(
+    params: Any, told: str, encoding: Encoding
+) -> None:
+    """Before the implementation sees anything of them."""
+    async with shop(encoding=encoding) as it:
+        with pytest.raises(mesh.InvalidArgument, match=r"parameters of orders\.place: ") as raised:
+            await it.caller.call("orders", "place", params)
+        assert told in raised.value.message
+        assert raised.value.reason == mesh.Reason.UNDECODABLE
+        assert not raised.value.maybe_executed
+        assert it.service.ran == []
+
+
+async def test_nothing_will_do_where_no_parameter_is_needed() -> None:
+    async with shop() as it:
+        nothing: Any
+        for nothing in (None, {}):
+            assert await it.caller.call("orders", "count", nothing) == 0
+            assert await it.caller.call("orders", "number", nothing) == 1
+        with pytest.raises(mesh.InvalidArgument, match="unknown field `since`"):
+            await it.caller.call("orders", "number", {"since": 1})
+
+
+@pytest.mark.parametrize("encoding", ["msgpack", "json"])
+@pytest.mark.parametrize(
+    ("result", "told"),
+    [
+        ({"cents": "many", "by": ""}, "Expected `int`, got `str` - at `$.cents`"),
+        (Receipt(1, by=None), "Expected `str`, got `"),  # type: ignore[arg-type]
+        ([1], "Expected `object`, got `array`"),
+    ],
+)
+async def test_a_result_that_breaks_its_contract_is_the_callee_s_fault(
+    result: Any, told: str, encoding: Encoding
+) -> None:
+    async with shop(result, encoding) as it:
+        for call in (it.orders.place([]), it.caller.call("orders", "place", {"lines": []})):
+            with pytest.raises(mesh.Internal) as raised:
+                await call
+            assert raised.value.reason == mesh.Reason.INVALID_RESULT
+            assert raised.value.message.startswith(
+                "result of orders.place breaks the contract orders 1.2.0: "
+            )
+            assert told in raised.value.message
+            assert raised.value.maybe_executed
+
+
+async def test_so_does_a_result_where_there_must_be_none() -> None:
+    async with shop("text") as it:
+        with pytest.raises(mesh.Internal, match="Expected `null`, got `str`"):
+            await it.orders.clear()
+
+
+async def test_what_is_shaped_as_the_contract_says_may_be_of_another_class() -> None:
+    async with shop({"cents": 1, "by": "card"}) as it:
+        assert await it.orders.place([]) == Receipt(1, "card")
+
+
+async def test_a_raw_caller_is_told_what_is_wanted() -> None:
+    async with (
+        shop() as it,
+        mesh.connect("raw", gateway=it.gateway, encoding="raw") as raw,
+    ):
+        with pytest.raises(mesh.InvalidArgument, match="got `bytes`"):
+            await raw.call("orders", "count", b"{}")
+
+
+class Small(mesh.Contract, name="small", version="1.0.0"):
+    @mesh.method
+    @abstractmethod
+    async def get(self, key: str, size: int = 1, *, deep: bool = False) -> str: ...
+
+
+def _of(function: Callable[..., Any]) -> type[Small]:
+    return type("SmallService", (Small,), {"get": function})
+
+
+async def _renamed(self: Any, name: str, size: int = 1, *, deep: bool = False) -> None: ...
+async def _swapped(self: Any, size: int, key: str, *, deep: bool = False) -> None: ...
+async def _short(self: Any, key: str, *, deep: bool = False) -> None: ...
+async def _no_keyword(self: Any, key: str, size: int = 1) -> None: ...
+async def _keyword(self: Any, key: str, *, size: int = 1, deep: bool = False) -> None: ...
+async def _positional(self: Any, key: str, /, size: int = 1, *, deep: bool = False) -> None: ...
+async def _more(self: Any, key: str, size: int, other: int, *, deep: bool = False) -> None: ...
+def _plain(self: Any, key: str, size: int = 1, *, deep: bool = False) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "told"),
+    [
+        (_renamed, "parameter 1 is 'key' in the contract, 'name' here"),
+        (_swapped, "parameter 1 is 'key' in the contract, 'size' here"),
+        (_short, "the contract has parameter 'size', this does not"),
+        (_no_keyword, "the contract has parameter 'deep', by name alone; this does not"),
+        (_keyword, "the contract has parameter 'size', this takes it by name alone"),
+        (_positional, "parameter 'key' is positional only here; callers may name it"),
+        (_more, "it needs 'other', which the contract does not have"),
+        (_plain, "must be `async def`, as its contract Small says; put @mesh.in_thread above"),
+        (3, "SmallService.get is 3, and no method"),
+    ],
+)
+def test_a_wrong_signature_is_named(function: Any, told: str) -> None:
+    with pytest.raises(mesh.ContractError, match=r"^SmallService\.get") as raised:
+        list(implemented(_of(function)(), is_async))
+    assert told in str(raised.value)
+
+
+def _wrapped(function: Any) -> Any:
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return await function(*args, **kwargs)
+
+    return wrapper
+
+
+async def _right(self: Any, key: str, size: int = 1, *, deep: bool = False) -> str:
+    return f"{key} {size} {deep}"
+
+
+async def _lenient(self: Any, key: str, size: int = 1, more: int = 2, deep: bool = True) -> str:  # noqa: FBT002
+    return f"{key} {size} {deep}"
+
+
+@pytest.mark.parametrize(
+    "function",
+    [_right, _lenient, _wrapped(_right), functools.wraps(_right)(_wrapped(_right))],
+)
+async def test_what_takes_the_contract_s_calls_is_served(function: Any) -> None:
+    async with (
+        mesh.Gateway() as gateway,
+        mesh.connect("small", gateway=gateway) as client,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(mesh.serve, client, _of(function)())
+        small = client.stub(Small)
+        assert await small.get("a") == "a 1 False"
+        assert await small.get("a", 3, deep=True) == "a 3 True"
+        nursery.cancel_scope.cancel()
+
+
+async def test_plain_functions_run_in_the_peer_s_threads() -> None:
+    seen: list[Any] = []
+
+    class Threads(Small):
+        @mesh.in_thread
+        def get(self, key: str, size: int = 1, *, deep: bool = False) -> str:
+            call = mesh.current_call()
+            seen.append((threading.current_thread() is threading.main_thread(), call is None))
+            if call is not None:
+                seen.append(client._uplink.dispatcher.limiter.borrowed_tokens)
+            return f"{key} {size} {deep}"
+
+    async with (
+        mesh.Gateway() as gateway,
+        mesh.connect("small", gateway=gateway) as client,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(mesh.serve, client, Threads())
+        assert await client.stub(Small).get("a", deep=True) == "a 1 True"
+        assert seen == [(False, False), 1]
+        seen.clear()
+        assert await Threads().get("a") == "a 1 False"  # from the program itself
+        assert seen == [(False, True)]
+        nursery.cancel_scope.cancel()
+
+
+async def test_in_thread_is_for_any_handler() -> None:
+    @mesh.in_thread
+    def double(number: int) -> int:
+        return number * 2
+
+    async with mesh.Gateway() as gateway, mesh.connect("a", gateway=gateway) as client:
+        client.register("double", double)
+        assert await client.call("a", "double", 4) == 8
+        with pytest.raises(mesh.InvalidArgument):
+            await client.call("a", "double", "x")
+
+
+async def test_several_contracts_of_several_kinds_in_one_process() -> None:
+    """Instances, classes and functions that take the client, and plain registration."""
+
+    class SmallService(Small):
+        def __init__(self, client: mesh.Client) -> None:
+            self.orders = client.stub(Orders)
+
+        async def get(self, key: str, size: int = 1, *, deep: bool = False) -> str:  # noqa: ARG002
+            return str(await self.orders.place([Line(key, size)]))
+
+    async def make(client: mesh.Client) -> Small:
+        await trio.lowlevel.checkpoint()
+        return SmallService(client)
+
+    def plain(client: mesh.Client) -> None:
+        client.register("plain", _right_plain, service="plain")
+
+    async def _right_plain() -> str:
+        return "plain"
+
+    for second in (SmallService, make):
+        chosen: list[Any] = [OrderService(), second, plain]
+        async with (
+            mesh.Gateway() as gateway,
+            mesh.connect("all", gateway=gateway) as client,
+            trio.open_nursery() as nursery,
+        ):
+            await nursery.start(mesh.serve, client, *chosen)
+            assert await client.stub(Small).get("mug") == "Receipt(cents=1, by='card')"
+            assert await client.call("plain", "plain") == "plain"
+            assert len(client.registered_methods()) == 7
+            nursery.cancel_scope.cancel()
+
+
+class Both(Small, Orders):
+    pass
+
+
+class NeedsMore(OrderService):
+    def __init__(self, client: mesh.Client, database: str) -> None: ...
+
+
+class TakesNothing(OrderService):
+    def __init__(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("service", "told"),
+    [
+        (Orders, "Orders is a contract; serve a class that implements it, class OrdersService"),
+        (Both, "Both does not implement get of Small, place of Orders, count of Orders, number"),
+        (NeedsMore, "NeedsMore cannot be made of the client alone: missing a required argument"),
+        (TakesNothing, "TakesNothing cannot be made of the client alone: too many positional"),
+        (lambda _: 3, "returned 3, which implements no contract"),
+        (msgspec.Struct, "Struct implements no contract"),
+    ],
+)
+async def test_what_cannot_be_served_is_refused(service: Any, told: str) -> None:
+    async with mesh.Gateway() as gateway, mesh.connect("a", gateway=gateway) as client:
+        with pytest.raises(mesh.ContractError) as raised:
+            await mesh.serve(client, service)
+        assert told in str(raised.value)
+        assert client.registered_methods() == []
+
+
+async def test_a_method_that_is_served_already_is_refused_with_all_others() -> None:
+    async with mesh.Gateway() as gateway, mesh.connect("orders", gateway=gateway) as client:
+
+        @client.method
+        async def count() -> int:
+            return 0
+
+        with pytest.raises(ValueError, match=r"orders\.count is served by .* already"):
+            await mesh.serve(client, OrderService())
+        assert client.registered_methods() == ["orders.count"]
+
+
+async def test_an_implementation_is_called_by_an_earlier_caller_without_its_class() -> None:
+    """Plain calls and `result=` do without a contract on their side."""
+    async with shop() as it:
+        params = {"lines": [{"sku": "mug", "quantity": 2}]}
+        assert await it.caller.call("orders", "place", params) == {"cents": 2, "by": "card"}
+        told = await it.caller.call("orders", "place", params, result=Receipt)
+        assert told == Receipt(2, "card")
+        await settled(it.caller)
