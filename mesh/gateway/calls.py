@@ -68,6 +68,8 @@ class InFlight(msgspec.Struct, eq=False):
     """Frames of a chunked request handed to the callee's outbox."""
     partial: bool = False
     """Whether the end of a chunked request has yet to be handed to its callee."""
+    version: str | None = None
+    """Of the contract that the caller was written for, where it named one."""
 
     @property
     def name(self) -> str:

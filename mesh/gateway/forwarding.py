@@ -13,7 +13,6 @@ from mesh.wire.frames import MORE, Kind
 if TYPE_CHECKING:
     from mesh.gateway.calls import InFlight
     from mesh.gateway.core import Core
-    from mesh.gateway.registry import Method
     from mesh.gateway.session import Session
 
 
@@ -78,16 +77,16 @@ def forward_more(core: Core, entry: InFlight, callee: Session, flags: int, paylo
     core.send_bulk(callee.link, entry.id, head, payload)
 
 
-def overloaded(method: Method, limit: int) -> tuple[Code, Reason, str]:
-    """Why no instance can take one more call."""
-    for session in method.instances:
+def overloaded(name: str, instances: list[Session], limit: int) -> tuple[Code, Reason, str]:
+    """Why none of the instances that serve a caller can take one more call."""
+    for session in instances:
         if session.load < limit:
-            return outbox_full(method.full_name, session)
+            return outbox_full(name, session)
     return (
         Code.RESOURCE_EXHAUSTED,
         Reason.OVERLOADED,
         (
-            f"every instance of {method.full_name} ({len(method.instances)}) has {limit:,} calls "
+            f"every instance of {name} ({len(instances)}) has {limit:,} calls "
             "in flight, the limit max_in_flight; start more instances, or call less"
         ),
     )

@@ -7,7 +7,7 @@ should be there soon waits in the table.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mesh import events
 from mesh.errors import Code, Reason, RemoteProtocolError
@@ -130,17 +130,21 @@ class Router:
             return
 
         callee: Session | None = None
+        version = header.version
         if method is not None and method.instances:
-            callee = pick(method.instances, limits.max_in_flight)
+            instances = method.instances
+            if version is not None:
+                instances = core.fitting.instances(method, version)
+            callee = pick(instances, limits.max_in_flight)
             if callee is None:
-                self._refuse(
-                    caller, header, chain, overloaded(method, limits.max_in_flight), method, above
-                )
-                return
+                refusal, details = self._unfit(caller, method, instances, version, now)
+                if refusal is not None:
+                    self._refuse(caller, header, chain, refusal, method, above, details)
+                    return
         elif not self.waiting.is_expected(header, method, now):
             self._refuse(caller, header, chain, self._missing(header), method, above)
             return
-        elif not self.waiting.has_room(len(payload)):
+        if callee is None and not self.waiting.has_room(len(payload)):
             self._refuse(caller, header, chain, self.waiting.full(), method, above)
             return
 
@@ -182,6 +186,8 @@ class Router:
         )
         if flags:
             entry.received = len(payload)
+        if version is not None:
+            entry.version = version
         table.enter(entry)
         if tracing is not None and above is None and trace is None:
             tracing.begin(entry)
@@ -228,11 +234,12 @@ class Router:
             del lost.serving[entry.id]
         entry.callee = None
         method = self._core.registry.methods.get((entry.service, entry.method))
-        callee = (
-            pick(method.instances, self._core.limits.max_in_flight)
-            if method is not None and method.instances
-            else None
-        )
+        callee: Session | None = None
+        if method is not None and method.instances:
+            instances = method.instances
+            if entry.version is not None:
+                instances = self._core.fitting.instances(method, entry.version)
+            callee = pick(instances, self._core.limits.max_in_flight)
         if callee is None:
             self._endings.fail(entry, Code.UNAVAILABLE, Reason.CONNECTION_LOST,
                 f"the connection to the instance of {entry.service} was lost before the call left "
@@ -242,6 +249,30 @@ class Router:
         self._core.send(callee.link, frame)
 
     # Refusals.
+
+    def _unfit(
+        self,
+        caller: Session,
+        method: Method,
+        instances: list[Session],
+        version: str | None,
+        now: float,
+    ) -> tuple[Refusal | None, dict[str, Any] | None]:
+        """Why none of a method's instances takes a call, with details; nothing if it is to wait.
+
+        Args:
+            caller: Who called.
+            method: What is called.
+            instances: Those of its instances that serve such a caller.
+            version: Of the contract that the caller was written for.
+            now: On trio's clock.
+        """
+        if instances or version is None:
+            limit = self._core.limits.max_in_flight
+            return overloaded(method.full_name, instances, limit), None
+        if self._core.fitting.is_expected(method, version, now):
+            return None, None
+        return self._core.fitting.refuse(caller.name, method, version)
 
     def _missing(self, header: codec.Call) -> tuple[Code, Reason, str]:
         no_service, message = self._core.registry.explain_missing(header.service, header.method)
@@ -261,6 +292,7 @@ class Router:
         refusal: Refusal,
         method: Method | None,
         parent: InFlight | None = None,
+        details: dict[str, Any] | None = None,
     ) -> None:
         """Answer a call that is turned away.
 
@@ -271,6 +303,7 @@ class Router:
             refusal: Why.
             method: What was called, if that is known.
             parent: The call inside which it was made, if that is known to be so.
+            details: Plain data for the caller.
         """
         core = self._core
         code, reason, message = refusal
@@ -305,6 +338,7 @@ class Router:
             message,
             chain=chain,
             activity_id=activity_id,
+            details=details,
             keep=keep,
         )
 

@@ -263,9 +263,10 @@ class Session:
             case codec.Register():
                 if self.draining:
                     return
-                core.registry.add(
-                    self, header.service, header.version, header.methods, header.metadata
-                )
+                core.registry.add(self, header)
+                core.registry.take_schema(self, header, payload)
+                if not header.methods:
+                    return  # a further piece of a schema
                 self._router.waiting.resume(header.service)
                 core.events.registered(self, header)
                 self._tell_of(header.service)
@@ -379,6 +380,7 @@ def _make_welcome(core: Core, session_id: int, *, tracebacks: bool) -> codec.Wel
             "max_header": limits.max_header,
             "max_in_flight": limits.max_in_flight,
             "max_message": limits.max_message,
+            "max_schema": limits.max_schema,
             "service_wait_us": int(limits.service_wait * 1e6),
             "silent_after": limits.silent_after,
         },

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mesh.errors import Code, Reason
 from mesh.gateway.balancing import pick
@@ -74,7 +74,9 @@ class WaitingCalls:
         waited = f"waited {self._core.limits.service_wait:g} s for {entry.service}.{entry.method}"
         method = registry.methods.get((entry.service, entry.method))
         no_service, missing = registry.explain_missing(entry.service, entry.method)
-        if method is not None:
+        if method is not None and method.instances and entry.version is not None:
+            self._fail_unfit(entry, method, entry.version)
+        elif method is not None:
             gone = f"{waited}; it was here a moment ago, and no instance has come back"
             self._fail(entry, Code.UNAVAILABLE, Reason.NO_INSTANCE, gone)
         elif no_service:
@@ -82,9 +84,20 @@ class WaitingCalls:
         else:
             self._fail(entry, Code.UNIMPLEMENTED, Reason.METHOD_NOT_FOUND, f"{waited}; {missing}")
 
-    def _fail(self, entry: InFlight, code: Code, reason: Reason, message: str) -> None:
+    def _fail(
+        self,
+        entry: InFlight,
+        code: Code,
+        reason: Reason,
+        message: str,
+        details: dict[str, Any] | None = None,
+    ) -> None:
         entry.waited = self._core.clock() - entry.started
-        self._endings.fail(entry, code, reason, message, maybe_executed=False)
+        self._endings.fail(entry, code, reason, message, maybe_executed=False, details=details)
+
+    def _fail_unfit(self, entry: InFlight, method: Method, version: str) -> None:
+        refusal, details = self._core.fitting.refuse(entry.caller.name, method, version)
+        self._fail(entry, *refusal, details)
 
     def resume(self, service_name: str) -> None:
         """Methods have come: send on the calls that waited for them."""
@@ -96,13 +109,16 @@ class WaitingCalls:
 
     def _resume_one(self, entry: InFlight, method: Method) -> None:
         core = self._core
-        callee = pick(method.instances, core.limits.max_in_flight)
+        instances, version = method.instances, entry.version
+        if version is not None:
+            instances = core.fitting.instances(method, version)
+            if not instances and core.fitting.is_expected(method, version, core.clock()):
+                return
+        callee = pick(instances, core.limits.max_in_flight)
         entry.series.method.in_flight -= core.observes
         entry.series = method.series(entry.caller.name)
         entry.series.method.in_flight += core.observes
-        if callee is None:
-            self._fail(entry, *overloaded(method, core.limits.max_in_flight))
-        else:
+        if callee is not None:
             request = core.held.leave(entry)
             (flags, payload), *rest = request.frames
             now = core.clock()
@@ -110,3 +126,8 @@ class WaitingCalls:
             forward(core, entry, callee, request.header, flags, payload, now)
             for flags, payload in rest:
                 forward_more(core, entry, callee, flags, payload)
+        elif instances or version is None:
+            limit = core.limits.max_in_flight
+            self._fail(entry, *overloaded(method.full_name, instances, limit))
+        else:
+            self._fail_unfit(entry, method, version)
