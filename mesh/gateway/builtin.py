@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mesh.gateway.registry import Registration
     from mesh.gateway.server import Gateway
     from mesh.gateway.session import Session
-    from mesh.gateway.views import EdgeView, GatewayView, ServiceView
+    from mesh.gateway.views import EdgeView, GatewayView, ServiceDetails, ServiceView
     from mesh.transport import Link
     from mesh_telemetry import Record, TraceSummary
 
@@ -98,8 +98,8 @@ class Builtin:
         """Every service, with its methods and instances."""
         return self._views.services()
 
-    async def service(self, name: str) -> ServiceView:
-        """One service, with its methods and instances."""
+    async def service(self, name: str) -> ServiceDetails:
+        """One service, with its methods, instances and contracts."""
         found = self._views.service(name)
         if found is None:
             raise NotFound(
