@@ -13,6 +13,7 @@ from mesh.contracts.contract import Contract, contracts_of
 from mesh.contracts.implementations import check_class
 from mesh.errors import CallError, ContractError
 from mesh.implementing import implement
+from mesh.wire.codec import REQUIRES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mesh.service")
 
-REQUIRES = "requires."
-"""What begins the entry of a registration's metadata that says which services a service requires:
-``requires.orders`` is ``"payments,users"``."""
 POLL = 1.0
 """Seconds between two looks whether required services are there."""
 
