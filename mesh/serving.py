@@ -117,10 +117,11 @@ async def _wait_for(client: Client, names: list[str], by: str) -> None:
     """Say which services are missing until each has been there."""
     uplink = client._uplink
     told: list[str] = []
+    patience = trio.current_time() + uplink.service_wait  # as calls for them have
     while names:
         uplink.missing = names
         names = [name for name in names if not await _is_there(client, name)]
-        if names and names != told:
+        if names and names != told and trio.current_time() >= patience:
             log.warning("%s requires %s, which nobody serves yet", by, ", ".join(names))
             told = names
         if names:
