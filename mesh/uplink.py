@@ -102,7 +102,7 @@ class Uplink:
         self.service_wait = limits.service_wait
         self.sends_tracebacks = False
         self.ready = False
-        self.missing: list[str] = []
+        self.missing: set[str] = set()
         self.link: Link | None = None
         self.send: Callable[[bytes], None] = _drop
         self.leaving = False
