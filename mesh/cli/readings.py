@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     Reading = dict[str, Any]
 
 AWAY = 10.0
-"""Seconds that a gateway which ends has to make way for the next one."""
+"""Seconds that a gateway which ends has to make way for the next one, a drain's among them."""
 PAUSE = 0.1
 """Seconds until a gateway that drains is asked again."""
-_PASSING = frozenset({Reason.CONNECTION_LOST, Reason.GATEWAY_DRAINING})
+_PASSING = frozenset({Reason.CONNECTION_LOST, Reason.GATEWAY_DRAINING, Reason.GATEWAY_UNREACHABLE})
 UNCALLED = "Nobody has called anything yet."
 UNCOUNTED = "This gateway counts no calls: its telemetry is off."
 
