@@ -28,6 +28,7 @@ from mesh_telemetry.current import (
     Outgoing,
     innermost,
     outgoing,
+    serving,
 )
 
 if TYPE_CHECKING:
@@ -278,6 +279,24 @@ def test_the_innermost_span_is_one_of_this_trace_that_is_recorded() -> None:
     theirs = told.pop("theirs")
     assert theirs != SPAN
     assert set(told.values()) == {SPAN}
+
+
+def test_the_call_being_served_is_found_below_every_context_derived_from_its_own() -> None:
+    call = call_context()
+    found: list[CallSpan | None] = []
+
+    def handler() -> None:
+        found.append(serving())
+        with provider().get_tracer("t").start_as_current_span("inner"):
+            found.append(within(baggage.set_baggage("a", "b"), serving))
+        with provider().get_tracer("t").start_as_current_span("root", context=Context()):
+            found.append(serving())
+
+    within(call, handler)
+    assert found == [call.span] * 3
+    assert call.span is not None
+    assert within(call, lambda: within(Context(), serving)) is None
+    assert contextvars.Context().run(serving) is None
 
 
 def test_without_an_sdk_the_users_spans_are_no_spans() -> None:
