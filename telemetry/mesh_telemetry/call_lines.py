@@ -43,7 +43,8 @@ class Room:
 
     def __init__(self, size: int) -> None:
         self._left = size
-        self._lock = threading.Lock()
+        # Reentrant, as that of each call's lines: a destructor may log while one is held.
+        self._lock = threading.RLock()
 
     def take(self, size: int) -> bool:
         """Take so much; false if there is less."""
@@ -80,7 +81,6 @@ class CallLines:
     def __init__(self, trace_id: bytes, span_id: bytes, room: Room = _running) -> None:
         self._trace_id, self._own = trace_id, span_id
         self._room = room
-        # Reentrant: a destructor may log while this is held.
         self._lock = threading.RLock()
         self._lines: deque[tuple[bytes, SpanEvent, int]] = deque()
         self._goes_with_span: dict[bytes, bool | None] = {}
@@ -112,13 +112,20 @@ class CallLines:
             self._lines.append((span_id, event, weight))
             self.size += weight
             while len(self._lines) > CALL_LINES or self.size > CALL_LINES_BYTES:
-                _, _, freed = self._lines.popleft()
-                self.size -= freed
-                self._room.give(freed)
-                self.left_out += 1
+                self._let_go()
             if span_id != self._own and span_id not in self._goes_with_span:
                 self._goes_with_span[span_id] = None
                 _by_span[self._trace_id, span_id] = self
+
+    def _let_go(self) -> None:
+        """Drop the oldest line, and all that is known of its span if that was the last of it."""
+        where, _, freed = self._lines.popleft()
+        self.size -= freed
+        self._room.give(freed)
+        self.left_out += 1
+        if where in self._goes_with_span and all(where != one for one, _, _ in self._lines):
+            del self._goes_with_span[where]
+            _by_span.pop((self._trace_id, where), None)
 
     def finish(self) -> None:
         """The call has ended: what it holds counts no more as that of a running one."""

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextvars
 import gc
 import logging
 import sys
 
 import pytest
+from opentelemetry.context import attach
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from mesh_telemetry import spans
 from mesh_telemetry.bounds import CALL_LINES, CALL_LINES_BYTES
 from mesh_telemetry.call_lines import LEFT_OUT, LOG, LONGEST, MESSAGE, CallLines, Room, add_lines
 from mesh_telemetry.callspan import EMPTY, CallSpan
+from mesh_telemetry.current import CallContext, innermost, serving
+from mesh_telemetry.user_spans import convert
 
 TRACE, OWN, INNER, OTHER = b"t" * 16, b"ownown!!", b"inner!!!", b"other!!!"
 PLENTY = 1 << 30
@@ -110,6 +117,39 @@ def test_a_line_goes_with_the_span_that_it_was_made_in() -> None:
         assert add_lines(span(OTHER)).events == ()
     assert add_lines(span(INNER, b"another trace...")).events == ()
     assert add_lines(span(OWN)).events == ()
+
+
+def test_no_more_is_held_of_many_spans_than_of_their_lines() -> None:
+    held = lines()
+    ids = [number.to_bytes(8) for number in range(10 * CALL_LINES)]
+    for span_id in ids:
+        held.add(span_id, "INFO", "x", 0)
+    assert list(held._goes_with_span) == ids[-CALL_LINES:]
+    assert [len(add_lines(span(one)).events) for one in ids[-CALL_LINES - 1 :]] == [
+        0,
+        *[1] * CALL_LINES,
+    ]
+
+
+def test_a_provider_of_the_users_own_exports_no_lines() -> None:
+    """The gateway, which shows copies of its spans, has them."""
+    call = CallContext(TRACE, int.from_bytes(OWN), 1, {})
+    seen = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(seen))
+
+    def handler() -> None:
+        own = serving()
+        assert own is not None
+        with provider.get_tracer("t").start_as_current_span("inner"):
+            own.add_line(innermost(TRACE, int.from_bytes(OWN)), "INFO", "inside", 1)
+
+    fresh = contextvars.Context()
+    fresh.run(attach, call)
+    fresh.run(handler)
+    (ended,) = seen.get_finished_spans()
+    assert ended.events == ()
+    assert texts(convert(ended).events) == ["inside"]
 
 
 def test_nothing_is_held_by_lines_whose_call_is_forgotten() -> None:
