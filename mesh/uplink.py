@@ -21,7 +21,7 @@ from mesh.watching import PeerFeed
 from mesh.wire import codec
 from mesh.wire.codec import BY_CALLER, MSGPACK
 from mesh.wire.frames import PREFIX, Kind
-from mesh_telemetry.peer_records import PeerRow
+from mesh_telemetry.peer_records import PeerRow, Source
 from mesh_telemetry.user_spans import collect
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class Uplink:
         records: What this process records of its calls.
         heard_at: When something last came from the gateway, on trio's clock.
         recording: Whether the gateway asks for such records.
+        source: Whose these are.
         reporter: Tells it of traces that are kept.
         failure: Why there will never be a connection again, if so.
         feed: What happens here, for those who listen.
@@ -115,6 +116,7 @@ class Uplink:
         self.listeners = self.feed.listeners
         self.records = process.records
         self.recording = False
+        self.source = Source(name, self.clock)
         self.heard_at = 0.0
         self.reporter = Reporter(self)
         self.outgoing = Outgoing(self)
@@ -185,7 +187,7 @@ class Uplink:
 
     def record_failure(
         self,
-        made: tuple[bytes, str, int, int, bytes, str, float, float],
+        made: tuple[bytes, Source, int, int, bytes, str, float, float],
         activity_id: str | None,
         parent: Call | None,
         failure: BaseException,

@@ -206,7 +206,7 @@ class Builtin:
 
 
 def _plain(record: Record) -> dict[str, Any]:
-    fields = record._asdict()
+    fields = msgspec.structs.asdict(record)
     del fields["own_span"]
     return {
         **fields,
