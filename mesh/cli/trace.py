@@ -202,7 +202,7 @@ async def _call(
 ) -> dict[str, Any]:
     result: Any = None
     error: CallError | None = None
-    async with peer(gateway) as client:
+    async with peer(gateway, patience=timeout) as client:
         with activity(activity_id) as its_activity, traced():
             # Also tells, before anything is done, whether this gateway keeps traces at all.
             earlier = await client.call(BUILTIN, "traces", {"activity_id": its_activity})
