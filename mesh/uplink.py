@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -63,6 +64,7 @@ class Uplink:
         leaving: Whether this peer closes: it begins no new work, and finishes what is under way.
         reached: Whether something has answered at the gateway's address.
         closed: Whether nothing can be sent any more.
+        keeps_from: The level of `logging` from which on what its handlers log is kept with traces.
         loop_lag: How late the event loop last woke the heartbeat, in seconds.
         records: What this process records of its calls.
         heard_at: When something last came from the gateway, on trio's clock.
@@ -85,6 +87,7 @@ class Uplink:
         reconnect: bool,
         encoding: int = MSGPACK,
         features: Sequence[str] = (),
+        keeps_from: float = inf,
     ) -> None:
         self.name = name
         self.clock = trio.lowlevel.current_clock().current_time
@@ -93,6 +96,7 @@ class Uplink:
         self.metadata = dict(metadata)
         self.encoding = encoding
         self.features = list(features)
+        self.keeps_from = keeps_from
         self.gateway = ""
         self.max_message = limits.max_message
         self.max_chunk = limits.max_chunk

@@ -18,7 +18,7 @@ from mesh.errors import CallError, NotFound
 from mesh.units import parse_duration
 from mesh.wire.codec import is_name
 from mesh_telemetry import CODE_NAMES, Reason
-from mesh_telemetry.logs import clean_line
+from mesh_telemetry.logs import DIGITS, clean_line
 from mesh_telemetry.texts import duration, further, shorten
 
 if TYPE_CHECKING:
@@ -43,8 +43,6 @@ GIVES_WAY = ("call", "services", "code")
 """Columns that may be shortened."""
 LONGEST_CALL = 24
 """Characters of a call that are worth a column."""
-DIGITS = 8
-"""Of a trace id where there is no room for more; six are enough to ask for it."""
 
 
 def _check_duration(

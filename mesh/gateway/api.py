@@ -53,6 +53,10 @@ def api_routes(views: Views, traces: TraceViews, status: Callable[[], GatewayVie
         _query(request, ())
         return _json(status())
 
+    async def sample(request: Request) -> Response:
+        _query(request, ())
+        return _json(await views.sample(status))
+
     async def list_traces(request: Request) -> Response:
         wanted = TraceFilters.read(_query(request))
         return _json({"traces": await traces.search(wanted)})
@@ -69,6 +73,7 @@ def api_routes(views: Views, traces: TraceViews, status: Callable[[], GatewayVie
         "/api/services/{name}": service,
         "/api/edges": edges,
         "/api/status": show_status,
+        "/api/sample": sample,
         "/api/traces": list_traces,
         "/api/traces/{id:path}": trace,  # an activity id may have slashes
     }
