@@ -15,8 +15,10 @@ from mesh.connecting import connect
 from mesh.errors import NotFound, Reason
 from mesh.gateway import life
 from mesh.gateway.checks import check
-from mesh.gateway.filters import TraceFilters
+from mesh.gateway.filters import TapFilters, TraceFilters
 from mesh.gateway.registry import RESERVED
+from mesh.gateway.sifting import TAP
+from mesh.gateway.tapping import Taps
 from mesh.units import tell_seconds
 from mesh_telemetry import CODE_NAMES
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from mesh.gateway.registry import Registration
     from mesh.gateway.server import Gateway
     from mesh.gateway.session import Session
+    from mesh.gateway.tapping import TapPage
     from mesh.gateway.views import EdgeView, GatewayView, ServiceView
     from mesh.transport import Link
     from mesh_telemetry import Record, TraceSummary
@@ -39,6 +42,7 @@ METHODS = (
     "ping",
     "stats",
     "records",
+    TAP,
     "traces",
     "trace",
     "sample",
@@ -92,6 +96,7 @@ class Builtin:
         self._core = gateway.core
         self._gateway = gateway
         self._views, self._traces = gateway.views, gateway.traces
+        self._taps = Taps(gateway.core)
         self._token = 0
 
     async def services(self) -> list[ServiceView]:
@@ -193,6 +198,10 @@ class Builtin:
         """The ended calls of one activity that are still remembered, in order of their start."""
         found = self._core.recorder.by_activity(activity_id)
         return [_plain(record) for record in sorted(found, key=lambda record: record.call_id)]
+
+    async def tap(self, filters: dict[str, Any] | None = None) -> TapPage:
+        """Calls that have ended since the last answer; waits for one that fits the filters."""
+        return await self._taps.page(TapFilters.read(filters or {}))
 
     async def traces(self, filters: dict[str, Any] | None = None) -> list[TraceSummary]:
         """Kept traces, newest first; the filters are those of `/api/traces`."""
