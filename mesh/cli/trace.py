@@ -12,10 +12,9 @@ from mesh.cli.commands import example, run
 from mesh.cli.failures import Failure
 from mesh.cli.listing import BUILTIN
 from mesh.cli.output import make_console, outcome, print_json, print_table, print_value, share_width
-from mesh.cli.peer import check_activity, gateway_option, json_option, peer
+from mesh.cli.peer import check_activity, check_duration, gateway_option, json_option, peer
 from mesh.context import activity, traced
 from mesh.errors import CallError, NotFound
-from mesh.units import parse_duration
 from mesh.wire.codec import is_name
 from mesh_telemetry import CODE_NAMES, Reason
 from mesh_telemetry.logs import clean_line
@@ -47,17 +46,6 @@ DIGITS = 8
 """Of a trace id where there is no room for more; six are enough to ask for it."""
 
 
-def _check_duration(
-    _context: click.Context, _option: click.Parameter, text: str | None
-) -> str | None:
-    try:
-        if text is not None:
-            parse_duration(text)
-    except ValueError as wrong:
-        raise click.BadParameter(f"{text!r} must be {wrong}") from None
-    return text
-
-
 @click.command(
     epilog=example(
         "mesh trace --service users --code not_found",
@@ -87,7 +75,7 @@ def _check_duration(
 @click.option(
     "--min-duration",
     metavar="S",
-    callback=_check_duration,
+    callback=check_duration,
     help="What took so long at least: 0.5, 250ms.",
 )
 @click.option(

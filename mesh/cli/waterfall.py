@@ -14,7 +14,7 @@ from mesh_telemetry.texts import ASCII, UNICODE, Look
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mesh_telemetry.texts import Signs
+    from mesh_telemetry.texts import Line, Signs
 
 STYLES = {
     Look.PLAIN: "",
@@ -50,6 +50,11 @@ def draw(console: Console, told: dict[str, Any], *, whole: bool = False) -> None
         whole=whole,
     )
     for line in drawing.lines():
-        text = Text.assemble(*((part.text, STYLES[part.look]) for part in line))
-        text.rstrip()
-        console.print(text, soft_wrap=True)
+        print_line(console, line)
+
+
+def print_line(console: Console, line: Line) -> None:
+    """Print a line whose parts have a look, without spaces at its end."""
+    text = Text.assemble(*((part.text, STYLES[part.look]) for part in line))
+    text.rstrip()
+    console.print(text, soft_wrap=True)
