@@ -16,6 +16,7 @@ from mesh.cli.output import make_console, print_json
 from mesh.cli.peer import check_activity, check_duration, gateway_option, json_option, peer
 from mesh.cli.taplines import Layout
 from mesh.cli.waterfall import print_line, signs_of
+from mesh.errors import Reason, Unavailable
 from mesh_telemetry import CODE_NAMES
 
 if TYPE_CHECKING:
@@ -104,7 +105,12 @@ async def _watch(
         try:
             while count is None or shown < count:
                 asked = {**filters, "cursor": page["cursor"], "limit": allowance.now()}
-                last, page = page["gateway"], await ask(asked)
+                try:
+                    last, page = page["gateway"], await ask(asked)
+                except Unavailable as failure:
+                    if failure.reason != Reason.CONNECTION_LOST:
+                        raise
+                    continue  # asking again does no harm, and waits for a gateway to come back
                 if page["gateway"] != last:
                     screen.restarted(page["gateway"])
                 screen.left_out(page["left_out"], page["unread"])
