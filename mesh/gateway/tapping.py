@@ -36,8 +36,8 @@ SLICE = 1000
 """Rows that are looked at in one go: at most 0.2 ms."""
 TOLD_SLICE = 100
 """Calls that are told in one go: about 0.3 ms."""
-MOST_TAPS = 16
-"""Taps at once; each takes up to a hundredth of the loop of a gateway at full load."""
+MOST_TAPS = 8
+"""Taps at once; each takes one to five hundredths of the loop of a gateway at full load."""
 
 
 class TappedCall(msgspec.Struct, frozen=True, kw_only=True):

@@ -350,7 +350,7 @@ async def test_taps_that_are_gone_make_room_for_others() -> None:
                 nursery.start_soon(watcher.call, "mesh", "tap", {"service": "none"})
             while core.taps < MOST_TAPS:
                 await trio.testing.wait_all_tasks_blocked()
-            with pytest.raises(mesh.ResourceExhausted, match="16 taps are open already"):
+            with pytest.raises(mesh.ResourceExhausted, match="8 taps are open already"):
                 await it.page()
             assert (await ask(it.gateway, "/api/tap"))[0] == 503
             nursery.cancel_scope.cancel()
