@@ -202,7 +202,7 @@ class Caller:
             if uplink.recording:
                 parent_span = above.to_bytes(8, "big") if above else b""
                 allowed = deadline - began
-                made = (trace_id, self.name, CLIENT, span, parent_span, target, allowed, began)
+                made = (trace_id, uplink.source, CLIENT, span, parent_span, target, allowed, began)
                 uplink.record_failure(made, activity_id, parent, failure, scope_at)
             if not isinstance(failure, CallError):
                 raise
@@ -220,7 +220,7 @@ class Caller:
             records.add(
                 PeerRow(
                     trace_id,
-                    self.name,
+                    uplink.source,
                     CLIENT,
                     span,
                     above.to_bytes(8, "big") if above else b"",
@@ -234,7 +234,7 @@ class Caller:
                     "",
                     activity_id,
                     here,
-                    self.name,
+                    uplink.name,
                     1,
                     None,
                 )
@@ -263,7 +263,7 @@ class Caller:
         trace_id, above, _, _ = continued(parent, bits)
         allowed = max(0.0, deadline - began)
         parent_span = above.to_bytes(8, "big") if above else b""
-        made = (trace_id, self.name, CLIENT, bits(64), parent_span, target, allowed, began)
+        made = (trace_id, uplink.source, CLIENT, bits(64), parent_span, target, allowed, began)
         activity = context.current_activity.get() if parent is None else parent.activity_id
         uplink.record_failure(made, activity, parent, failure, deadline if by_scope else None)
 

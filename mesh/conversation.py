@@ -134,7 +134,7 @@ class Conversation:
             await trio.sleep_until(due)
             now = trio.current_time()
             lag = self._uplink.loop_lag = now - due
-            self._uplink.records.forget(now)
+            self._uplink.records.forget()
             self._uplink.records.users.forget(int((time.time() - MAX_AGE) * 1e9))
             silent = now - self._uplink.heard_at
             if link.is_tcp and silent > self._silent_after * self._heartbeat:

@@ -152,7 +152,7 @@ class Outcomes:
         self._uplink.records.add(
             PeerRow(
                 header.trace_id,
-                self._uplink.name,
+                self._uplink.source,
                 SERVER,
                 self._uplink.process.random.getrandbits(64),
                 header.span_id,
@@ -184,7 +184,7 @@ class Outcomes:
         chain = records.share(call.chain)
         row = PeerRow(
             call.trace_id,
-            self._uplink.name,
+            self._uplink.source,
             SERVER,
             call.own_span,
             call.span_id,

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from mesh.context import Call
     from mesh.transport.links import Link
     from mesh.uplink import Uplink
-    from mesh_telemetry.peer_records import PeerRow
+    from mesh_telemetry.peer_records import PeerRow, Source
     from mesh_telemetry.spans import Attributes, Span
 
 _ratio = Ratio.from_environment(os.environ)
@@ -229,9 +229,9 @@ class Reporter:
                 if frame:
                     link.put_bulk(0, frame)
                 yield
-            for of_peer, some in _by_name(rows):
-                offset = self._uplink.process.wall() - trio.current_time()
-                for frame in self._batches(of_peer, some, partial(self._span, offset=offset)):
+            for source, some in _by_source(rows):
+                offset = self._uplink.process.wall() - source.clock()
+                for frame in self._batches(source.name, some, partial(self._span, offset=offset)):
                     if frame:
                         link.put_bulk(0, frame)
                     yield
@@ -369,10 +369,10 @@ class Reporter:
         return row.touched.apply(built) if row.touched is not None else built
 
 
-def _by_name(rows: list[PeerRow]) -> Iterator[tuple[str, list[PeerRow]]]:
+def _by_source(rows: list[PeerRow]) -> Iterator[tuple[Source, list[PeerRow]]]:
     """The rows by the peer of this process that they are of, so many at a time."""
     for start in range(0, len(rows), ROWS):
-        by_name: dict[str, list[PeerRow]] = {}
+        by_source: dict[Source, list[PeerRow]] = {}
         for row in rows[start : start + ROWS]:
-            by_name.setdefault(row.name, []).append(row)
-        yield from by_name.items()
+            by_source.setdefault(row.source, []).append(row)
+        yield from by_source.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -20,7 +21,7 @@ from mesh.watching import PeerFeed
 from mesh.wire import codec
 from mesh.wire.codec import BY_CALLER, MSGPACK
 from mesh.wire.frames import PREFIX, Kind
-from mesh_telemetry.peer_records import PeerRow
+from mesh_telemetry.peer_records import PeerRow, Source
 from mesh_telemetry.user_spans import collect
 
 if TYPE_CHECKING:
@@ -63,10 +64,12 @@ class Uplink:
         leaving: Whether this peer closes: it begins no new work, and finishes what is under way.
         reached: Whether something has answered at the gateway's address.
         closed: Whether nothing can be sent any more.
+        keeps_from: The level of `logging` from which on what its handlers log is kept with traces.
         loop_lag: How late the event loop last woke the heartbeat, in seconds.
         records: What this process records of its calls.
         heard_at: When something last came from the gateway, on trio's clock.
         recording: Whether the gateway asks for such records.
+        source: Whose these are.
         reporter: Tells it of traces that are kept.
         failure: Why there will never be a connection again, if so.
         feed: What happens here, for those who listen.
@@ -84,6 +87,7 @@ class Uplink:
         reconnect: bool,
         encoding: int = MSGPACK,
         features: Sequence[str] = (),
+        keeps_from: float = inf,
     ) -> None:
         self.name = name
         self.clock = trio.lowlevel.current_clock().current_time
@@ -92,6 +96,7 @@ class Uplink:
         self.metadata = dict(metadata)
         self.encoding = encoding
         self.features = list(features)
+        self.keeps_from = keeps_from
         self.gateway = ""
         self.max_message = limits.max_message
         self.max_chunk = limits.max_chunk
@@ -111,6 +116,7 @@ class Uplink:
         self.listeners = self.feed.listeners
         self.records = process.records
         self.recording = False
+        self.source = Source(name, self.clock)
         self.heard_at = 0.0
         self.reporter = Reporter(self)
         self.outgoing = Outgoing(self)
@@ -181,7 +187,7 @@ class Uplink:
 
     def record_failure(
         self,
-        made: tuple[bytes, str, int, int, bytes, str, float, float],
+        made: tuple[bytes, Source, int, int, bytes, str, float, float],
         activity_id: str | None,
         parent: Call | None,
         failure: BaseException,

@@ -65,7 +65,10 @@ def read_params(text: str) -> Any:
 @click.argument("method", callback=check_name)
 @click.argument("params", required=False, callback=_parse_params)
 @click.option(
-    "--timeout", type=click.FloatRange(0, min_open=True), help="Seconds. [default: 30]", metavar="S"
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    help="Seconds, also for the gateway to answer. [default: 30, and 2]",
+    metavar="S",
 )
 @click.option(
     "--activity",
@@ -125,7 +128,7 @@ async def _call(
     start = trio.current_time()
     with activity(activity_id) as activity_id:  # noqa: PLR1704 - the same id, or a new one
         try:
-            async with peer(gateway) as client:
+            async with peer(gateway, patience=timeout) as client:
                 start = trio.current_time()
                 result = await client.call(service, method, params, timeout=timeout)
                 end = trio.current_time()

@@ -39,6 +39,7 @@ COMMANDS: dict[str, Entry] = {
     "trace": Entry("mesh.cli.trace:trace", "Show where the time of a call went, hop by hop."),
     "tap": Entry("mesh.cli.tap:tap", "Watch calls as they end, one line each."),
     "stat": Entry("mesh.cli.stat:stat", "Watch rates, errors and latencies of every method."),
+    "top": Entry("mesh.cli.top:top", "Watch the methods with most calls, errors, latency or time."),
     "edges": Entry("mesh.cli.edges:edges", "Show who calls whom: rates, errors, latencies."),
     "check": Entry("mesh.cli.check:check", "Say what is not in order, and what to do about it."),
     "drain": Entry("mesh.cli.drain:drain", "Have the gateway end without losing a call."),

@@ -24,9 +24,19 @@ CONNECT_TIMEOUT = 2.0
 
 
 @contextlib.asynccontextmanager
-async def peer(gateway: str | None, name: str = NAME) -> AsyncIterator[Client]:
-    """Be a peer of the mesh at this address, or at the default one."""
-    async with connect(name, gateway=gateway, connect_timeout=CONNECT_TIMEOUT) as client:
+async def peer(
+    gateway: str | None, name: str = NAME, *, patience: float | None = None
+) -> AsyncIterator[Client]:
+    """Be a peer of the mesh at this address, or at the default one.
+
+    Args:
+        gateway: The address; None for the default one.
+        name: What the peer is called.
+        patience: Seconds to wait for the gateway, where whoever runs the command has said so.
+    """
+    if patience is None:
+        patience = CONNECT_TIMEOUT
+    async with connect(name, gateway=gateway, connect_timeout=patience) as client:
         yield client
 
 

@@ -14,13 +14,15 @@ from mesh.cli.commands import example, run
 from mesh.cli.listing import BUILTIN
 from mesh.cli.output import make_console, print_json
 from mesh.cli.peer import check_activity, check_duration, gateway_option, json_option, peer
+from mesh.cli.readings import read_again
 from mesh.cli.taplines import Layout
 from mesh.cli.waterfall import print_line, signs_of
-from mesh.errors import Reason, Unavailable
 from mesh_telemetry import CODE_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from mesh.client import Client
 
 MOST = 1000
 """Calls or trees that the gateway tells at once."""
@@ -98,19 +100,14 @@ async def _watch(
     gateway: str | None, filters: dict[str, Any], screen: _Screen, *, count: int | None, rate: int
 ) -> None:
     async with peer(gateway) as client:
-        ask = partial(client.call, BUILTIN, "tap")
-        page = await ask({**filters, "wait": 0})
+        page = await _ask(client, {**filters, "wait": 0})
         screen.begin()
         allowance, shown = Allowance(rate, time.monotonic), 0
         try:
             while count is None or shown < count:
                 asked = {**filters, "cursor": page["cursor"], "limit": allowance.now()}
-                try:
-                    last, page = page["gateway"], await ask(asked)
-                except Unavailable as failure:
-                    if failure.reason != Reason.CONNECTION_LOST:
-                        raise
-                    continue  # asking again does no harm, and waits for a gateway to come back
+                ask = partial(_ask, filters=asked)
+                last, page = page["gateway"], await read_again(client, ask)
                 if page["gateway"] != last:
                     screen.restarted(page["gateway"])
                 screen.left_out(page["left_out"], page["unread"])
@@ -121,6 +118,11 @@ async def _watch(
                     shown += 1
         finally:
             screen.end()
+
+
+async def _ask(client: Client, filters: dict[str, Any]) -> dict[str, Any]:
+    page: dict[str, Any] = await client.call(BUILTIN, "tap", filters)
+    return page
 
 
 class Allowance:
@@ -191,7 +193,7 @@ class _Json(_Screen):
             print_json({"left_out": left_out, "unread": unread})
 
     def restarted(self, gateway: str) -> None:
-        print_json({"gateway": gateway})
+        print_json({"restarted": True, "gateway": gateway})
 
 
 class _Text(_Screen):

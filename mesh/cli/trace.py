@@ -17,7 +17,7 @@ from mesh.context import activity, traced
 from mesh.errors import CallError, NotFound
 from mesh.wire.codec import is_name
 from mesh_telemetry import CODE_NAMES, Reason
-from mesh_telemetry.logs import clean_line
+from mesh_telemetry.logs import DIGITS, clean_line
 from mesh_telemetry.texts import duration, further, shorten
 
 if TYPE_CHECKING:
@@ -42,8 +42,6 @@ GIVES_WAY = ("call", "services", "code")
 """Columns that may be shortened."""
 LONGEST_CALL = 24
 """Characters of a call that are worth a column."""
-DIGITS = 8
-"""Of a trace id where there is no room for more; six are enough to ask for it."""
 
 
 @click.command(
@@ -192,7 +190,7 @@ async def _call(
 ) -> dict[str, Any]:
     result: Any = None
     error: CallError | None = None
-    async with peer(gateway) as client:
+    async with peer(gateway, patience=timeout) as client:
         with activity(activity_id) as its_activity, traced():
             # Also tells, before anything is done, whether this gateway keeps traces at all.
             earlier = await client.call(BUILTIN, "traces", {"activity_id": its_activity})

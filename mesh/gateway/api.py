@@ -58,6 +58,10 @@ def api_routes(
         _query(request, ())
         return _json(status())
 
+    async def sample(request: Request) -> Response:
+        _query(request, ())
+        return _json(await views.sample(status))
+
     async def tap(request: Request) -> Response:
         return _json(await taps.page(TapFilters.read(_query(request))))
 
@@ -77,6 +81,7 @@ def api_routes(
         "/api/services/{name}": service,
         "/api/edges": edges,
         "/api/status": show_status,
+        "/api/sample": sample,
         "/api/tap": tap,
         "/api/traces": list_traces,
         "/api/traces/{id:path}": trace,  # an activity id may have slashes

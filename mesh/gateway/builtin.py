@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mesh.gateway.server import Gateway
     from mesh.gateway.session import Session
     from mesh.gateway.tapping import TapPage
-    from mesh.gateway.views import EdgeView, GatewayView, ServiceView
+    from mesh.gateway.views import EdgeView, GatewayView, SampleView, ServiceView
     from mesh.transport import Link
     from mesh_telemetry import Record, TraceSummary
 
@@ -124,26 +124,9 @@ class Builtin:
         """What is not in order now, and what to do about it."""
         return check(self._core, self._views)
 
-    async def sample(self) -> dict[str, Any]:
+    async def sample(self) -> SampleView:
         """Counts so far of everything, of which two make rates and latencies."""
-        series = self._core.metrics
-        figures = series.snapshot()
-        return {
-            "at_s": tell_seconds(trio.current_time()),
-            "gateway": self._gateway.status(),
-            "services": self._views.services(),
-            "methods": [
-                {
-                    "service": one.service,
-                    "method": one.method,
-                    "calls": figures[one.service, one.method].calls,
-                    "failed": sum(figures[one.service, one.method].errors.values()),
-                    "in_flight": one.in_flight,
-                    "buckets": one.buckets,
-                }
-                for one in series.methods()
-            ],
-        }
+        return await self._views.sample(self._gateway.status)
 
     async def drain(self) -> GatewayView:
         """Have the gateway take no new calls, let those in flight end, then stop."""
@@ -215,7 +198,7 @@ class Builtin:
 
 
 def _plain(record: Record) -> dict[str, Any]:
-    fields = record._asdict()
+    fields = msgspec.structs.asdict(record)
     del fields["own_span"]
     return {
         **fields,

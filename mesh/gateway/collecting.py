@@ -14,7 +14,7 @@ import trio
 from mesh._version import __version__
 from mesh.errors import RemoteProtocolError
 from mesh.gateway.debts import Debts
-from mesh_telemetry import Exemplar, Exemplars, Party, Record, names, own_span_ids, spans
+from mesh_telemetry import Exemplar, Exemplars, Party, names, own_span_ids, spans
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mesh.gateway.session import Session
     from mesh.gateway.tracing import Trace
     from mesh.wire import codec
-    from mesh_telemetry import KeptTrace, RecordRow, Sampler, TraceStore
+    from mesh_telemetry import KeptTrace, Record, Sampler, TraceStore
     from mesh_telemetry.export import Exporter
     from mesh_telemetry.spans import Attributes, Span
 
@@ -40,9 +40,9 @@ CROWDED = Party("rows", "this gateway")
 _decode = msgspec.msgpack.Decoder(spans.Batch).decode
 
 
-def _is_entry(row: RecordRow) -> bool:
+def _is_entry(row: Record) -> bool:
     """Whether it is of an entry call: the first of its tree."""
-    return row[0] == row[2]
+    return row.call_id == row.entry_id
 
 
 class Collector:
@@ -165,8 +165,7 @@ class Collector:
             kept.lose(self._core.instance, 2 * trace.lost)
             trace.lost = 0
         made: list[Span] = []
-        for row in rows:
-            record = Record._make(row)
+        for record in rows:
             made += self._own_spans(record, trace.to_wall, trace.kept)
             self._note(trace, kept, record, tell)
             self._exemplify(record, trace.to_wall)
@@ -184,25 +183,27 @@ class Collector:
         if kept is None:
             return False
         rows = trace.rows if trace is not None else ()
-        return kept.expects(process) or any(process in {row[6], row[11]} for row in rows)
+        return kept.expects(process) or any(
+            process in {row.caller_process, row.instance} for row in rows
+        )
 
-    def _describe(self, trace: Trace, rows: list[RecordRow]) -> KeptTrace:
+    def _describe(self, trace: Trace, rows: list[Record]) -> KeptTrace:
         """Open the trace in the store, and say what its entry calls were."""
         offset = trace.to_wall
         now = int((self._core.clock() + offset) * 1e9)
         kept = self._store.open(trace.trace_id, trace.kept, now)
         kept.reasons = trace.reasons
         if rows and not kept.activity_id:
-            kept.activity_id = Record._make(rows[0]).activity_id
+            kept.activity_id = rows[0].activity_id
         for row in rows:
             if _is_entry(row):
-                self._enter(kept, Record._make(row), offset)
+                self._enter(kept, row, offset)
         # A detached call has no parent either: it says what the trace is where no entry call does,
         # and none will.
         if not (kept.method or trace.open or any(map(_is_entry, trace.rows))):
-            top = next((row for row in rows if not row[1]), None)
+            top = next((row for row in rows if not row.parent_id), None)
             if top is not None:
-                self._enter(kept, Record._make(top), offset, stands_in=True)
+                self._enter(kept, top, offset, stands_in=True)
         return kept
 
     def _enter(

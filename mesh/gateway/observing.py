@@ -8,6 +8,7 @@ from mesh.errors import Code, Reason
 from mesh.gateway.registry import RESERVED
 from mesh.wire.codec import FORCED
 from mesh_telemetry import Reason as TraceReason
+from mesh_telemetry import Record
 from mesh_telemetry.names import OTHER
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Observer:
         caller, started = entry.caller, entry.started
         duration = now - started
         series.ended(code, duration)
-        row = (
+        row = Record(
             entry.id,
             parent.id if parent is not None else 0,
             entry.entry_id,
@@ -139,7 +140,7 @@ class Observer:
         elif header.parent_id and header.gateway in {None, core.instance}:
             entry_id = header.entry_id  # no entry call: what it was made inside has ended
         now = core.clock()
-        row = (
+        row = Record(
             call_id,
             parent.id if parent is not None else 0,
             entry_id,

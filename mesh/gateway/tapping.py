@@ -22,13 +22,13 @@ from mesh.gateway.sifting import (
     pick,
     sample,
 )
-from mesh_telemetry import CODE_NAMES, Record
+from mesh_telemetry import CODE_NAMES
 from mesh_telemetry.logs import timestamp
 
 if TYPE_CHECKING:
     from mesh.gateway.core import Core
     from mesh.gateway.filters import TapFilters
-    from mesh_telemetry import RecordRow
+    from mesh_telemetry import Record
 
 LOOK = 0.1
 """Seconds between two looks: what a person takes for at once, and what bounds the work."""
@@ -156,33 +156,33 @@ class _Look:
         self._core, self._wanted, self._cursor = core, wanted, cursor
         self._left_out = self._unread = 0
         self._partial: list[int] = []
-        self.found: list[RecordRow] = []
+        self.found: list[Record] = []
 
     async def once(self, position: int) -> None:
         """Look at what has come up to here."""
-        rows = self._core.recorder.rows()
-        there, gone = count_missing(position, self._cursor, rows)
+        recorder = self._core.recorder
+        there, gone = count_missing(position, self._cursor, len(recorder))
         self._unread += gone
         self._cursor = position
         if there:
-            new = rows[-there:]
+            new = recorder.recent(there)[::-1]
             if self._wanted.tree:
-                await self._find_trees(rows, new, made_way=position > len(rows))
+                await self._find_trees(new, made_way=position > len(recorder))
             else:
                 await self._find_calls(new)
 
-    async def _find_calls(self, new: list[RecordRow]) -> None:
-        found: list[RecordRow] = []
+    async def _find_calls(self, new: list[Record]) -> None:
+        found: list[Record] = []
         for start in range(0, len(new), SLICE):
             found += fitting(new[start : start + SLICE], self._wanted)
             await trio.lowlevel.checkpoint()
         self.found = sample(found, self._wanted.limit, self._core.process.random)
         self._left_out += len(found) - len(self.found)
 
-    async def _find_trees(
-        self, rows: list[RecordRow], new: list[RecordRow], *, made_way: bool
-    ) -> None:
+    async def _find_trees(self, new: list[Record], *, made_way: bool) -> None:
         ended = find_ended(new, self._core.table.by_id)
+        recorder = self._core.recorder
+        rows = recorder.recent(len(recorder))[::-1] if ended.whole else []
         trees = Trees(self._wanted)
         for some, entries in ((rows, ended.whole), (new, ended.late)):
             if entries:
@@ -213,8 +213,7 @@ class _Look:
         )
 
 
-def _tell(row: RecordRow, to_wall: float) -> TappedCall:
-    record = Record._make(row)
+def _tell(record: Record, to_wall: float) -> TappedCall:
     return TappedCall(
         ended=timestamp(record.started + record.duration + to_wall),
         duration_ms=round(record.duration * 1e3, 3),

@@ -24,7 +24,7 @@ from mesh_telemetry.names import DROPPED
 if TYPE_CHECKING:
     from mesh.gateway.calls import InFlight
     from mesh.gateway.core import Core
-    from mesh_telemetry import MethodSeries, RecordRow, TraceSettings
+    from mesh_telemetry import MethodSeries, Record, TraceSettings
     from mesh_telemetry.export import Exporter
     from mesh_telemetry.spans import Attributes
 
@@ -54,7 +54,7 @@ class Trace(msgspec.Struct, eq=False, gc=False):
     """What the gateway has recorded of one trace, and whether it is kept."""
 
     trace_id: bytes
-    rows: list[RecordRow]
+    rows: list[Record]
     """Its ended calls, in the order of their end; without those whose spans are in the store."""
     open: int = 0
     """Calls without a parent that are in flight."""
@@ -109,9 +109,9 @@ class Tracing:
         self._core = core
         self.traces: dict[bytes, Trace] = {}
         self.alone: dict[bytes, InFlight] = {}
-        self._passed: dict[bytes, RecordRow] = {}
+        self._passed: dict[bytes, Record] = {}
         """Calls that were alone to their end, and for whose keeping nothing spoke."""
-        self._passed_before: dict[bytes, RecordRow] = {}
+        self._passed_before: dict[bytes, Record] = {}
         self._turned_at = core.clock()
         self.store = TraceStore(settings.store_spans, settings.store_bytes)
         self.sampler = Sampler(settings, core.clock)
@@ -150,7 +150,7 @@ class Tracing:
         else:
             self.alone[trace_id] = entry
 
-    def passed(self, entry: InFlight, row: RecordRow) -> None:
+    def passed(self, entry: InFlight, row: Record) -> None:
         """A call has ended for whose keeping nothing speaks; it may have been alone to its end."""
         trace_id = entry.trace_id
         if self.alone.get(trace_id) is not entry:
@@ -189,7 +189,7 @@ class Tracing:
                 trace.rows.append(passed.pop(trace_id))
         return trace
 
-    def ended(self, trace: Trace, row: RecordRow, code: int, *, slow: bool, name: str) -> None:
+    def ended(self, trace: Trace, row: Record, code: int, *, slow: bool, name: str) -> None:
         """A call of this trace has ended."""
         rows = trace.rows
         rows.append(row)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from mesh_telemetry.waterfall import EXCEPTION, repeats
+from mesh_telemetry.waterfall import EXCEPTION, is_line, repeats
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -227,13 +227,24 @@ class Hop:
         return sorted(self.children, key=lambda child: -child.end)
 
     @property
+    def lines(self) -> list[RowEvent]:
+        """What it logged."""
+        return [event for row in self.rows for event in row.events if is_line(event)]
+
+    @property
+    def lines_left_out(self) -> int:
+        """Lines of it that there was no room for."""
+        return sum(row.lines_left_out for row in self.rows)
+
+    @property
     def events(self) -> list[RowEvent]:
-        """What happened in it; exceptions that only repeat its failure are left out."""
+        """What else happened in it; exceptions that only repeat its failure are left out."""
         return [
             event
             for row in self.rows
             for event in row.events
-            if not (
+            if not is_line(event)
+            and not (
                 row.error
                 and event.name == EXCEPTION
                 and repeats(event.attributes, row.error_message)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict, deque
-from math import inf
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -13,7 +13,7 @@ from mesh_telemetry.bounds import RECORD_BYTES, RECORDS
 from mesh_telemetry.user_spans import UserSpans
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable
 
     from opentelemetry.sdk.trace import ReadableSpan
 
@@ -32,6 +32,21 @@ SHARE = 8
 """The part of all bytes that one generation may take: the oldest goes before that is exceeded."""
 
 
+class Source:
+    """A peer of this process, for the rows that are of it.
+
+    Args:
+        name: The peer's.
+        clock: Seconds on the clock of its event loop, from any thread: each loop has its own.
+    """
+
+    __slots__ = ("clock", "name")
+
+    def __init__(self, name: str, clock: Callable[[], float]) -> None:
+        self.name = name
+        self.clock = clock
+
+
 class PeerRow(msgspec.Struct, eq=False, gc=False):
     """One ended call, as one of its two ends saw it.
 
@@ -40,8 +55,8 @@ class PeerRow(msgspec.Struct, eq=False, gc=False):
     """
 
     trace_id: bytes
-    name: str
-    """The peer's own."""
+    source: Source
+    """The peer whose row it is."""
     kind: int
     """Of the span: its number in OTLP."""
     span_id: int
@@ -52,7 +67,7 @@ class PeerRow(msgspec.Struct, eq=False, gc=False):
     allowed: float
     """Seconds until the deadline when it started."""
     started: float
-    """Seconds on the clock of the process, as :attr:`ended`."""
+    """Seconds on the clock of the source, as :attr:`ended`."""
     ended: float
     code: int
     reason: str
@@ -87,40 +102,45 @@ class Generation:
     Attributes:
         rows: In the order in which their calls ended.
         weight: What handlers have put into the spans of these, in bytes.
-        ended: When the last of them ended, once no more are added.
-        count: How many there were then.
+        count: How many there were when no more were added; 0 before that.
     """
 
-    __slots__ = ("_by_trace", "count", "ended", "rows", "weight")
+    __slots__ = ("_traces", "count", "rows", "weight")
 
     def __init__(self) -> None:
         self.rows: list[PeerRow] = []
         self.weight = 0
-        self.ended = inf
         self.count = 0
-        self._by_trace: dict[bytes, list[PeerRow]] | None = None
+        self._traces: set[bytes] | None = None
 
-    def by_trace(self) -> dict[bytes, list[PeerRow]]:
-        """Its rows by trace, in their order.
+    def find(self, trace_ids: frozenset[bytes]) -> list[PeerRow]:
+        """Its rows of these traces, the newest first.
 
-        Put together when it is first asked for: of most rows nobody ever asks. In one go and as a
-        whole, since several threads may share them.
+        Of which traces it has rows is noted when it is first looked through, as a whole, since
+        several threads may share it. Where each trace's rows are is not: a busy peer is asked for
+        a few traces per second, looks for them everywhere, and finds them in one place or two.
         """
-        if self._by_trace is not None:
-            return self._by_trace
-        found: dict[bytes, list[PeerRow]] = {}
-        for row in self.rows:
-            found.setdefault(row.trace_id, []).append(row)
-        if self.ended < inf:
-            self._by_trace = found
-        return found
+        traces = self._traces
+        if traces is None:
+            traces = {row.trace_id for row in self.rows}
+            if self.count:
+                self._traces = traces
+        if trace_ids.isdisjoint(traces):
+            return []
+        return [row for row in reversed(self.rows) if row.trace_id in trace_ids]
+
+    @property
+    def age(self) -> float:
+        """Seconds since its last call ended; there is one."""
+        last = self.rows[-1]
+        return last.source.clock() - last.ended
 
 
 class PeerRecords:
     """What one process recorded of its calls, found by trace.
 
     Rows are kept by generation: the oldest goes as a whole, so that neither adding nor finding one
-    depends on how many there are.
+    depends on how many there are. Peers of several event loops may share it, each in its thread.
 
     Args:
         capacity: Rows held; older ones make way, and are missing in traces that are kept later.
@@ -139,6 +159,7 @@ class PeerRecords:
         "_dropped",
         "_held",
         "_held_bytes",
+        "_lock",
         "_max_bytes",
         "_older",
         "_rows",
@@ -154,6 +175,8 @@ class PeerRecords:
         self._older: deque[Generation] = deque()
         self._held = self._held_bytes = 0
         self._chains: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._lock = threading.Lock()
+        """Held where generations change; a row is added without it."""
         self._dropped = {TOO_MANY: 0, TOO_LARGE: 0}
         self.kept: OrderedDict[bytes, Teller] = OrderedDict()
         self.users = UserSpans(self.kept.__contains__, self._tell_span)
@@ -178,16 +201,20 @@ class PeerRecords:
         rows = self._rows
         rows.append(row)
         if len(rows) >= GENERATION:
-            self._turn(row.ended)
+            with self._lock:
+                self._turn(rows)
         if row.trace_id in self.kept:
-            self.kept[row.trace_id].add(row)
+            teller = self.kept.get(row.trace_id)
+            if teller is not None:  # else too many have been kept since, in another thread
+                teller.add(row)
 
     def add_touched(self, row: PeerRow, touched: CallSpan) -> None:
         """A call has ended whose handler has looked for its span; that may hold anything."""
         weight = touched.weight
-        if self._rows and self._current.weight + weight > self._max_bytes // SHARE:
-            self._turn(row.ended)
-        self._current.weight += weight
+        with self._lock:
+            if self._rows and self._current.weight + weight > self._max_bytes // SHARE:
+                self._turn(self._rows)
+            self._current.weight += weight
         self.add(row)
 
     def share(self, chain: tuple[str, ...]) -> tuple[str, ...]:
@@ -199,10 +226,13 @@ class PeerRecords:
             shared = self._chains[chain] = chain
         return shared
 
-    def _turn(self, ended: float) -> None:
+    def _turn(self, rows: list[PeerRow]) -> None:
+        """Begin a new generation, unless another thread has; the lock is held."""
+        if rows is not self._rows:
+            return
         past, self._current = self._current, Generation()
         self._rows = self._current.rows
-        past.ended, past.count = ended, len(past.rows)
+        past.count = len(past.rows)
         self._older.append(past)
         self._held += past.count
         self._held_bytes += past.weight
@@ -223,14 +253,11 @@ class PeerRecords:
         if teller is not None:
             teller.add_span(span, weight)
 
-    def find(self, trace_ids: Iterable[bytes]) -> list[PeerRow]:
+    def find(self, trace_ids: frozenset[bytes]) -> list[PeerRow]:
         """The rows of these traces, the newest first."""
-        maps = [one.by_trace() for one in (self._current, *reversed(self._older))]
         found: list[PeerRow] = []
-        for trace_id in trace_ids:
-            for rows in maps:
-                if trace_id in rows:
-                    found += reversed(rows[trace_id])
+        for generation in (self._current, *reversed(self._older)):
+            found += generation.find(trace_ids)
         return found
 
     def keep(self, trace_id: bytes, teller: Teller) -> None:
@@ -239,13 +266,10 @@ class PeerRecords:
         if len(self.kept) > MAX_KEPT:
             self.kept.popitem(last=False)
 
-    def forget(self, now: float) -> None:
-        """Drop rows of calls that ended over :data:`MAX_AGE` seconds ago; to be called often.
-
-        Args:
-            now: Seconds on the clock of the rows.
-        """
-        if self._rows:
-            self._turn(now)
-        while self._older and self._older[0].ended < now - MAX_AGE:
-            self._let_go()
+    def forget(self) -> None:
+        """Drop rows of calls that ended over :data:`MAX_AGE` seconds ago; to be called often."""
+        with self._lock:
+            if self._rows:
+                self._turn(self._rows)
+            while self._older and self._older[0].age > MAX_AGE:
+                self._let_go()

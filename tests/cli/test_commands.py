@@ -200,10 +200,13 @@ def test_a_call_that_runs_out_of_time_says_where_it_went(served: Mesh) -> None:
 
 
 def test_a_call_without_a_gateway_is_a_failed_call(shell: Mesh) -> None:
-    result = shell("call", "users", "get", "--json")
-    assert result.returncode == 1
-    error = json.loads(result.stdout)["error"]
-    assert (error["reason"], error["maybe_executed"]) == ("GATEWAY_UNREACHABLE", False)
+    """The gateway is waited for as long as the call may take, or two seconds."""
+    for more, waited in (((), "2 s"), (("--timeout", "2.5"), "2.5 s")):
+        result = shell("call", "users", "get", "--json", *more)
+        assert result.returncode == 1
+        error = json.loads(result.stdout)["error"]
+        assert (error["reason"], error["maybe_executed"]) == ("GATEWAY_UNREACHABLE", False)
+        assert f"within {waited}" in error["message"]
 
 
 def test_ctrl_c_ends_a_call_quietly(

@@ -277,7 +277,7 @@ def test_a_gateway_that_makes_way_for_another(
         gateway.communicate()
         _, ready = stack.enter_context(shell.gateway())
         shell("call", "absent", "get", "--timeout", "0.01")
-        assert json.loads(next_line(tap)) == {"gateway": ready["gateway"]}
+        assert json.loads(next_line(tap)) == {"restarted": True, "gateway": ready["gateway"]}
         assert json.loads(next_line(tap))["service"] == "absent"
         assert tap.wait(30) == 0
 

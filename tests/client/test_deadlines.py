@@ -303,7 +303,7 @@ async def test_a_call_that_is_cancelled_at_its_deadline_says_so(
             _, _, made, _ = await gateway.receive(Kind.CALL)
             _, _, cancel, _ = await gateway.receive(Kind.CANCEL)
             assert cancel.reason == reason
-            (row,) = caller._uplink.records.find([made.trace_id])
+            (row,) = caller._uplink.records.find(frozenset([made.trace_id]))
             assert row.code == code.number
             await gateway.stream.aclose()
 

@@ -20,10 +20,11 @@ from mesh.limits import Limits
 from mesh.wire import Kind, codec
 from mesh_telemetry import TraceSettings
 from mesh_telemetry.bounds import UNTOLD
-from mesh_telemetry.peer_records import MAX_AGE, PeerRecords, PeerRow
+from mesh_telemetry.peer_records import PeerRecords
 from mesh_telemetry.spans import CLIENT, ERROR, SERVER, UNSET, Batch, Span
 from tests.gateway.raw_peer import HandGateway, MemoryDialer, error_header, result_header, settled
 from tests.gateway.traces import EPOCH, QUIET, Mesh, Node, forest, hop, process, running, tree
+from tests.telemetry.peer_rows import row
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -545,29 +546,6 @@ async def test_what_has_made_way_is_named_in_the_trace(autojump_clock: MockClock
         assert small.records.dropped["too_many"] > 0
 
 
-def row(number: int, end: float, trace_id: bytes = b"t" * 16) -> Any:
-    return PeerRow(
-        trace_id, "web", CLIENT, number, b"", "users.get", 1.0, end - 1, end, 0, "", "", "", None,
-        (), "web", 1, None,
-    )  # fmt: skip
-
-
-def test_rows_are_bounded_by_count_and_age() -> None:
-    """And what has made way too early is counted."""
-    records = PeerRecords(5_000)
-    for number in range(12_000):
-        records.add(row(number, 100.0))
-    assert 4_500 <= len(records) <= 5_500
-    assert records.dropped["too_many"] + len(records) == 12_000
-    assert max(found.span_id for found in records.find([b"t" * 16])) == 11_999
-    records.forget(100.0 + MAX_AGE - 1)
-    dropped = records.dropped["too_many"]
-    assert len(records) == 12_000 - dropped > 0
-    records.forget(100.0 + 2 * MAX_AGE)
-    assert (len(records), records.dropped["too_many"]) == (0, dropped)
-    assert records.find([b"t" * 16]) == []
-
-
 async def test_a_kept_trace_is_told_once_more_when_asked_again(autojump_clock: MockClock) -> None:
     """By KEEP, by the hint of an answer, and what ends later by itself."""
     gateway = HandGateway(features=[codec.TRACES_FEATURE])
@@ -733,7 +711,7 @@ async def test_a_gateway_that_does_not_read_is_not_told_without_end(
         uplink.reporter.keep([b"t" * 16])
         for number in range(40):
             for index in range(500):
-                uplink.records.add(row(number * 500 + index, trio.current_time()))
+                uplink.records.add(row(uplink.source, number * 500 + index, trio.current_time()))
             await trio.sleep(0.1)
         link = uplink.link
         assert link is not None
@@ -776,7 +754,9 @@ async def test_what_was_asked_for_stays_so_while_the_gateway_does_not_read(
         uplink = clients[0]._uplink
         for number, trace_id in enumerate(ids):
             for index in range(5):
-                uplink.records.add(row(5 * number + index, trio.current_time(), trace_id))
+                uplink.records.add(
+                    row(uplink.source, 5 * number + index, trio.current_time(), trace_id)
+                )
         assert uplink.link is not None
         while not uplink.link.full:
             uplink.link.put_bulk(0, codec.encode_header(codec.GoAway("full", 0), bytes(1000)))
@@ -813,7 +793,7 @@ async def test_much_of_one_trace_is_told_in_slices(autojump_clock: MockClock) ->
         await trio.sleep(0.1)
         uplink = clients[0]._uplink
         for number in range(16_000):
-            uplink.records.add(row(number, trio.current_time()))
+            uplink.records.add(row(uplink.source, number, trio.current_time()))
         uplink.reporter.keep([b"t" * 16])
         turns = 0
         await trio.sleep(0.02)
@@ -822,9 +802,9 @@ async def test_much_of_one_trace_is_told_in_slices(autojump_clock: MockClock) ->
             turns += 1
             if turns == 20:  # half of what is being told makes way
                 for number in range(16_000, 26_000):
-                    uplink.records.add(row(number, trio.current_time(), b"u" * 16))
+                    uplink.records.add(row(uplink.source, number, trio.current_time(), b"u" * 16))
                 for number in range(26_000, 26_100):
-                    uplink.records.add(row(number, trio.current_time()))
+                    uplink.records.add(row(uplink.source, number, trio.current_time()))
         assert turns >= 100
         told: set[int] = set()
         while len(told) < 16_100:
@@ -851,7 +831,7 @@ async def test_a_connection_that_is_lost_between_two_slices(autojump_clock: Mock
         await trio.sleep(0.1)
         uplink = clients[0]._uplink
         for number in range(5_000):
-            uplink.records.add(row(number, trio.current_time()))
+            uplink.records.add(row(uplink.source, number, trio.current_time()))
         uplink.reporter.keep([b"t" * 16])
         await trio.sleep(0.02)
         for _ in range(5):

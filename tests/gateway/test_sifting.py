@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,24 +23,20 @@ from mesh.gateway.sifting import (
 )
 from mesh_telemetry import CODE_NAMES, Record
 
-if TYPE_CHECKING:
-    from mesh_telemetry import RecordRow
-
 NOT_FOUND = CODE_NAMES.index("not_found")
-PLAIN: RecordRow = (
+PLAIN = Record(
     1, 0, 1, bytes(16), "order-1", "shop", "shop-1", bytes(8), 7, "users", "get", "users-1",
     ("users.get",), 1, 10.0, 0.25, 30.0, 0.0, 0, "", "", False,
 )  # fmt: skip
 
 
-def row(call: int = 1, entry: int = 0, **fields: Any) -> RecordRow:
+def row(call: int = 1, entry: int = 0, **fields: Any) -> Record:
     """A recorded call; without an entry call it is one."""
-    record = Record._make(PLAIN)._replace(call_id=call, entry_id=entry or call, **fields)
-    return tuple(record)  # type: ignore[return-value] # of the same fields
+    return msgspec.structs.replace(PLAIN, call_id=call, entry_id=entry or call, **fields)
 
 
-def ids(rows: list[RecordRow]) -> list[int]:
-    return [found[0] for found in rows]
+def ids(rows: list[Record]) -> list[int]:
+    return [found.call_id for found in rows]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +114,7 @@ filters = st.builds(
 
 @given(st.lists(calls), filters)
 def test_what_fits_is_what_each_filter_alone_lets_pass(
-    rows: list[RecordRow], wanted: TapFilters
+    rows: list[Record], wanted: TapFilters
 ) -> None:
     def lets_pass(record: Record) -> bool:
         name = f"{record.service}.{record.method}"
@@ -133,7 +130,7 @@ def test_what_fits_is_what_each_filter_alone_lets_pass(
             ]
         )
 
-    assert fitting(rows, wanted) == [one for one in rows if lets_pass(Record._make(one))]
+    assert fitting(rows, wanted) == [one for one in rows if lets_pass(one)]
 
 
 @given(st.integers(0, 300), st.integers(1, 100), st.integers())
@@ -164,29 +161,31 @@ def test_which_entry_calls_have_ended() -> None:
     assert find_ended(new, {6}) == Ended(whole={4, 9}, late={2})
 
 
-@given(st.lists(calls, unique_by=lambda one: one[0]), st.sets(st.integers(1, 50)))
+@given(st.lists(calls, unique_by=lambda one: one.call_id), st.sets(st.integers(1, 50)))
 def test_an_entry_call_ends_whole_or_late_and_never_while_it_runs(
-    new: list[RecordRow], running: set[int]
+    new: list[Record], running: set[int]
 ) -> None:
     ended = find_ended(new, running)
     assert not ended.whole & ended.late
-    assert ended.whole | ended.late == {one[2] for one in new} - running
-    assert ended.whole == {one[0] for one in new if one[0] == one[2]} - running
+    assert ended.whole | ended.late == {one.entry_id for one in new} - running
+    assert ended.whole == {one.call_id for one in new if one.call_id == one.entry_id} - running
 
 
 @given(st.lists(calls), filters, st.integers(1, 7))
 def test_trees_are_the_same_in_slices_of_any_size(
-    rows: list[RecordRow], wanted: TapFilters, step: int
+    rows: list[Record], wanted: TapFilters, step: int
 ) -> None:
-    entries = {one[2] for one in rows if one[2] % 2}
+    entries = {one.entry_id for one in rows if one.entry_id % 2}
     trees = Trees(wanted)
     for start in range(0, len(rows), step):
         trees.add(rows[start : start + step], entries)
-    fit = {one[2] for one in fitting(rows, wanted)} & entries
+    fit = {one.entry_id for one in fitting(rows, wanted)} & entries
     told = trees.fitting()
-    assert {tree[0][2] for tree in told} == fit
+    assert {tree[0].entry_id for tree in told} == fit
     for tree in told:
-        assert tree == [one for one in rows if one[2] == tree[0][2]], "also calls that do not fit"
+        assert tree == [one for one in rows if one.entry_id == tree[0].entry_id], (
+            "also calls that do not fit"
+        )
 
 
 @given(st.lists(st.integers(1, 1200), max_size=12), st.integers(1, 10), st.integers())
@@ -200,11 +199,13 @@ def test_trees_that_are_picked_fit_the_room(sizes: list[int], limit: int, seed: 
     assert len(picked.trees) <= limit
     assert bool(picked.trees) is bool(sizes)
     assert sum(map(len, picked.trees)) <= MOST
-    assert [tree[0][0] for tree in picked.trees] == sorted(tree[0][0] for tree in picked.trees)
+    assert [tree[0].call_id for tree in picked.trees] == sorted(
+        tree[0].call_id for tree in picked.trees
+    )
     for tree in picked.trees:
-        size = sizes[tree[0][2] // 10_000 - 1]
-        assert ids(tree) == list(range(tree[0][2], tree[0][2] + min(size, MOST)))
-        assert (tree[0][2] in picked.partial) is (size > MOST)
+        size = sizes[tree[0].entry_id // 10_000 - 1]
+        assert ids(tree) == list(range(tree[0].entry_id, tree[0].entry_id + min(size, MOST)))
+        assert (tree[0].entry_id in picked.partial) is (size > MOST)
 
 
 def test_trees_that_began_before_the_oldest_row_ended_may_lack_calls() -> None:
@@ -224,4 +225,4 @@ def test_trees_that_began_before_the_oldest_row_ended_may_lack_calls() -> None:
 def test_rows_that_made_way_are_counted(
     position: int, cursor: int, kept: int, found: tuple[int, int]
 ) -> None:
-    assert count_missing(position, cursor, [PLAIN] * kept) == found
+    assert count_missing(position, cursor, kept) == found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -377,10 +378,12 @@ async def test_a_tap_of_many_calls_does_not_hold_up_the_loop() -> None:
         recorder, core = it.gateway.core.recorder, it.gateway.core
         start = await it.now()
         await it.order("ada")
-        (template,) = [row for row in recorder.rows() if row[9] == "orders"]
+        (template,) = [row for row in recorder.recent(9) if row.service == "orders"]
         for _ in range(10_000):
             number = core.table.next_id()
-            recorder.append((number, 0, number, *template[3:]))
+            recorder.append(
+                msgspec.structs.replace(template, call_id=number, parent_id=0, entry_id=number)
+            )
         turns = 0
 
         async def others() -> None:

@@ -98,7 +98,7 @@ class Caller:
             len(outgoing.pending) + len(outgoing._late_word),
             len(uplink.dispatcher.serving),
             outgoing.assembler.held,
-            max(0.0, trio.current_time() - older[0].ended) if older else 0.0,
+            older[0].age if older else 0.0,
         )
 
     async def call(self, target: str, params: dict[str, Any], timeout: float) -> Any:

@@ -11,8 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from opentelemetry.sdk.trace import TracerProvider
 
 from mesh_telemetry.backlog import Backlog
-from mesh_telemetry.peer_records import PeerRecords, PeerRow
+from mesh_telemetry.peer_records import PeerRecords, PeerRow, Source
 from mesh_telemetry.user_spans import UserSpans, weigh
+from tests.telemetry.peer_rows import row
 
 
 class AnyBacklog(RuleBasedStateMachine):
@@ -67,13 +68,6 @@ class Touched:
         self.weight = weight
 
 
-def row(trace: int, end: float, touched: Any) -> PeerRow:
-    return PeerRow(
-        trace.to_bytes(16), "web", 3, trace, b"", "users.get", 1.0, end - 1, end, 0, "", "", "",
-        None, (), "web", 1, touched,
-    )  # fmt: skip
-
-
 class AnyRecords(RuleBasedStateMachine):
     """Rows of any weight, plain ones, and time that passes."""
 
@@ -81,29 +75,35 @@ class AnyRecords(RuleBasedStateMachine):
         super().__init__()
         self.records = PeerRecords(2_000, 8_000)
         self.now, self.added = 100.0, 0
+        self.source = Source("web", lambda: self.now)
+
+    def row(self, touched: Any) -> PeerRow:
+        return row(self.source, self.added, self.now, self.added.to_bytes(16), touched)
 
     @rule(weights=st.lists(st.integers(0, 900), max_size=30))
     def touched(self, weights: list[int]) -> None:
         for weight in weights:
             self.added += 1
             touched: Any = Touched(weight)
-            self.records.add_touched(row(self.added, self.now, touched), touched)
+            self.records.add_touched(self.row(touched), touched)
             assert self.records.size <= 8_000
 
     @rule(count=st.integers(0, 900))
     def plain(self, count: int) -> None:
         for _ in range(count):
             self.added += 1
-            self.records.add(row(self.added, self.now, None))
+            self.records.add(self.row(None))
 
     @rule(seconds=st.sampled_from([0.1, 30.0, 100.0]))
     def forget(self, seconds: float) -> None:
         self.now += seconds
-        self.records.forget(self.now)
+        self.records.forget()
 
     @invariant()
     def what_is_accounted_is_there(self) -> None:
-        found = self.records.find(number.to_bytes(16) for number in range(self.added + 1))
+        found = self.records.find(
+            frozenset(number.to_bytes(16) for number in range(self.added + 1))
+        )
         assert len(found) == len(self.records) <= 2_500
         weights = [found.touched.weight for found in found if found.touched is not None]
         assert self.records.size == sum(weights) <= 8_000
