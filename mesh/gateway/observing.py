@@ -98,7 +98,8 @@ class Observer:
                 return None
         if code or slow or parent is not None or trace.kept or trace.rows:
             method = series.method
-            tracing.ended(trace, row, code, method.slow_after if slow else 0.0, method.name)
+            slow_after = method.slow_after if slow else 0.0
+            tracing.ended(trace, row, code, slow_after, method.name, method.objective)
             if parent is not None:
                 return None
         else:

@@ -17,7 +17,8 @@ import trio
 
 from mesh.errors import Code
 from mesh.gateway.collecting import Collector
-from mesh_telemetry import Decision, DecisionKind, Reason, Sampler, SlowMethods, TraceStore
+from mesh.gateway.reasons import why_kept
+from mesh_telemetry import Decision, Reason, Sampler, SlowMethods, TraceStore
 from mesh_telemetry.bounds import GATEWAY_ROWS
 from mesh_telemetry.names import DROPPED
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from mesh.gateway.calls import InFlight
     from mesh.gateway.core import Core
     from mesh_telemetry import MethodSeries, Record, TraceSettings
-    from mesh_telemetry.decision_forms import Facts
     from mesh_telemetry.export import Exporter
     from mesh_telemetry.spans import Attributes
 
@@ -195,7 +195,15 @@ class Tracing:
                 trace.rows.append(passed.pop(trace_id))
         return trace
 
-    def ended(self, trace: Trace, row: Record, code: int, slow: float, name: str) -> None:
+    def ended(
+        self,
+        trace: Trace,
+        row: Record,
+        code: int,
+        slow: float,
+        name: str,
+        objective: float | None = None,
+    ) -> None:
         """A call of this trace has ended.
 
         Args:
@@ -204,6 +212,7 @@ class Tracing:
             code: Number of its status code; 0 also for one that was turned away.
             slow: The seconds from which on it is slow, where it took longer; else 0.
             name: Its method, or ``_OTHER``.
+            objective: Seconds within which that should answer, if that was said.
         """
         rows = trace.rows
         rows.append(row)
@@ -217,7 +226,8 @@ class Tracing:
         if code:
             self.judge(trace, Reason.CANCELLED if code == _CANCELLED else Reason.ERROR, name)
         elif slow:
-            self.judge(trace, Reason.SLOW, name, took=row.duration, slow_after=slow)
+            took = row.duration
+            self.judge(trace, Reason.SLOW, name, took=took, slow_after=slow, objective=objective)
 
     def close(self, trace: Trace, series: MethodSeries, process: str, now: float) -> str | None:
         """A call without a parent has ended; returns why its trace is kept, if it is.
@@ -238,7 +248,7 @@ class Tracing:
                     self._drop(self._quiet.popleft())
             if not trace.kept and now >= series.baseline_from:
                 if self.sampler.baseline(series.name):
-                    why = self._why(Reason.BASELINE, series.name)
+                    why = why_kept(self._settings, now, Reason.BASELINE, series.name)
                     self._keep(trace, Reason.BASELINE, why)
                 else:
                     series.baseline_from = now + REST
@@ -256,6 +266,7 @@ class Tracing:
         again: bool = False,
         took: float = 0.0,
         slow_after: float = 0.0,
+        objective: float | None = None,
     ) -> None:
         """Something speaks for keeping this trace.
 
@@ -266,6 +277,7 @@ class Tracing:
             again: Whether it was judged for that before, and the reason lasts.
             took: The seconds of a slow call so far.
             slow_after: Those from which on it is slow; 0 for one that is still in flight.
+            objective: Those within which its method should answer, if that was said.
         """
         if reason not in trace.reasons:
             trace.reasons = (*trace.reasons, str(reason))
@@ -276,28 +288,11 @@ class Tracing:
         if trace.kept or trace.gone:
             return
         if self.sampler.wants(reason, name, again=again):
-            self._keep(trace, reason, self._why(reason, name, took, slow_after))
+            now = self._core.clock()
+            why = why_kept(self._settings, now, reason, name, took, slow_after, objective)
+            self._keep(trace, reason, why)
         elif trace.over is None:
             trace.over = self.sampler.refusal
-
-    def _why(
-        self, reason: Reason, name: str, took: float = 0.0, slow_after: float = 0.0
-    ) -> Decision:
-        """Why a trace is kept, with the setting behind it."""
-        now, settings = self._core.clock(), self._settings
-        facts: Facts = {"reason": str(reason), "method": name}
-        if took:
-            facts["took_ms"] = round(took * 1e3, 3)
-        if reason is Reason.BASELINE:
-            return Decision(DecisionKind.KEPT_BASELINE, now, settings.baseline, facts)
-        if reason is not Reason.SLOW:
-            return Decision(DecisionKind.KEPT, now, settings.quota, facts)
-        if not slow_after:
-            return Decision(DecisionKind.KEPT_LONG, now, settings.quota, facts)
-        if slow_after >= settings.slow_after:
-            return Decision(DecisionKind.KEPT_SLOW, now, settings.slow_after, facts)
-        facts["usual_ms"] = round(slow_after * 1e3, 3)
-        return Decision(DecisionKind.KEPT_UNUSUAL, now, settings.slow_after, facts)
 
     def _keep(self, trace: Trace, reason: Reason, why: Decision) -> None:
         trace.kept, trace.why = str(reason), why

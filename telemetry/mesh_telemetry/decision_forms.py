@@ -56,6 +56,7 @@ class DecisionKind(StrEnum):
     LATE = "late"
     KEPT = "kept"
     KEPT_SLOW = "kept_slow"
+    KEPT_OBJECTIVE = "kept_objective"
     KEPT_UNUSUAL = "kept_unusual"
     KEPT_LONG = "kept_long"
     KEPT_BASELINE = "kept_baseline"
@@ -69,7 +70,8 @@ class Form(NamedTuple):
     text: Callable[[Facts], str]
     """What it says; the message of the error where it is one."""
     setting: str = ""
-    """The setting behind it, as in the gateway's file; ``timeout`` is the call's own."""
+    """The setting behind it, as in the gateway's file; ``timeout`` is the call's own, and ``slo``
+    its contract's."""
     more: Callable[[Facts], str] = lambda _: ""
     """What a sentence says besides, that no error does."""
 
@@ -118,6 +120,13 @@ def _quota(facts: Facts) -> str:
         return f"somebody asked for it; up to {facts['value']:g} such traces per second are"
     why = _KEPT_FOR[facts["reason"]]
     return f"{why} ({facts['method']}); up to {facts['value']:g} per second are, for one method"
+
+
+def _bound(facts: Facts) -> str:
+    """From when on every call of a method is slow, whatever is usual for it."""
+    if "objective_ms" in facts:
+        return f"its contract's objective is {milliseconds(facts['objective_ms'])}"
+    return f"from {duration(facts['value'])} on every call is slow"
 
 
 _KEPT_FOR = {
@@ -319,11 +328,19 @@ FORMS: Final[Mapping[DecisionKind, Form]] = {
         ),
         "traces.slow_after",
     ),
+    DecisionKind.KEPT_OBJECTIVE: Form(
+        "trace kept: ",
+        lambda of: (
+            f"{of['method']} took {milliseconds(of['took_ms'])}; its contract's objective is "
+            f"{duration(of['value'])}"
+        ),
+        "slo",
+    ),
     DecisionKind.KEPT_UNUSUAL: Form(
         "trace kept: ",
         lambda of: (
             f"{of['method']} took {milliseconds(of['took_ms'])}; {milliseconds(of['usual_ms'])} "
-            f"or more is unusual for it lately (from {duration(of['value'])} on every call is slow)"
+            f"or more is unusual for it lately ({_bound(of)})"
         ),
         "traces.slow_after",
     ),
@@ -352,6 +369,7 @@ GOES_ON: Final = frozenset(
         DecisionKind.LATE,
         DecisionKind.KEPT,
         DecisionKind.KEPT_SLOW,
+        DecisionKind.KEPT_OBJECTIVE,
         DecisionKind.KEPT_UNUSUAL,
         DecisionKind.KEPT_LONG,
         DecisionKind.KEPT_BASELINE,
@@ -360,6 +378,7 @@ GOES_ON: Final = frozenset(
 """Those that end no call; all others do."""
 
 UNITS: Final[Mapping[str, str]] = {
+    "slo": "s",
     "timeout": "s",
     "limits.call_timeout": "s",
     "limits.drain": "s",

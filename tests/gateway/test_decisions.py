@@ -12,7 +12,7 @@ import trio.testing
 
 import mesh
 from mesh.payload import decode
-from mesh.wire import Kind
+from mesh.wire import Kind, codec
 from mesh.wire.codec import MSGPACK
 from mesh_telemetry import TraceSettings
 from mesh_telemetry.decisions import from_event
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tests.gateway.raw_peer import RawPeer
     from tests.gateway.traces import Mesh
 
-KEPT = {"kept", "kept_slow", "kept_unusual", "kept_long", "kept_baseline"}
+KEPT = {"kept", "kept_slow", "kept_objective", "kept_unusual", "kept_long", "kept_baseline"}
 
 
 async def explained(it: Mesh, *, with_keep: bool = False) -> list[Step]:
@@ -656,6 +656,39 @@ async def test_a_call_that_is_slow_for_its_method_tells_what_is_usual(
         assert step.sentence.startswith("trace kept: a.wait took 100.0 ms; ")
         assert "or more is unusual for it lately" in step.sentence
         assert (step.setting, step.value) == ("traces.slow_after", 1)
+
+
+async def test_a_call_that_misses_its_contract_s_objective_tells_that(
+    autojump_clock: MockClock,
+) -> None:
+    """Also where it is unusual before that."""
+    async with running(QUIET) as it, raw_peer(it.gateway, "a") as a, it.peer("web") as web:
+        await a.send(codec.Register("a", "", {"wait": {"slo": 5.0}}, {}))
+
+        async def answer(calls: int, seconds: float) -> None:
+            for _ in range(calls):
+                _, _, header, _ = await a.receive(Kind.CALL)
+                await trio.sleep(seconds)
+                await a.send(result_header(header.call_id), payload=b"\xc0")
+
+        async def call(seconds: float, calls: int = 1) -> None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(answer, calls, seconds)
+                for _ in range(calls):
+                    await web.call("a", "wait")
+
+        await call(6.0)
+        step = await keep(it)
+        assert step.decision == "kept_objective"
+        assert step.sentence == "trace kept: a.wait took 6.00 s; its contract's objective is 5.00 s"
+        assert (step.setting, step.value) == ("slo", 5)
+        await trio.sleep(40)
+        await call(0.01, 150)
+        await trio.sleep(1.5)
+        await call(0.1)
+        step = await keep(it)
+        assert step.decision == "kept_unusual"
+        assert "is unusual for it lately (its contract's objective is 5.00 s)" in step.sentence
 
 
 async def test_other_reasons_tell_the_quota(autojump_clock: MockClock) -> None:

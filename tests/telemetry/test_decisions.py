@@ -250,6 +250,11 @@ TABLE: dict[DecisionKind, tuple[float | None, dict[str, Any], str]] = {
         {**KEPT, "reason": "slow", "took_ms": 1500.0},
         "trace kept: users.get took 1.50 s; from 1.00 s on every call is slow",
     ),
+    Kind.KEPT_OBJECTIVE: (
+        0.2,
+        {**KEPT, "reason": "slow", "took_ms": 300.0},
+        "trace kept: users.get took 300.0 ms; its contract's objective is 200.0 ms",
+    ),
     Kind.KEPT_UNUSUAL: (
         1.0,
         {**KEPT, "reason": "slow", "took_ms": 90.0, "usual_ms": 25.0},
