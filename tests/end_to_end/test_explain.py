@@ -18,10 +18,11 @@ __all__ = ["make_folder"]
 INSTANCE = r"\(from {} \([\w-]+\)\)"
 TOLD = {
     "order-006": [
-        r"users.get .*failed: USER_NOT_FOUND: there is no user 'nobody' " + INSTANCE.format("users")
+        r"users.get .*failed: USER_NOT_FOUND: There is no user 'nobody'\. "
+        + INSTANCE.format("users")
     ],
     "order-013": [r"failed: OUT_OF_STOCK: 5 of typewriter wanted, .* \(from inventory"],
-    "order-027": [r"failed: CARD_DECLINED: the bank declined .* \(from payments"],
+    "order-027": [r"failed: CARD_DECLINED: The bank declined .* \(from payments"],
     "order-034": [
         r"out of time: orders.place was allowed 300.0 ms \[timeout = 0.3s\]",
         r"payments.charge .*the deadline of orders.place \(300.0 ms, set by customers\)",
@@ -32,7 +33,7 @@ TOLD = {
         r"trace kept: a call in it was refused \(inventory.reserve\); .* \[traces.quota = 10/s\]",
     ],
     "order-048": [
-        r"failed: BLOCKED: the account of mallory is blocked " + INSTANCE.format("users")
+        r"failed: BLOCKED: The account of mallory is blocked\. " + INSTANCE.format("users")
     ],
     "order-055": [
         r"failed: the connection to payments \([\w-]+\), which served payments.charge, was lost"
