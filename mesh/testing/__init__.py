@@ -6,6 +6,7 @@ Start with :func:`local_mesh` and :func:`mock`. With pytest and pytest-trio, the
 
 from mesh.testing.faults import Fault
 from mesh.testing.local import LocalMesh, local_mesh
+from mesh.testing.mocks import Mocked, mock, mocked
 from mesh.testing.recorded import RecordedCall
 
-__all__ = ["Fault", "LocalMesh", "RecordedCall", "local_mesh"]
+__all__ = ["Fault", "LocalMesh", "Mocked", "RecordedCall", "local_mesh", "mock", "mocked"]
