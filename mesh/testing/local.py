@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from mesh.connecting import connect
+from mesh.errors import UsageError
 from mesh.gateway import Gateway
 from mesh.groups import single_exception
 from mesh.limits import BOUNDS, Limits
@@ -65,12 +66,18 @@ async def local_mesh(
     Raises:
         ContractError: An implementation does not do what its contracts say.
         ValueError: The name cannot be one.
+        UsageError: It is not trio that runs the test.
 
     Example:
         >>> async with mesh.testing.local_mesh(UserService()) as it:
         ...     assert await it.stub(Users).get("7") == User("7")
         ...     assert [call.code for call in await it.calls(Users)] == ["ok"]
     """
+    if not trio.lowlevel.in_trio_run():
+        raise UsageError(
+            "a local mesh needs a test that trio runs: with pytest, install pytest-trio, and mark "
+            "the test by @pytest.mark.trio or set trio_mode = true"
+        )
     limits = limits or Limits()
     if autojumping() is not None:
         limits = replace(limits, heartbeat=BOUNDS["heartbeat"].most)
