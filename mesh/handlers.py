@@ -5,14 +5,15 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import trio
 
 from mesh.payload import encode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
+    from types import CoroutineType
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -22,7 +23,7 @@ log = logging.getLogger("mesh.service")
 _PLAIN = "__mesh_plain__"
 
 
-def in_thread(function: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
+def in_thread(function: Callable[P, T]) -> Callable[P, CoroutineType[Any, Any, T]]:
     """Implement a contract's method by a plain function, which runs in a thread.
 
     Where the mesh calls it, the thread is one of the peer's own, of which there are
@@ -45,7 +46,8 @@ def in_thread(function: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
         return await trio.to_thread.run_sync(run, abandon_on_cancel=True)
 
     setattr(threaded, _PLAIN, function)
-    return threaded
+    # Type checkers call what an `async def` returns differently; this is what pyright needs.
+    return cast("Callable[P, CoroutineType[Any, Any, T]]", threaded)
 
 
 def plain_of(function: Callable[..., Any]) -> Callable[..., Any] | None:

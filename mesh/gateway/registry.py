@@ -127,7 +127,7 @@ class Registry:
         if registration is None:
             registration = service.instances[session] = Registration(version, metadata)
         registration.version, registration.metadata = version, metadata
-        for name in methods:
+        for name, options in methods.items():
             method = service.methods.get(name)
             if method is None:
                 method = Method(service_name, name, self._metrics)
@@ -136,6 +136,9 @@ class Registry:
             method.gone_at = None
             if session not in method.instances:
                 method.instances.append(session)
+            deprecated = isinstance(options.get("deprecated"), str)
+            objective = _objective(options.get("slo"))
+            self._metrics.declare(service_name, name, objective=objective, deprecated=deprecated)
         session.services[service_name] = registration
 
     def remove(self, session: Session, service_name: str, names: Iterable[str] = ()) -> None:
@@ -220,6 +223,13 @@ class Registry:
             f"service {service_name!r} has no method {method_name[:128]!r}"
             f"{hint or f'; it has {_some(service.methods)}'}"
         )
+
+
+def _objective(told: object) -> float | None:
+    """Seconds, of an option that may be anything."""
+    if isinstance(told, bool) or not isinstance(told, (int, float)):
+        return None
+    return told if told > 0 else None
 
 
 def _some(names: Iterable[str]) -> str:

@@ -186,6 +186,12 @@ CALLS_LATE: Final = Family(
     (RPC_SERVICE, RPC_METHOD),
     "Results that arrived after their call had already ended, and were dropped.",
 )
+DEPRECATED_CALLS: Final = Family(
+    "mesh_deprecated_calls_total",
+    "counter",
+    (CALLER, RPC_SERVICE, RPC_METHOD),
+    "Ended calls of methods whose contracts call them deprecated, since these said so.",
+)
 RETRIES: Final = Family(
     "mesh_retries_total",
     "counter",
@@ -374,6 +380,7 @@ FAMILIES: Final[dict[str, Family]] = {
         CALLS_REJECTED,
         CALLS_ABANDONED,
         CALLS_LATE,
+        DEPRECATED_CALLS,
         RETRIES,
         SERVICE_INSTANCES,
         PEER_LAST_HEARTBEAT,
