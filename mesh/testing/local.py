@@ -243,17 +243,22 @@ class LocalMesh(Recorded):
         Raises:
             UsageError: No peer of this mesh serves that.
         """
-        clients = [who] if not isinstance(who, (str, type)) else self._serving(service_name(who))
+        clients = self._serving(service_name(who)) if isinstance(who, (str, type)) else [who]
         for client in clients:
-            await self._ways[client].cut(client)
+            if client not in self._ways:
+                raise UsageError(f"client {client.name!r} is no peer of this local mesh")
+        ways = [self._ways[client] for client in clients]
+        for client, way in zip(clients, ways, strict=True):
+            await way.cut(client)
         await self.settled()
         try:
             yield
         finally:
-            with trio.CancelScope(shield=True):
-                for client in clients:
-                    self._ways[client].mend()
-                    await _registered(client)
+            for way in ways:
+                way.mend()
+        for client in clients:
+            if client in self._ways:  # else it has left meanwhile
+                await _registered(client)
 
     def _serving(self, service: str) -> list[Client]:
         check_target(service, None, self._served())

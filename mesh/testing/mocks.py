@@ -81,12 +81,12 @@ class Mocked(Generic[P, T]):
 
     def __init__(self, info: ContractInfo, method: ContractMethod) -> None:
         self._info, self._method = info, method
-        self.name = f"{info.declared.__qualname__}.{method.name}"
+        self._name = f"{info.declared.__qualname__}.{method.name}"
         function = getattr(info.declared, method.name)
-        self.declared = inspect.signature(function)
+        self._declared = inspect.signature(function)
         bound = types.MethodType(function, self)
         self._signature = inspect.signature(bound)
-        self.mock = AsyncMock(name=self.name, spec=bound, side_effect=self._not_set_up)
+        self.mock = AsyncMock(name=self._name, spec=bound, side_effect=self._not_set_up)
 
     @property
     def calls(self) -> list[dict[str, Any]]:
@@ -106,7 +106,7 @@ class Mocked(Generic[P, T]):
         Raises:
             ContractError: It is not of the result's type.
         """
-        self.checked(value)
+        self._checked(value)
         self.mock.side_effect = lambda *_, **__: value
 
     def raises(self, error: CallError) -> None:
@@ -133,7 +133,7 @@ class Mocked(Generic[P, T]):
             if isinstance(answer, CallError):
                 self._check_error(answer)
             else:
-                self.checked(answer)
+                self._checked(answer)
         rest = iter(answers)
 
         def follow(*_: Any, **__: Any) -> Any:
@@ -141,7 +141,7 @@ class Mocked(Generic[P, T]):
                 answer = next(rest)
             except StopIteration:
                 raise UsageError(
-                    f"{self.name} was called once more than it has answers, {len(answers)}"
+                    f"{self._name} was called once more than it has answers, {len(answers)}"
                 ) from None
             if isinstance(answer, CallError):
                 raise copy.copy(answer)
@@ -159,19 +159,14 @@ class Mocked(Generic[P, T]):
     def _not_set_up(self, *_: Any, **__: Any) -> None:
         how = f"mocked({self._info.name}.{self._method.name})"
         raise UsageError(
-            f"{self.name} is mocked, and was called before it was said what it does: "
+            f"{self._name} is mocked, and was called before it was said what it does: "
             f"{how}.returns(...), .raises(...), .answers(...) or .does(...)"
         )
 
     # What the contract says.
 
-    async def answer(self, *arguments: Any, **named: Any) -> T:
-        """A call: its parameters checked on the way in, its result on the way out.
-
-        Raises:
-            TypeError: The method does not take such arguments.
-            ContractError: A parameter, the result or the error breaks the contract.
-        """
+    async def _answer(self, *arguments: Any, **named: Any) -> T:
+        """A call: its parameters checked on the way in, its result or error on the way out."""
         signature = self._method.signature
         given = signature.params(**self._signature.bind(*arguments, **named).arguments)
         params: msgspec.Struct = self._travelled("parameters of", given, signature.params)
@@ -183,14 +178,10 @@ class Mocked(Generic[P, T]):
         except CallError as error:
             self._check_error(error)
             raise
-        return self.checked(value)
+        return self._checked(value)
 
-    def checked(self, value: Any) -> T:
-        """A result as callers get it: a copy, made of what travels.
-
-        Raises:
-            ContractError: It is not of the result's type.
-        """
+    def _checked(self, value: Any) -> T:
+        """A result as callers get it: a copy, made of what travels."""
         result: T = self._travelled("result of", value, self._method.signature.result)
         return result
 
@@ -198,7 +189,7 @@ class Mocked(Generic[P, T]):
         try:
             return decode(encode(value), MSGPACK, kind)
         except (EncodingFault, msgspec.MsgspecError, RecursionError, ValueError) as fault:
-            raise ContractError(f"{what} {self.name}: {fault}") from fault
+            raise ContractError(f"{what} {self._name}: {fault}") from fault
 
     def _check_error(self, error: CallError) -> None:
         kind, declared = type(error), self._method.errors.values()
@@ -209,15 +200,15 @@ class Mocked(Generic[P, T]):
         if kind.__module__ != CallError.__module__:  # those of the mesh end any call
             names = ", ".join(one.kind.__name__ for one in declared) or "none"
             raise ContractError(
-                f"{self.name} does not declare to raise {kind.__name__}; raises= has {names}"
+                f"{self._name} does not declare to raise {kind.__name__}; raises= has {names}"
             ) from error
 
 
 def _make_method(method: Mocked[Any, Any]) -> Any:
     async def answer(_: Any, /, *arguments: Any, **named: Any) -> Any:
-        return await method.answer(*arguments, **named)
+        return await method._answer(*arguments, **named)
 
     setattr(answer, _MOCKED, method)
-    answer.__name__, answer.__qualname__ = method.name.rpartition(".")[2], method.name
-    answer.__signature__ = method.declared  # type: ignore[attr-defined]  # what inspect looks for
+    answer.__name__, answer.__qualname__ = method._name.rpartition(".")[2], method._name
+    answer.__signature__ = method._declared  # type: ignore[attr-defined]  # what inspect looks for
     return answer

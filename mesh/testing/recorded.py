@@ -62,7 +62,7 @@ class RecordedCall:
 
 
 class Recorded:
-    """What one gateway recorded. Everything waits for :meth:`settled` first.
+    """What one gateway recorded. Whoever asks first waits until what has ended is told.
 
     Calls of the gateway's own service, `mesh`, are left out of the calls.
 
@@ -77,7 +77,9 @@ class Recorded:
         """Return once all that can happen without time passing has happened, and been told.
 
         So cancellations have arrived, disconnections were noticed, and traces of what has ended are
-        whole. What sleeps, or works in a thread, is not waited for.
+        whole. What sleeps, or works in a thread, is not waited for. Peers tell their parts of
+        traces after some hundredths of a second, for which a clock that the test moves by hand has
+        to be moved.
         """
         await wait_all_tasks_blocked()
         tracing = self.gateway.core.tracing
@@ -94,7 +96,7 @@ class Recorded:
             service: Those of this one alone: a name or a contract.
             method: Those of this one alone.
         """
-        await self.settled()
+        await wait_all_tasks_blocked()  # the gateway knows them by itself
         recorder = self.gateway.core.recorder
         name = service_name(service) if service is not None else None
         return [
@@ -106,7 +108,7 @@ class Recorded:
         ]
 
     async def traces(self, **filters: Any) -> list[TraceSummary]:
-        """Every trace, newest first; ``gateway.traces`` has more of each by its id.
+        """Traces, newest first, the last 1,000; ``gateway.traces`` has more of each by its id.
 
         Args:
             filters: As of ``gateway.traces.find``: ``service``, ``method``, ``code``,
@@ -128,11 +130,15 @@ class Recorded:
             name: Those of this name alone: ``"users.get"``, or what the program called it.
             trace_id: Those of this trace alone.
         """
-        spans: list[Span] = []
-        for trace in await self.traces():
-            if trace_id in {None, trace.trace_id}:
-                kept = self.gateway.traces.get(trace.trace_id)
-                spans += [span for _, span in kept.spans() if name in {None, span.name}]
+        await self.settled()
+        tracing = self.gateway.core.tracing
+        spans = [
+            span
+            for trace in (tracing.store.newest() if tracing is not None else ())
+            if trace_id in {None, trace.trace_id.hex()}
+            for _, span in trace.spans()
+            if name in {None, span.name}
+        ]
         return sorted(spans, key=lambda span: span.start)
 
     async def metric(self, name: str, **labels: str) -> float:

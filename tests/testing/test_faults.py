@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -186,8 +187,20 @@ async def test_one_instance_of_several_is_cut_off() -> None:
         assert await it.metric("mesh_service_instances", rpc_service="users") == 2
 
 
+async def test_who_leaves_while_cut_off_is_not_waited_for() -> None:
+    async with local_mesh() as it:
+        with trio.fail_after(5):
+            async with AsyncExitStack() as stack, it.connect("other") as other:
+                await stack.enter_async_context(it.disconnect(other))
+        assert not it.gateway.is_connected("other")
+
+
 async def test_what_nobody_serves_cannot_be_cut_off() -> None:
-    async with local_mesh(UserService()) as it:
-        with pytest.raises(mesh.UsageError, match="no peer of this local mesh serves orders"):
-            async with it.disconnect(Orders):
-                pytest.fail("it must not begin")
+    async with local_mesh(UserService()) as it, local_mesh() as elsewhere:
+        for who, told in (
+            (Orders, "no peer of this local mesh serves orders"),
+            (elsewhere.client, "client 'test' is no peer of this local mesh"),
+        ):
+            with pytest.raises(mesh.UsageError, match=told):
+                async with it.disconnect(who):
+                    pytest.fail("it must not begin")
