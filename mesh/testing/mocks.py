@@ -51,9 +51,13 @@ def mock(contract: Callable[[], C]) -> C:
         >>> assert mocked(users.get).calls == [{"user_id": "7"}]
     """
     info = info_of(contract)
-    methods = {name: _make_method(Mocked(info, method)) for name, method in info.methods.items()}
+    members: dict[str, Any] = {
+        name: _make_method(Mocked(info, method)) for name, method in info.methods.items()
+    }
+    members["__module__"] = info.declared.__module__
+    members["__repr__"] = lambda _: f"<mock of {info.name} {info.version}>"
     kind = types.new_class(
-        f"{info.declared.__name__}Mock", (info.declared,), exec_body=lambda it: it.update(methods)
+        f"{info.declared.__name__}Mock", (info.declared,), exec_body=lambda it: it.update(members)
     )
     made: C = object.__new__(kind)  # no __init__ of the contract's own: it has nothing to do
     return made

@@ -37,6 +37,7 @@ async def test_a_mock_stands_for_a_stub() -> None:
     users = mock(Users)
     mocked(users.count).returns(3)
     assert isinstance(users, Users)
+    assert repr(users) == "<mock of users 1.0.0>"
     assert await users.count() == 3
 
 
