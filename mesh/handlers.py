@@ -45,16 +45,20 @@ def in_thread(function: Callable[P, T]) -> Callable[P, CoroutineType[Any, Any, T
         run = functools.partial(function, *args, **kwargs)
         return await trio.to_thread.run_sync(run, abandon_on_cancel=True)
 
-    setattr(threaded, _PLAIN, function)
+    # With itself, as a decorator above this one takes what it has over (functools.wraps).
+    setattr(threaded, _PLAIN, (threaded, function))
     # Type checkers call what an `async def` returns differently; this is what pyright needs.
     return cast("Callable[P, CoroutineType[Any, Any, T]]", threaded)
 
 
 def plain_of(function: Callable[..., Any]) -> Callable[..., Any] | None:
     """The plain function that :func:`in_thread` was given, bound as this one is; else None."""
-    plain = getattr(function, _PLAIN, None)
+    threaded, plain = getattr(function, _PLAIN, (None, None))
+    if plain is None or threaded is not getattr(function, "__func__", function):
+        return None
     holder = getattr(function, "__self__", None)
-    return plain if plain is None or holder is None else plain.__get__(holder)
+    made: Callable[..., Any] = plain if holder is None else plain.__get__(holder)
+    return made
 
 
 def is_async(function: Callable[..., Any]) -> bool:

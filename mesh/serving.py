@@ -115,18 +115,19 @@ def _serve(client: Client, implementation: Contract) -> dict[str, tuple[str, ...
 
 async def _wait_for(client: Client, names: list[str], by: str) -> None:
     """Say which services are missing until each has been there."""
-    uplink = client._uplink
+    missing = client._uplink.missing
+    missing.update(names)
     told: list[str] = []
-    patience = trio.current_time() + uplink.service_wait  # as calls for them have
+    patience = trio.current_time() + client._uplink.service_wait  # as calls for them have
     while names:
-        uplink.missing = names
-        names = [name for name in names if not await _is_there(client, name)]
+        there = [name for name in names if await _is_there(client, name)]
+        missing.difference_update(there)
+        names = [name for name in names if name not in there]
         if names and names != told and trio.current_time() >= patience:
             log.warning("%s requires %s, which nobody serves yet", by, ", ".join(names))
             told = names
         if names:
             await trio.sleep(POLL)
-    uplink.missing = []
     log.info("%s has all services that it requires", by)
 
 

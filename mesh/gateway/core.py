@@ -36,6 +36,7 @@ class Core:
         listeners: They, of whom there are mostly none.
         draw: Draws so many random bits.
         draining: Whether new entry calls are refused.
+        taps: How many wait for calls to end now.
         tracing: The traces of calls; None where telemetry is off.
         started: When the gateway started, on trio's clock.
         traffic: What went over the connections of all peers.
@@ -62,6 +63,7 @@ class Core:
         "sessions",
         "started",
         "table",
+        "taps",
         "tracing",
         "traffic",
         "usage",
@@ -91,6 +93,7 @@ class Core:
         self.loop_lag = 0.0
         self.started = trio.current_time()
         self.traffic = Traffic()
+        self.taps = 0
         self.tracing: Tracing | None = None
         self._touched: dict[Link, None] = {}
 

@@ -121,6 +121,11 @@ class MethodSummary(NamedTuple):
     p99: float | None
 
 
+def errors_of(codes: Sequence[int]) -> dict[str, int]:
+    """Of counts by status code number, those that are not ok, by the code's name; no zeros."""
+    return {CODE_NAMES[number]: count for number, count in enumerate(codes) if count and number}
+
+
 def quantile(
     buckets: Sequence[int], q: float, bounds: Sequence[float] = DURATION_BOUNDS
 ) -> float | None:
@@ -307,11 +312,7 @@ class CallMetrics:
         return {
             key: MethodSummary(
                 calls=sum(totals),
-                errors={
-                    CODE_NAMES[number]: count
-                    for number, count in enumerate(totals)
-                    if count and number
-                },
+                errors=errors_of(totals),
                 in_flight=self._methods[key].in_flight,
                 p50=quantile(self._methods[key].buckets, 0.50),
                 p95=quantile(self._methods[key].buckets, 0.95),

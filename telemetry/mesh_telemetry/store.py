@@ -15,7 +15,7 @@ from mesh_telemetry.kept_trace import KeptTrace
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from mesh_telemetry.spans import Attributes, Span
+    from mesh_telemetry.spans import Attributes, Span, SpanEvent
 
 _log = logging.getLogger(__name__)
 
@@ -128,6 +128,21 @@ class TraceStore:
         self.span_count += len(taken)
         self._make_room(trace)
         return taken
+
+    def happened(self, trace_id: bytes, span_id: bytes, event: SpanEvent) -> None:
+        """Add an event to a span that is in the store; of no effect where it is not.
+
+        Args:
+            trace_id: Whose span it is.
+            span_id: Which.
+            event: What has happened since the span came.
+        """
+        trace = self.traces.get(trace_id)
+        if trace is None:
+            return
+        before = trace.size
+        trace.happened(span_id, event)
+        self.size += trace.size - before
 
     def find(
         self,

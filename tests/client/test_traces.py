@@ -77,7 +77,12 @@ async def test_the_four_spans_of_a_hop(autojump_clock: MockClock) -> None:
     assert [node.span.kind for node in root.walk()] == [CLIENT, SERVER, CLIENT, SERVER]
     assert {node.span.name for node in root.walk()} == {"users.get"}
     assert {(node.span.status, node.span.status_message) for node in root.walk()} == {(UNSET, "")}
-    assert {tuple(node.span.events) for node in root.walk()} == {()}
+    assert [[event.name for event in node.span.events] for node in root.walk()] == [
+        [],
+        ["mesh.decision.kept_baseline"],
+        [],
+        [],
+    ]
     for node in root.walk():
         assert node.span.start / 1e9 == pytest.approx(began, abs=0.001)
         assert node.span.end / 1e9 == pytest.approx(began + 0.25, abs=0.001)
@@ -140,6 +145,7 @@ async def test_whose_fault_an_error_is(
         assert ("error.type" in node.span.attributes) == failed
         assert (error.args[0] in node.span.status_message) == failed
     events = [event.name for node in nodes for event in node.span.events]
+    assert events.pop(0) == "mesh.decision.kept"
     if isinstance(error, ValueError):
         assert events == ["exception"]
         (event,) = nodes[3].span.events

@@ -17,6 +17,7 @@ from mesh.wire.frames import Kind
 from mesh_telemetry import OTHER, CallMetrics
 from tests.client.test_peer_metrics import ask
 from tests.contracts.shop import Orders, OrderService, shop
+from tests.contracts.test_implementing import Small
 from tests.gateway.raw_peer import raw_peer, settled
 from tests.gateway.traces import QUIET, running
 
@@ -181,6 +182,28 @@ async def test_required_services_are_waited_for_and_told(
             "shop requires reports, which nobody serves yet",
             "shop has all services that it requires",
         ]
+        nursery.cancel_scope.cancel()
+
+
+class FrontService(Small, requires=[Orders]):
+    async def get(self, key: str, size: int = 1, *, deep: bool = False) -> str:  # noqa: ARG002
+        return key
+
+
+async def test_what_one_service_has_is_still_missing_for_another(
+    autojump_clock: MockClock,
+) -> None:
+    """Of two that one client serves by two calls of `mesh.serve`."""
+    async with (
+        mesh.Gateway() as gateway,
+        mesh.connect("shop", gateway=gateway) as client,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(mesh.serve, client, ShopService())
+        await trio.sleep(2)
+        await nursery.start(mesh.serve, client, FrontService(), OrderService())
+        await trio.sleep(2)
+        assert client.status().missing == ["reports"]
         nursery.cancel_scope.cancel()
 
 

@@ -650,10 +650,10 @@ async def test_an_abandoned_call_holds_no_other(autojump_clock: MockClock) -> No
         await peer.send(result_header(outer.call_id))
         await it.settled()
         (session,) = [one for one in it.gateway.core.sessions.values() if one.name == "raw"]
-        ((_, trace, name),) = session.abandoned.values()
-        assert name == "raw.inner"
-        assert trace is not None
-        assert trace.rows == []
+        (abandoned,) = session.abandoned.values()
+        assert abandoned.name == "raw.inner"
+        assert abandoned.trace is not None
+        assert abandoned.trace.rows == []
 
 
 async def test_a_trace_that_goes_on_for_ever_does_not_keep_the_others(

@@ -14,8 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from mesh_telemetry import CODE_NAMES, KeptTrace, Party, TraceStore
 from mesh_telemetry.kept_trace import EMPTY
-from mesh_telemetry.spans import CLIENT, SERVER, Attributes, CallFacts, Span, build
-from mesh_telemetry.weights import attributes_weight, span_weight
+from mesh_telemetry.spans import CLIENT, SERVER, Attributes, CallFacts, Span, SpanEvent, build
+from mesh_telemetry.weights import attributes_weight, event_weight, span_weight
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,6 +45,23 @@ def spans(numbers: Iterable[int], trace_id: bytes = ONE) -> list[Span]:
 def ids(trace: KeptTrace | None) -> list[int]:
     assert trace is not None
     return [int.from_bytes(one.span_id, "big") for _, one in trace.spans()]
+
+
+def test_what_happens_after_a_span_came_is_told_with_it_and_weighed() -> None:
+    """As long as there is room; a span that is not there is told of nothing."""
+    store = TraceStore(1000, 10 * 20_000)
+    trace = store.open(ONE, "error", 5)
+    store.add(ONE, "p1", RESOURCE, spans([1, 2]))
+    before = store.size
+    late = SpanEvent("late", 7, {"by": "users-1"})
+    store.happened(ONE, bytes(7) + b"\x02", late)
+    store.happened(ONE, bytes(7) + b"\x03", late)
+    store.happened(TWO, bytes(7) + b"\x02", late)
+    assert [one.events for _, one in trace.spans()] == [(), (late,)]
+    assert store.size - before == event_weight(late)
+    store.happened(ONE, bytes(7) + b"\x02", SpanEvent("large", 8, {"text": "x" * 30_000}))
+    assert [len(one.events) for _, one in trace.spans()] == [0, 1]
+    assert store.size == trace.size
 
 
 def test_spans_are_kept_by_process_with_their_resource() -> None:
