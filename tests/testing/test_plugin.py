@@ -65,6 +65,33 @@ def test_it_works_in_a_user_s_test_with_pytest_trio(tmp_path: Path) -> None:
     assert how_it_went(run(tmp_path, TRIO)) == "1 passed"
 
 
+def test_spans_of_the_user_s_own_code_are_there_once(tmp_path: Path) -> None:
+    """In a process of its own, as the provider of spans is one for all of it."""
+    test = """
+        import mesh
+        import pytest
+        from opentelemetry import trace
+
+        mesh.install_tracer_provider()
+
+        @pytest.mark.trio
+        async def test_price(local_mesh):
+            def orders(client):
+                @client.method
+                def place():
+                    with trace.get_tracer("orders").start_as_current_span("price"):
+                        pass
+
+            await local_mesh.serve(orders, orders)
+            await local_mesh.client.call("orders", "place")
+            [price] = await local_mesh.spans("price")
+            spans = await local_mesh.spans("orders.place")
+            assert len(spans) == 4
+            assert price.parent_id in {span.span_id for span in spans}
+    """
+    assert how_it_went(run(tmp_path, test)) == "1 passed"
+
+
 def test_it_works_with_trio_run_by_anyio(tmp_path: Path) -> None:
     test = """
         import pytest
