@@ -125,6 +125,23 @@ def test_the_contract_of_the_readme_its_service_and_its_caller_run(tmp_path: Pat
     assert checked.returncode == 0, checked.stdout
 
 
+def test_the_tests_of_the_readme_pass(tmp_path: Path) -> None:
+    """As a user runs them, who has pytest and pytest-trio beside the mesh."""
+    for name in ("contracts.py", "service.py", "test_service.py", "test_greeting.py"):
+        text = _block(f"`{name}`:")
+        assert len([line for line in text.splitlines() if line]) <= 15
+        (tmp_path / name).write_text(text)
+    tested = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert tested.stdout.splitlines()[-1].startswith("2 passed in "), tested.stdout
+
+
 def test_every_room_that_the_readme_names_exists() -> None:
     rooms = README.split("## Where each thing lives")[1].split("##")[0]
     paths = re.findall(r"`((?:mesh|telemetry|tests)/[\w/.]*)`", rooms)

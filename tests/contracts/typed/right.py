@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, assert_type
 
 import mesh
+from mesh.testing import local_mesh, mock, mocked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -110,6 +111,30 @@ async def make(client: mesh.Client) -> Orders:
 
 async def serve(client: mesh.Client) -> None:
     await mesh.serve(client, UserService(), OrderService, plain, make)
+
+
+async def test(client: mesh.Client) -> None:
+    users = mock(Users)
+    assert_type(users, Users)
+    get = mocked(users.get)
+    get.returns(User("ada"))
+    get.raises(UserNotFound("ada"))
+    get.answers(User("ada"), UserNotFound("bob"))
+    get.does(lambda user_id, *, deep=False: User(user_id, 7 if deep else None))
+    get.does(UserService().get)
+    mocked(users.names).returns([])
+    Directory(users)
+    async with local_mesh(users, UserService(), OrderService, plain, make) as it:
+        assert_type(it.stub(Users, timeout=1), Users)
+        with (
+            it.delay(Users, "get", seconds=2, times=1),
+            it.fail("orders", error="aborted") as fault,
+        ):
+            assert_type(fault.hits, int)
+        async with it.disconnect(Users), it.disconnect(client), it.connect("shop") as shop:
+            assert_type(shop, mesh.Client)
+        assert_type(await it.metric("mesh_calls_total", code="ok"), float)
+        assert_type((await it.calls(Users, "get"))[0].code, mesh.Code)
 
 
 def main() -> None:
