@@ -15,6 +15,7 @@ SEED ?= $(shell date +%s)
 ROUNDS ?= 5
 MINUTES ?= 15
 DEVTOOLS := autotel-devtools@27.1.0
+PYRIGHT := pyright@1.1.414
 
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 ifeq ($(origin PYTHON),undefined)
@@ -92,13 +93,13 @@ $(VENV)/.bench: pyproject.toml $(VENV)/.pip
 	@$(PIP) --editable . --group bench
 	@touch $@ $(VENV)/.package
 
-# Two OTLP receivers, one of them for Node. Where they cannot be had, their tests are skipped; with
-# CI=true that fails. The stamp is only set when both are there.
+# Two OTLP receivers, one of them for Node, and pyright, for Node as well. Where they cannot be had,
+# their tests are skipped; with CI=true that fails. The stamp is only set when all are there.
 $(VENV)/.receivers: pyproject.toml Makefile $(VENV)/.tests
-	@echo "installing the receivers that tests read spans back from into $(VENV)"
+	@echo "installing pyright, and the receivers that tests read spans back from, into $(VENV)"
 	@{ $(PIP) --group receivers && $(NPM) install --prefix $(VENV)/node --silent --no-audit --no-fund \
-		--no-package-lock --ignore-scripts $(DEVTOOLS) >/dev/null && touch $@; } || { \
-		echo "the receivers cannot be had here; tests that need them are skipped, or fail with CI=true" >&2; \
+		--no-package-lock --ignore-scripts $(DEVTOOLS) $(PYRIGHT) >/dev/null && touch $@; } || { \
+		echo "pyright or the receivers cannot be had here; tests that need them are skipped, or fail with CI=true" >&2; \
 		test "$$CI" != true; }
 
 # An environment that works is kept. Only pip 25.1 and later know dependency groups.

@@ -52,7 +52,7 @@ class Client(Caller):
             process_id=uplink.process.id,
             connected=link is not None,
             ready=uplink.ready,
-            missing=uplink.missing,
+            missing=sorted(uplink.missing),
             closing=uplink.leaving,
             gateway=uplink.gateway,
             address=link.address if link is not None else "",
@@ -157,8 +157,6 @@ class Client(Caller):
         self, name: str, function: Callable[..., Any], *, service: str | None = None
     ) -> None:
         """Serve a method by a function; :meth:`method` as a plain call."""
-        if self._uplink.leaving:
-            raise UsageError(f"client {self.name!r} is closed")
         service = service or self.name
         for what, text in (("service", service), ("method", name)):
             if not is_name(text):
@@ -187,7 +185,10 @@ class Client(Caller):
 
         Raises:
             ValueError: One is served by this client already, or another version of the service.
+            UsageError: The client is closed.
         """
+        if self._uplink.leaving:
+            raise UsageError(f"client {self.name!r} is closed")
         serving = self._uplink.dispatcher.handlers
         for name in handlers:
             if (service, name) in serving:

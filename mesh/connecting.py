@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from mesh import loglines
 from mesh.client import Client
 from mesh.environment import limits_from, metadata_from, warn_of_unknown_variables
 from mesh.errors import AddressError, CallError, Code, Reason, UsageError
@@ -67,6 +68,7 @@ async def connect(
     limits: Limits | None = None,
     metrics: str | None = None,
     metrics_token: str | None = None,
+    keep_logs: str | None = None,
     process: Process | None = None,
 ) -> AsyncIterator[Client]:
     """Be a peer of a mesh for as long as the block runs; leaving it drains.
@@ -97,13 +99,17 @@ async def connect(
             ``client.metrics_address`` tells. Nothing is measured or served where None.
         metrics_token: What scrapers must send as ``Authorization: Bearer``; needed beyond the
             loopback.
+        keep_logs: ``debug``, ``info``, ``warning`` or ``error``: what handlers log at this level or
+            a higher one, as far as the program's own levels and loggers' filters let it through, is
+            shown in the trace of its call where that is kept; ``MESH_KEEP_LOGS``, else nothing,
+            where None. The filters of handlers are not asked.
         process: Identity and randomness; for simulators.
 
     Raises:
         AddressInUse: Somebody listens at the address for metrics already.
         Unavailable: No gateway answered within ``connect_timeout``; the message tells the last try.
-        ValueError: The name cannot be one, there is no such encoding, the metadata is too long, or
-            a variable is wrong.
+        ValueError: The name cannot be one, there is no such encoding or level, the metadata is too
+            long, or a variable is wrong.
         AddressError: An address is not understood.
         CertificateError: A file that the environment names cannot be used.
         UsageError: ``tls`` is given, and the address is a ``tcp:`` one; or metrics could be read
@@ -119,6 +125,9 @@ async def connect(
     if size > MAX_METADATA:
         raise ValueError(f"metadata of {size:,} bytes exceeds {MAX_METADATA:,}")
     limits = limits or limits_from()
+    keeps_from = loglines.choose_level(keep_logs)
+    if keeps_from < inf:
+        loglines.install()
     peer: dict[str, Any] = {
         "dialer": make_dialer(gateway, tls),
         "limits": limits,
@@ -127,6 +136,7 @@ async def connect(
         "reconnect": reconnect,
         "encoding": encoding_number(encoding),
         "features": [EVENTS] if registry_events else [],
+        "keeps_from": keeps_from,
     }
     client: Client
     if metrics is None:

@@ -1,7 +1,8 @@
 """Which `MESH_*` variables there are, and what a peer takes where its program says nothing.
 
-``MESH_GATEWAY`` (see :func:`mesh.transport.default_address`), ``MESH_METADATA`` and the limits that
-concern a peer, each as ``MESH_LIMITS_`` and its name; for ``tls:`` addresses those of
+``MESH_GATEWAY`` (see :func:`mesh.transport.default_address`), ``MESH_METADATA``, ``MESH_KEEP_LOGS``
+(see :mod:`mesh.loglines`) and the limits that concern a peer, each as ``MESH_LIMITS_`` and its
+name; for ``tls:`` addresses those of
 :mod:`mesh.transport.certificates`. An empty variable counts as none. One that nobody knows is most
 often a slip of the pen: it stops a gateway, and a peer warns of it.
 """
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 LIMITS_PREFIX = "MESH_LIMITS_"
 METADATA = "MESH_METADATA"
+KEEP_LOGS = "MESH_KEEP_LOGS"
 
 GATEWAYS_VARIABLES = (
     "MESH_CONFIG",
@@ -36,7 +38,7 @@ GATEWAYS_VARIABLES = (
     "MESH_TELEMETRY",
 )
 """Those of a gateway only."""
-PEERS_VARIABLES = (METADATA, "MESH_TLS_CA", "MESH_TLS_CERT", "MESH_TLS_KEY")
+PEERS_VARIABLES = (METADATA, KEEP_LOGS, "MESH_TLS_CA", "MESH_TLS_CERT", "MESH_TLS_KEY")
 """Those of a peer only."""
 TRACES_VARIABLES = tuple(
     "MESH_TRACES_" + field.upper() for field in TraceSettings.__struct_fields__

@@ -205,10 +205,19 @@ class CallError(MeshError):
         CallError.__init__(self, message, reason=self.default_reason(), details=fields)
         self.args = tuple(fields.values())
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let errors be copied and pickled whatever their constructors take."""
+        return _again, (type(self), self.args), vars(self)
+
     @staticmethod
     def of(code: Code, message: str = "", **rest: Any) -> CallError:
         """An error of the subclass that stands for ``code``; arguments as in the constructor."""
         return _CLASSES.get(code, Unknown)(message, **rest)
+
+
+def _again(kind: type[CallError], args: tuple[Any, ...]) -> CallError:
+    """An error of which the rest is set afterwards."""
+    return kind.__new__(kind, *args)
 
 
 # The names below are the codes' own, as `except mesh.NotFound` reads best.

@@ -5,14 +5,15 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import trio
 
 from mesh.payload import encode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
+    from types import CoroutineType
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -22,7 +23,7 @@ log = logging.getLogger("mesh.service")
 _PLAIN = "__mesh_plain__"
 
 
-def in_thread(function: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
+def in_thread(function: Callable[P, T]) -> Callable[P, CoroutineType[Any, Any, T]]:
     """Implement a contract's method by a plain function, which runs in a thread.
 
     Where the mesh calls it, the thread is one of the peer's own, of which there are
@@ -44,15 +45,20 @@ def in_thread(function: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
         run = functools.partial(function, *args, **kwargs)
         return await trio.to_thread.run_sync(run, abandon_on_cancel=True)
 
-    setattr(threaded, _PLAIN, function)
-    return threaded
+    # With itself, as a decorator above this one takes what it has over (functools.wraps).
+    setattr(threaded, _PLAIN, (threaded, function))
+    # Type checkers call what an `async def` returns differently; this is what pyright needs.
+    return cast("Callable[P, CoroutineType[Any, Any, T]]", threaded)
 
 
 def plain_of(function: Callable[..., Any]) -> Callable[..., Any] | None:
     """The plain function that :func:`in_thread` was given, bound as this one is; else None."""
-    plain = getattr(function, _PLAIN, None)
+    threaded, plain = getattr(function, _PLAIN, (None, None))
+    if plain is None or threaded is not getattr(function, "__func__", function):
+        return None
     holder = getattr(function, "__self__", None)
-    return plain if plain is None or holder is None else plain.__get__(holder)
+    made: Callable[..., Any] = plain if holder is None else plain.__get__(holder)
+    return made
 
 
 def is_async(function: Callable[..., Any]) -> bool:

@@ -11,8 +11,7 @@ from mesh.contracts.implementations import implemented
 from mesh.contracts.schema import describe
 from mesh.errors import Internal, Reason
 from mesh.handlers import Handler, is_async, plain_of
-from mesh.payload import decode, encode
-from mesh.wire.codec import RAW
+from mesh.payload import encode, readers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,13 +72,13 @@ class ContractHandler(Handler):
 
 def _spread(signature: Signature, function: Callable[..., Any]) -> Callable[..., Any]:
     """The function as one of a structure. What it returns is awaited as it is."""
-    blank, arguments = signature.params, signature.arguments
-    values = msgspec.structs.astuple
-    if signature.needs_any and not signature.keywords:
-        return lambda params: function(*values(params))
+    blank, values = signature.params, msgspec.structs.astuple
+    if not signature.keywords:
+        # None is what comes where nothing was sent, which will do if all have defaults.
+        return lambda params: function(*values(blank() if params is None else params))
 
     def spread(params: msgspec.Struct | None) -> Any:
-        by_position, by_name = arguments(blank() if params is None else params)
+        by_position, by_name = signature.arguments(blank() if params is None else params)
         return function(*by_position, **by_name)
 
     return spread
@@ -87,13 +86,14 @@ def _spread(signature: Signature, function: Callable[..., Any]) -> Callable[...,
 
 def _checked(info: ContractInfo, method: ContractMethod) -> Callable[[Any, int], bytes]:
     """What encodes a result, and reads it as callers will: a wrong one is this side's fault."""
-    result = method.signature.result
+    readers = readers_of(method.signature.result)
 
     def encode_checked(value: Any, encoding: int) -> bytes:
         answer = encode(value, encoding)
-        if encoding != RAW:  # bytes, which have no type
+        read = readers.get(encoding)
+        if read is not None:  # else bytes, which have no type
             try:
-                decode(answer, encoding, result)
+                read(answer)
             except (msgspec.MsgspecError, RecursionError, ValueError) as fault:
                 raise Internal(
                     f"result of {info.name}.{method.name} breaks the contract {info.name} "

@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from mesh import context
+from mesh_telemetry.current import innermost
 from mesh_telemetry.logs import CALL_FIELDS, JsonFormatter, PeopleFormatter
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ Format = Literal["people", "json"]
 def call_fields() -> dict[str, Any]:
     """What a log record says of the call that this code serves.
 
-    ``activity_id``, ``chain``, ``service``, ``method`` and ``trace_id`` (32 hexadecimal digits).
+    ``activity_id``, ``chain``, ``service``, ``method``, ``trace_id`` and ``span_id`` (32 and 16
+    hexadecimal digits). The span is the one that the handler is in: the call's own, or that which
+    your code made around this with OpenTelemetry.
     Outside a handler only the activity id, inside ``with mesh.activity()``; else nothing.
     """
     call = context.current.get()
@@ -40,6 +43,7 @@ def call_fields() -> dict[str, Any]:
         "service": call.service,
         "method": call.method,
         "trace_id": call.trace_id.hex(),
+        "span_id": f"{innermost(call.trace_id, call.own_span):016x}",
     }
 
 

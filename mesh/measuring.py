@@ -79,7 +79,7 @@ class MeasuredUplink(Uplink):
         if not self.ready:
             return "not connected to a gateway that takes calls"
         if self.missing:
-            return f"nobody serves {', '.join(self.missing)} yet, which is required"
+            return f"nobody serves {', '.join(sorted(self.missing))} yet, which is required"
         return None
 
     def _runtime(self) -> Iterator[Row]:

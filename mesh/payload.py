@@ -8,12 +8,15 @@ of what is at fault.
 from __future__ import annotations
 
 import functools
-from typing import Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import msgspec
 
 from mesh.errors import CallError, Internal, InvalidArgument, Reason
 from mesh.wire.codec import JSON, MSGPACK, RAW
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 T = TypeVar("T")
 
@@ -101,6 +104,11 @@ def decode(payload: bytes, encoding: int, result: Any = Any) -> Any:
 @functools.lru_cache(1024)
 def _decoder(result: Any, encoding: int) -> Any:
     return _DECODERS[encoding](result).decode
+
+
+def readers_of(result: Any) -> dict[int, Callable[[bytes], Any]]:
+    """What decodes into a type, by the number of the encoding; of raw bytes there is none."""
+    return {encoding: kind(result).decode for encoding, kind in _DECODERS.items()}
 
 
 def check_type(result: Any, encoding: int = MSGPACK) -> None:

@@ -47,6 +47,12 @@ class Registrations:
     ) -> Served:
         """Methods are served from now on; returns what there is to tell of it.
 
+        Args:
+            service: Whose they are.
+            methods: What the gateway shall know of each.
+            version: Of the service's contract; empty where these methods belong to none.
+            schema: That contract, as :func:`~mesh.contracts.schema.describe` tells it.
+
         Raises:
             ValueError: The version is none, or the service is served by another one.
         """

@@ -46,6 +46,7 @@ def run(
     encoding: Encoding = "msgpack",
     metrics: str | None = None,
     metrics_token: str | None = None,
+    keep_logs: str | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then take no new calls, finish those under way, and return.
 
@@ -66,11 +67,12 @@ def run(
         encoding: As in :func:`~mesh.connect`, for the calls that the services make.
         metrics: As in :func:`~mesh.connect`: ``"127.0.0.1:9465"`` serves ``/metrics`` there.
         metrics_token: As in :func:`~mesh.connect`.
+        keep_logs: As in :func:`~mesh.connect`: ``"info"`` shows what handlers log in kept traces.
 
     Raises:
         TypeError: There is no service, or the first one has no name.
         ContractError: An implementation does not do what its contracts say.
-        ValueError: The name cannot be one, or there is no such encoding.
+        ValueError: The name cannot be one, or there is no such encoding or level.
         SystemExit: An address, a variable or a certificate cannot be used; the status is 2.
         AddressInUse: Somebody listens at the address for metrics already.
         UsageError: Metrics could be read from other machines without a token.
@@ -103,6 +105,7 @@ def run(
             encoding=encoding,
             metrics=metrics,
             metrics_token=metrics_token,
+            keep_logs=keep_logs,
         )
         trio.run(_run, services, name, peer)
 

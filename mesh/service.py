@@ -17,6 +17,7 @@ import trio
 
 from mesh import context
 from mesh.errors import CallError, Code, Reason
+from mesh.loglines import kept_from
 from mesh.outcomes import Job, Outcomes, single, undecodable
 from mesh.payload import EncodingFault, decode
 from mesh.timers import Timers
@@ -64,6 +65,7 @@ class Dispatcher:
         self._base = contextvars.copy_context()
         # What the program does around `connect` is no part of the calls that it serves.
         self._base.run(context.clear)
+        self._base.run(kept_from.set, uplink.keeps_from)
         self._nursery: trio.Nursery | None = None
         self._no_work: trio.Event | None = None
         self._timers = Timers(self.serving, self._expire)

@@ -13,6 +13,7 @@ from mesh.contracts.contract import Contract, contracts_of
 from mesh.contracts.implementations import check_class
 from mesh.errors import CallError, ContractError
 from mesh.implementing import implement
+from mesh.wire.codec import REQUIRES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mesh.service")
 
-REQUIRES = "requires."
-"""What begins the entry of a registration's metadata that says which services a service requires:
-``requires.orders`` is ``"payments,users"``."""
 POLL = 1.0
 """Seconds between two looks whether required services are there."""
 
@@ -117,17 +115,19 @@ def _serve(client: Client, implementation: Contract) -> dict[str, tuple[str, ...
 
 async def _wait_for(client: Client, names: list[str], by: str) -> None:
     """Say which services are missing until each has been there."""
-    uplink = client._uplink
+    missing = client._uplink.missing
+    missing.update(names)
     told: list[str] = []
+    patience = trio.current_time() + client._uplink.service_wait  # as calls for them have
     while names:
-        uplink.missing = names
-        names = [name for name in names if not await _is_there(client, name)]
-        if names and names != told:
+        there = [name for name in names if await _is_there(client, name)]
+        missing.difference_update(there)
+        names = [name for name in names if name not in there]
+        if names and names != told and trio.current_time() >= patience:
             log.warning("%s requires %s, which nobody serves yet", by, ", ".join(names))
             told = names
         if names:
             await trio.sleep(POLL)
-    uplink.missing = []
     log.info("%s has all services that it requires", by)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from mesh.process import Process
     from mesh.registering import Served
     from mesh.transport import Dialer, Link
+    from mesh_telemetry.decisions import Noted
 
 log = logging.getLogger("mesh.client")
 
@@ -66,6 +68,7 @@ class Uplink:
         leaving: Whether this peer closes: it begins no new work, and finishes what is under way.
         reached: Whether something has answered at the gateway's address.
         closed: Whether nothing can be sent any more.
+        keeps_from: The level of `logging` from which on what its handlers log is kept with traces.
         loop_lag: How late the event loop last woke the heartbeat, in seconds.
         records: What this process records of its calls.
         heard_at: When something last came from the gateway, on trio's clock.
@@ -88,6 +91,7 @@ class Uplink:
         reconnect: bool,
         encoding: int = MSGPACK,
         features: Sequence[str] = (),
+        keeps_from: float = inf,
     ) -> None:
         self.name = name
         self.clock = trio.lowlevel.current_clock().current_time
@@ -96,6 +100,7 @@ class Uplink:
         self.metadata = dict(metadata)
         self.encoding = encoding
         self.features = list(features)
+        self.keeps_from = keeps_from
         self.gateway = ""
         self.max_message = limits.max_message
         self.max_chunk = limits.max_chunk
@@ -105,7 +110,7 @@ class Uplink:
         self.service_wait = limits.service_wait
         self.sends_tracebacks = False
         self.ready = False
-        self.missing: list[str] = []
+        self.missing: set[str] = set()
         self.link: Link | None = None
         self.send: Callable[[bytes], None] = _drop
         self.leaving = False
@@ -193,6 +198,7 @@ class Uplink:
         parent: Call | None,
         failure: BaseException,
         scope_at: float | None,
+        noted: Noted | None = None,
     ) -> None:
         """Record a call made from here that has failed, or whose task was cancelled."""
         deadline = made[7] + made[6] - ROUNDING if scope_at is None else scope_at
@@ -207,7 +213,7 @@ class Uplink:
         if parent is not None:
             activity_id, here = parent.activity_id, self.records.share(parent.chain)
         end = trio.current_time()
-        row = PeerRow(*made, end, *told, "", activity_id, here, self.name, 1, None)
+        row = PeerRow(*made, end, *told, "", activity_id, here, self.name, 1, noted)
         self.records.add(row)
 
     def cancel(self, call_id: int, frames: int, reason: int = BY_CALLER) -> None:
@@ -235,14 +241,7 @@ class Uplink:
     ) -> None:
         """Serve these methods, now and after every reconnect.
 
-        Args:
-            service: Whose they are.
-            methods: What the gateway shall know of each.
-            version: Of the service's contract; empty where these methods belong to none.
-            schema: That contract, as :func:`~mesh.contracts.schema.describe` tells it.
-
-        Raises:
-            ValueError: The version is none, or the service is served by another one.
+        Arguments and what is raised: :meth:`.Registrations.add`.
         """
         served = self._registrations.add(service, methods, version, schema)
         if self.listeners:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from operator import add, sub
+from operator import add
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,16 +14,22 @@ from mesh.cli.graphs import dot, mermaid, rate, share
 from mesh.cli.listing import BUILTIN
 from mesh.cli.output import fit_columns, make_console, print_json, print_table
 from mesh.cli.peer import gateway_option, json_option, peer
+from mesh.cli.readings import (
+    UNCALLED,
+    UNCOUNTED,
+    difference,
+    rates,
+    read_again,
+    read_edges,
+    tell_restart,
+)
 from mesh.units import tell_seconds
-from mesh_telemetry import quantile
 from mesh_telemetry.logs import clean
 from mesh_telemetry.texts import duration
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
-
-    from mesh.client import Client
 
 FIGURES = ("calls", "calls/s", "errors", "p50", "p99")
 NAMES = ("caller", "method")
@@ -66,7 +72,10 @@ def edges(
     if as_json + as_dot + as_mermaid > 1:
         raise click.UsageError("--json, --dot and --mermaid exclude each other")
     before, after = run(_ask, gateway, interval)
-    seconds, counted = difference(before, after)
+    seconds, restarted, counted = difference(before, after, "edges")
+    counted.sort(key=lambda edge: (edge["caller"], edge["service"], edge["method"]))
+    if restarted and not as_json:
+        click.echo(tell_restart(seconds), err=True)
     if not show_all:
         counted = [edge for edge in counted if edge["service"] != BUILTIN]
     if as_dot or as_mermaid:
@@ -75,65 +84,25 @@ def edges(
         return
     rows = [with_rates(edge, seconds) for edge in counted]
     if as_json:
-        print_json({"seconds": tell_seconds(seconds), "edges": rows})
+        print_json({"seconds": tell_seconds(seconds), "restarted": restarted, "edges": rows})
     elif rows:
         since = "over" if interval else "since the gateway's start,"
         _print(make_console(), f"{since} {duration(seconds)}{'' if interval else ' ago'}", rows)
     elif after["gateway"]["telemetry"]:
-        click.echo("Nobody has called anything yet.", err=True)
+        click.echo(UNCALLED, err=True)
     else:
-        click.echo("This gateway counts no calls: its telemetry is off.", err=True)
+        click.echo(UNCOUNTED, err=True)
 
 
 async def _ask(
     gateway: str | None, interval: float | None
 ) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     async with peer(gateway) as client:
-        before = None
-        if interval is not None:
-            before = await _sample(client)
-            await trio.sleep(interval)
-        return before, await _sample(client)
-
-
-async def _sample(client: Client) -> dict[str, Any]:
-    return {
-        "edges": await client.call(BUILTIN, "edges"),
-        "gateway": await client.call(BUILTIN, "status"),
-    }
-
-
-def difference(
-    before: dict[str, Any] | None, after: dict[str, Any]
-) -> tuple[float, list[dict[str, Any]]]:
-    """What was counted between two samples, by caller, service and method, and in how many seconds.
-
-    Without a first one, that is all since the gateway's start; so it is where the first one is of a
-    gateway that has made way for another.
-    """
-    seconds, earlier = after["gateway"]["uptime_s"], {}
-    if before is not None and before["gateway"]["gateway"] == after["gateway"]["gateway"]:
-        seconds -= before["gateway"]["uptime_s"]
-        earlier = {_key(edge): edge for edge in before["edges"]}
-    counted = []
-    for edge in sorted(after["edges"], key=_key):
-        old = earlier.get(_key(edge))
-        if old is None:
-            counted.append(edge)
-            continue
-        counted.append(
-            {
-                **edge,
-                "calls": edge["calls"] - old["calls"],
-                "errors": dict(Counter(edge["errors"]) - Counter(old["errors"])),
-                "buckets": list(map(sub, edge["buckets"], old["buckets"])),
-            }
-        )
-    return max(seconds, 1e-6), counted
-
-
-def _key(edge: dict[str, Any]) -> tuple[str, str, str]:
-    return edge["caller"], edge["service"], edge["method"]
+        if interval is None:
+            return None, await read_edges(client)
+        before = await read_edges(client)
+        await trio.sleep(interval)
+        return before, await read_again(client, read_edges)
 
 
 def by_service(counted: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -159,10 +128,7 @@ def with_rates(edge: dict[str, Any], seconds: float) -> dict[str, Any]:
         "method": edge["method"],
         "calls": edge["calls"],
         "errors": edge["errors"],
-        "calls_per_second": round(edge["calls"] / seconds, 6),
-        "errors_per_second": round(sum(edge["errors"].values()) / seconds, 6),
-        "p50": tell_seconds(quantile(edge["buckets"], 0.50)),
-        "p99": tell_seconds(quantile(edge["buckets"], 0.99)),
+        **rates(edge, seconds),
     }
 
 

@@ -30,7 +30,7 @@ _HINTS = {
     Reason.NO_INSTANCE: "Start the service, or look into its log to see why it left.",
     Reason.UNDECODABLE: "The fault is in the parameters: mend them and call again.",
     Reason.UNENCODABLE: "The fault is in the service: its result cannot be sent.",
-    Reason.INVALID_RESULT: "The fault is in the service: mend what it returns, or its contract.",
+    Reason.INVALID_RESULT: "The fault is in the service: its result is not what its contract says.",
     Reason.HANDLER_FAILED: "The fault is in the service; its log has the traceback.",
     Reason.LOOP_DETECTED: "The fault is in the services along the chain, which call in a circle.",
     Reason.DEPTH_EXCEEDED: "The fault is in the services along the chain, or the limit is too low.",
@@ -39,6 +39,9 @@ _HINTS = {
     ),
     Reason.OVERLOADED: "Try again later, or start another instance.",
     Reason.GATEWAY_DRAINING: "Try again when the gateway has been restarted.",
+    "TRACE_NOT_FOUND": (
+        "To have one kept: `mesh trace --call SERVICE METHOD`, or in code `with mesh.traced():`."
+    ),
 }
 
 

@@ -162,7 +162,11 @@ def fit_columns(
     return tuple(shown), fitted
 
 
+def tell_outcome(code: str, reason: str = "") -> str:
+    """An outcome in words; the reason is left out where it only repeats the code."""
+    return clean(code if not reason or reason == code.upper() else f"{code} {reason}")
+
+
 def outcome(code: str, reason: str = "") -> Text:
-    """An outcome in its colour; the reason is left out where it only repeats the code."""
-    text = code if not reason or reason == code.upper() else f"{code} {reason}"
-    return Text(clean(text), style="green" if code == "ok" else "red")
+    """An outcome in its colour."""
+    return Text(tell_outcome(code, reason), style="green" if code == "ok" else "red")

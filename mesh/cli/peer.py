@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mesh.connecting import connect
+from mesh.units import parse_duration
 from mesh.wire.codec import is_activity_id, is_name
 
 if TYPE_CHECKING:
@@ -71,4 +72,16 @@ def check_activity(_ctx: click.Context, _parameter: click.Parameter, value: Any)
     """Refuse what can be no activity id."""
     if value is not None and not is_activity_id(value):
         raise click.BadParameter("an activity id is 1 to 128 printable ASCII characters")
+    return value
+
+
+def check_duration(
+    _ctx: click.Context, _parameter: click.Parameter, value: str | None
+) -> str | None:
+    """Refuse what is no duration; the gateway reads it."""
+    try:
+        if value is not None:
+            parse_duration(value)
+    except ValueError as wrong:
+        raise click.BadParameter(f"{value!r} must be {wrong}") from None
     return value

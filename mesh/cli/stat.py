@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
-import trio
 
 from mesh.cli.commands import example, run
 from mesh.cli.listing import BUILTIN
+from mesh.cli.live import (
+    AROUND,
+    draw,
+    how_many,
+    print_heading,
+    print_left_out,
+    watch,
+)
 from mesh.cli.output import fit_columns, make_console, print_json, print_table
-from mesh.cli.peer import gateway_option, json_option, peer
+from mesh.cli.peer import gateway_option, json_option
+from mesh.cli.readings import difference, rates
 from mesh.units import tell_seconds
-from mesh_telemetry import DURATION_BOUNDS, quantile
+from mesh_telemetry import DURATION_BOUNDS
 from mesh_telemetry.logs import clean
 from mesh_telemetry.texts import duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from rich.console import Console
     from rich.text import Text
 
 FIGURES = ("instances", "in flight", "calls/s", "errors/s", "p50", "p99", "loop lag")
 _UNCALLED = {
     "calls": 0,
-    "failed": 0,
+    "errors": {},
     "in_flight": 0,
     "buckets": [0] * (len(DURATION_BOUNDS) + 1),
 }
@@ -33,8 +41,6 @@ NAMES = ("service", "method")
 COLUMNS = (*NAMES, *FIGURES)
 SPARE = ("loop lag", "in flight", "instances", "p50")
 """Columns that a narrow terminal does without, the first one first."""
-AROUND = 3
-"""Lines of a terminal that are no method's: headings, what is left out, and the cursor's."""
 
 
 @click.command(epilog=example("mesh stat", "mesh stat --once --interval 5 --json"))
@@ -54,42 +60,31 @@ def stat(*, interval: float, once: bool, gateway: str | None, as_json: bool) -> 
     On a terminal the table stays in place; in a pipe, and with --json, each interval is printed
     below the one before it.
     """
-    run(_watch, gateway, interval, once=once, show=print_json if as_json else _shower())
+    console = make_console()
 
+    def show(before: dict[str, Any], after: dict[str, Any]) -> None:
+        figures = compare(before, after)
+        if as_json:
+            print_json(figures)
+        else:
+            draw(console, partial(_print, console, figures))
 
-async def _watch(
-    gateway: str | None,
-    interval: float,
-    *,
-    once: bool,
-    show: Callable[[dict[str, Any]], None],
-) -> None:
-    async with peer(gateway) as client:
-        before = await client.call(BUILTIN, "sample")
-        while True:
-            await trio.sleep(interval)
-            after = await client.call(BUILTIN, "sample")
-            show(compare(before, after))
-            if once:
-                return
-            before = after
+    run(watch, gateway, interval, show, once=once)
 
 
 def compare(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     """What happened between two samples of a gateway, by method."""
-    seconds = max(after["at_s"] - before["at_s"], 1e-9)
-    earlier = {(row["service"], row["method"]): row for row in before["methods"]}
-    later = {(row["service"], row["method"]): row for row in after["methods"]}
+    seconds, restarted, counted = difference(before, after, "methods")
+    called = {(row["service"], row["method"]): row for row in counted}
     instances = {service["name"]: service["instances"] for service in after["services"]}
     registered = {
         (name, method) for name in instances for one in instances[name] for method in one["methods"]
     }
     rows = []
-    for key in registered | later.keys():
+    for key in registered | called.keys():
         if key[0] == BUILTIN:
             continue
-        row, old = later.get(key, _UNCALLED), earlier.get(key, _UNCALLED)
-        buckets = [new - was for new, was in zip(row["buckets"], old["buckets"], strict=True)]
+        row = called.get(key, _UNCALLED)
         serving = [one for one in instances.get(key[0], []) if key[1] in one["methods"]]
         lags = [one["loop_lag_s"] for one in serving if one["loop_lag_s"] is not None]
         rows.append(
@@ -99,44 +94,28 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
                 "instances": len(serving),
                 "healthy": sum(one["state"] == "healthy" for one in serving),
                 "in_flight": row["in_flight"],
-                "calls_per_second": round((row["calls"] - old["calls"]) / seconds, 3),
-                "errors_per_second": round((row["failed"] - old["failed"]) / seconds, 3),
-                "p50": tell_seconds(quantile(buckets, 0.50)),
-                "p99": tell_seconds(quantile(buckets, 0.99)),
+                **rates(row, seconds),
                 "loop_lag_s": max(lags, default=None),
             }
         )
     rows.sort(key=lambda row: (row["service"], row["method"]))
-    return {"seconds": tell_seconds(seconds), "gateway": after["gateway"], "methods": rows}
+    return {
+        "seconds": tell_seconds(seconds),
+        "restarted": restarted,
+        "gateway": after["gateway"],
+        "methods": rows,
+    }
 
 
-def _shower() -> Callable[[dict[str, Any]], None]:
-    console = make_console()
-
-    def show(figures: dict[str, Any]) -> None:
-        if not console.is_terminal:
-            _print(console, figures)
-            return
-        with console:  # written at once, else it flickers
-            console.clear()
-            _print(console, figures)
-
-    return show
-
-
-def _print(console: Any, figures: dict[str, Any]) -> None:
+def _print(console: Console, figures: dict[str, Any]) -> None:
     from rich.text import Text
 
-    heading = _heading(figures, console.width if console.is_terminal else None)
-    for line in heading:
-        console.print(line, soft_wrap=True)
+    heading = print_heading(console, figures)
     methods = figures["methods"]
-    left_out = 0
-    if console.is_terminal:
-        left_out = max(0, len(methods) - max(console.height - len(heading) - AROUND, 1))
-        busiest = sorted(methods, key=lambda row: -row["calls_per_second"])
-        kept = busiest[: len(methods) - left_out]
-        methods = [row for row in methods if row in kept]
+    shown = how_many(console, len(methods), heading + AROUND)
+    left_out = len(methods) - shown
+    kept = sorted(methods, key=lambda row: -row["calls_per_second"])[:shown]
+    methods = [row for row in methods if row in kept]
     rows: list[list[str | Text]] = []
     for row in methods:
         healthy, instances = row["healthy"], row["instances"]
@@ -158,37 +137,9 @@ def _print(console: Any, figures: dict[str, Any]) -> None:
     if rows:
         columns, rows = fit(rows, console.width) if console.is_terminal else (COLUMNS, rows)
         print_table(console, columns, rows, figures=FIGURES)
-        if left_out:
-            note = f"and {left_out} more, called less; a pipe shows all"
-            console.print(Text(note, style="dim"))
+        print_left_out(console, left_out, "called less")
     else:
         console.print("No method has been registered; serve one with mesh.run().")
-
-
-def _heading(figures: dict[str, Any], width: int | None) -> list[Text]:
-    """The gateway itself, in as many lines of a terminal as it takes; in one for a pipe."""
-    from rich.text import Text
-
-    gateway = figures["gateway"]
-    total = sum(row["calls_per_second"] for row in figures["methods"])
-    state = gateway["state"]
-    parts = [
-        Text.assemble(("gateway ", "dim"), clean(gateway["gateway"])),
-        Text(state, style="green" if state == "running" else "yellow"),
-        Text(f"{gateway['peers']} peers"),
-        Text(f"{total:,.1f} calls/s"),
-        Text(f"{gateway['in_flight']} in flight"),
-        Text(f"loop lag {duration(gateway['loop_lag_s'])}"),
-        Text(f"{gateway['memory_bytes'] / 2**20:,.0f} MiB"),
-        Text(f"up {duration(gateway['uptime_s'])}"),
-    ]
-    lines = [parts[0]]
-    for part in parts[1:]:
-        if width is not None and len(lines[-1]) + 2 + len(part) > width:
-            lines.append(part)
-        else:
-            lines[-1] = Text.assemble(lines[-1], "  ", part)
-    return lines
 
 
 def fit(rows: list[list[str | Text]], width: int) -> tuple[tuple[str, ...], list[list[str | Text]]]:

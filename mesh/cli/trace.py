@@ -12,13 +12,12 @@ from mesh.cli.commands import example, run
 from mesh.cli.failures import Failure
 from mesh.cli.listing import BUILTIN
 from mesh.cli.output import make_console, outcome, print_json, print_table, print_value, share_width
-from mesh.cli.peer import check_activity, gateway_option, json_option, peer
+from mesh.cli.peer import check_activity, check_duration, gateway_option, json_option, peer
 from mesh.context import activity, traced
 from mesh.errors import CallError, NotFound
-from mesh.units import parse_duration
 from mesh.wire.codec import is_name
 from mesh_telemetry import CODE_NAMES, Reason
-from mesh_telemetry.logs import clean_line
+from mesh_telemetry.logs import DIGITS, clean_line
 from mesh_telemetry.texts import duration, further, shorten
 
 if TYPE_CHECKING:
@@ -43,19 +42,6 @@ GIVES_WAY = ("call", "services", "code")
 """Columns that may be shortened."""
 LONGEST_CALL = 24
 """Characters of a call that are worth a column."""
-DIGITS = 8
-"""Of a trace id where there is no room for more; six are enough to ask for it."""
-
-
-def _check_duration(
-    _context: click.Context, _option: click.Parameter, text: str | None
-) -> str | None:
-    try:
-        if text is not None:
-            parse_duration(text)
-    except ValueError as wrong:
-        raise click.BadParameter(f"{text!r} must be {wrong}") from None
-    return text
 
 
 @click.command(
@@ -87,7 +73,7 @@ def _check_duration(
 @click.option(
     "--min-duration",
     metavar="S",
-    callback=_check_duration,
+    callback=check_duration,
     help="What took so long at least: 0.5, 250ms.",
 )
 @click.option(
@@ -148,13 +134,13 @@ def trace(
     if what:
         _refuse(given, "an ID")
         told = run(
-            _ask, gateway, "trace", {"id": what[0], "format": "otlp" if otlp else "waterfall"}
+            ask, gateway, "trace", {"id": what[0], "format": "otlp" if otlp else "waterfall"}
         )
         _show(told, whole=whole, as_json=as_json or otlp)
         return
     if whole or otlp:
         raise click.UsageError("--all and --otlp are for one trace: name its ID")
-    found = run(_ask, gateway, "traces", given)
+    found = run(ask, gateway, "traces", given)
     if as_json:
         print_json(found)
     elif found:
@@ -187,7 +173,8 @@ def _refuse(given: dict[str, Any], beside: str) -> None:
         raise click.UsageError(f"{option} filters the list, and makes no sense beside {beside}")
 
 
-async def _ask(gateway: str | None, method: str, params: Any) -> Any:
+async def ask(gateway: str | None, method: str, params: Any) -> Any:
+    """Ask the gateway's own service."""
     async with peer(gateway) as client:
         return await client.call(BUILTIN, method, params)
 

@@ -12,9 +12,11 @@ from mesh_telemetry.drawing import WIDTH
 from mesh_telemetry.texts import ASCII, UNICODE, Look
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rich.console import Console
 
-    from mesh_telemetry.texts import Signs
+    from mesh_telemetry.texts import Line, Signs
 
 STYLES = {
     Look.PLAIN: "",
@@ -49,7 +51,12 @@ def draw(console: Console, told: dict[str, Any], *, whole: bool = False) -> None
         clips=console.is_terminal,
         whole=whole,
     )
-    for line in drawing.lines():
+    print_lines(console, drawing.lines())
+
+
+def print_lines(console: Console, lines: Iterable[Line]) -> None:
+    """Print lines whose parts have looks, without spaces at their ends."""
+    for line in lines:
         text = Text.assemble(*((part.text, STYLES[part.look]) for part in line))
         text.rstrip()
         console.print(text, soft_wrap=True)

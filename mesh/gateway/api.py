@@ -12,7 +12,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from mesh.errors import CallError, Code, InvalidArgument, NotFound
-from mesh.gateway.filters import TraceFilters
+from mesh.gateway.filters import TapFilters, TraceFilters
+from mesh.gateway.tapping import Taps
 from mesh.http import refusal
 
 if TYPE_CHECKING:
@@ -20,18 +21,22 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
+    from mesh.gateway.core import Core
     from mesh.gateway.kept import TraceViews
     from mesh.gateway.views import GatewayView, Views
 
     Endpoint = Callable[[Request], Awaitable[Response]]
 
-_STATUS = {Code.INVALID_ARGUMENT: 400}
+_STATUS = {Code.INVALID_ARGUMENT: 400, Code.RESOURCE_EXHAUSTED: 503}
 """What HTTP calls a failure; the others mean that there is nothing: 404."""
 _HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
 
-def api_routes(views: Views, traces: TraceViews, status: Callable[[], GatewayView]) -> list[Route]:
+def api_routes(
+    core: Core, views: Views, traces: TraceViews, status: Callable[[], GatewayView]
+) -> list[Route]:
     """The routes of `/api`, for the application behind the admin address. They only read."""
+    taps = Taps(core)
 
     async def services(request: Request) -> Response:
         _query(request, ())
@@ -53,6 +58,13 @@ def api_routes(views: Views, traces: TraceViews, status: Callable[[], GatewayVie
         _query(request, ())
         return _json(status())
 
+    async def sample(request: Request) -> Response:
+        _query(request, ())
+        return _json(await views.sample(status))
+
+    async def tap(request: Request) -> Response:
+        return _json(await taps.page(TapFilters.read(_query(request))))
+
     async def list_traces(request: Request) -> Response:
         wanted = TraceFilters.read(_query(request))
         return _json({"traces": await traces.search(wanted)})
@@ -69,6 +81,8 @@ def api_routes(views: Views, traces: TraceViews, status: Callable[[], GatewayVie
         "/api/services/{name}": service,
         "/api/edges": edges,
         "/api/status": show_status,
+        "/api/sample": sample,
+        "/api/tap": tap,
         "/api/traces": list_traces,
         "/api/traces/{id:path}": trace,  # an activity id may have slashes
     }

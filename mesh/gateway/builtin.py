@@ -15,8 +15,10 @@ from mesh.connecting import connect
 from mesh.errors import NotFound, Reason
 from mesh.gateway import life
 from mesh.gateway.checks import check
-from mesh.gateway.filters import TraceFilters
+from mesh.gateway.filters import TapFilters, TraceFilters
 from mesh.gateway.registry import RESERVED
+from mesh.gateway.sifting import TAP
+from mesh.gateway.tapping import Taps
 from mesh.units import tell_seconds
 from mesh_telemetry import CODE_NAMES
 
@@ -26,9 +28,10 @@ if TYPE_CHECKING:
     from mesh.gateway.registry import Registration
     from mesh.gateway.server import Gateway
     from mesh.gateway.session import Session
-    from mesh.gateway.views import EdgeView, GatewayView, ServiceDetails, ServiceView
+    from mesh.gateway.tapping import TapPage
+    from mesh.gateway.views import EdgeView, GatewayView, SampleView, ServiceDetails, ServiceView
     from mesh.transport import Link
-    from mesh_telemetry import Record, TraceSummary
+    from mesh_telemetry import Explanation, Record, TraceSummary
 
 
 METHODS = (
@@ -39,6 +42,7 @@ METHODS = (
     "ping",
     "stats",
     "records",
+    TAP,
     "traces",
     "trace",
     "sample",
@@ -53,7 +57,7 @@ class TraceWanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: str
     """A trace id, the first six digits of one or more, or an activity id."""
     format: str = "otlp"
-    """Or ``waterfall``, or ``text``."""
+    """Or ``waterfall``, ``text``, ``explain``."""
     width: int | None = None
     """Columns of the text."""
 
@@ -92,6 +96,7 @@ class Builtin:
         self._core = gateway.core
         self._gateway = gateway
         self._views, self._traces = gateway.views, gateway.traces
+        self._taps = Taps(gateway.core)
         self._token = 0
 
     async def services(self) -> list[ServiceView]:
@@ -119,26 +124,9 @@ class Builtin:
         """What is not in order now, and what to do about it."""
         return check(self._core, self._views)
 
-    async def sample(self) -> dict[str, Any]:
+    async def sample(self) -> SampleView:
         """Counts so far of everything, of which two make rates and latencies."""
-        series = self._core.metrics
-        figures = series.snapshot()
-        return {
-            "at_s": tell_seconds(trio.current_time()),
-            "gateway": self._gateway.status(),
-            "services": self._views.services(),
-            "methods": [
-                {
-                    "service": one.service,
-                    "method": one.method,
-                    "calls": figures[one.service, one.method].calls,
-                    "failed": sum(figures[one.service, one.method].errors.values()),
-                    "in_flight": one.in_flight,
-                    "buckets": one.buckets,
-                }
-                for one in series.methods()
-            ],
-        }
+        return await self._views.sample(self._gateway.status)
 
     async def drain(self) -> GatewayView:
         """Have the gateway take no new calls, let those in flight end, then stop."""
@@ -194,12 +182,18 @@ class Builtin:
         found = self._core.recorder.by_activity(activity_id)
         return [_plain(record) for record in sorted(found, key=lambda record: record.call_id)]
 
+    async def tap(self, filters: dict[str, Any] | None = None) -> TapPage:
+        """Calls that have ended since the last answer; waits for one that fits the filters."""
+        return await self._taps.page(TapFilters.read(filters or {}))
+
     async def traces(self, filters: dict[str, Any] | None = None) -> list[TraceSummary]:
         """Kept traces, newest first; the filters are those of `/api/traces`."""
         return await self._traces.search(TraceFilters.read(filters or {}))
 
-    async def trace(self, wanted: str | TraceWanted) -> TraceView | dict[str, Any] | str:
-        """One kept trace: as OTLP's JSON, as rows of a waterfall, or as text for people."""
+    async def trace(
+        self, wanted: str | TraceWanted
+    ) -> TraceView | Explanation | dict[str, Any] | str:
+        """One kept trace: as OTLP's JSON, as rows, as text for people, or as its decisions."""
         if isinstance(wanted, str):
             wanted = TraceWanted(wanted)
         return await self._traces.tell(wanted.id, wanted.format, wanted.width)
@@ -207,7 +201,7 @@ class Builtin:
 
 def _plain(record: Record) -> dict[str, Any]:
     fields = msgspec.structs.asdict(record)
-    del fields["own_span"]
+    del fields["own_span"], fields["picked"]
     return {
         **fields,
         "span_id": record.span_id.hex(),
@@ -216,4 +210,5 @@ def _plain(record: Record) -> dict[str, Any]:
         "duration": tell_seconds(record.duration),
         "trace_id": record.trace_id.hex(),
         "code": CODE_NAMES[record.code],
+        "decisions": [decision.details() for decision in record.decisions],
     }

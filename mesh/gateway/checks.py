@@ -14,6 +14,7 @@ import msgspec
 from mesh.errors import Code
 from mesh.gateway.losses import RECENT
 from mesh.gateway.registry import RESERVED
+from mesh.wire.codec import REQUIRES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,8 +62,10 @@ def check(core: Core, views: Views) -> list[Finding]:
     """Everything that is not in order now, what is worst first."""
     services = [service for service in views.services() if service.name != RESERVED]
     found = [*_gateway(core), *_calls(core), *_misfits(core)]
+    there = {service.name for service in services if service.methods}
     for service in services:
         found += _service(service)
+        found += _required(service, there)
         for instance in service.instances:
             found += _instance(service.name, instance, core.limits.max_in_flight)
     return sorted(found, key=lambda finding: (finding.level, finding.subject, finding.what))
@@ -178,6 +181,17 @@ def _misfits(core: Core) -> Iterator[Finding]:
             f"{misfit.caller} calls it by version {misfit.version}, which no instance serves: "
             f"{misfit.recent(now):,} refused in the last five minutes; {offered}",
             f"{advice[0].upper()}{advice[1:]}.",
+        )
+
+
+def _required(service: ServiceView, there: set[str]) -> Iterator[Finding]:
+    told = (one.metadata.get(f"{REQUIRES}{service.name}", "") for one in service.instances)
+    for name in sorted({name for names in told for name in names.split(",") if name} - there):
+        yield Finding(
+            "error",
+            service.name,
+            f"{service.name} requires {name}, which nobody serves",
+            f"Start {name}; `mesh list` shows what there is.",
         )
 
 

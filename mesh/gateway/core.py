@@ -38,6 +38,7 @@ class Core:
         draw: Draws so many random bits.
         fitting: Which instances serve which callers, by their versions.
         draining: Whether new entry calls are refused.
+        taps: How many wait for calls to end now.
         tracing: The traces of calls; None where telemetry is off.
         started: When the gateway started, on trio's clock.
         traffic: What went over the connections of all peers.
@@ -65,6 +66,7 @@ class Core:
         "sessions",
         "started",
         "table",
+        "taps",
         "tracing",
         "traffic",
         "usage",
@@ -95,6 +97,7 @@ class Core:
         self.loop_lag = 0.0
         self.started = trio.current_time()
         self.traffic = Traffic()
+        self.taps = 0
         self.tracing: Tracing | None = None
         self._touched: dict[Link, None] = {}
 

@@ -195,5 +195,6 @@ class Debts:
     async def settle(self) -> None:
         """Return once no peer that is connected owes anything."""
         if not self.is_settled:
-            self._settled = trio.Event()
+            if self._settled is None or self._settled.is_set():
+                self._settled = trio.Event()
             await self._settled.wait()

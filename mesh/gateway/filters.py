@@ -1,8 +1,8 @@
-"""Which of the kept traces somebody asks for."""
+"""Which kept traces, or which ended calls, somebody asks for."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
@@ -15,12 +15,38 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 MOST = 1000
-"""Traces that one list may have."""
+"""Traces that one list may have, calls that one look of a tap may tell."""
+LONGEST_WAIT = 1.0
+"""Seconds that a tap waits for a call to end."""
 _LONGEST_NAME = 257
 """Characters of a method with its service."""
 
 
-class TraceFilters(msgspec.Struct, frozen=True, kw_only=True):
+class Filters(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked for: that which fits all of it."""
+
+    @classmethod
+    def read(cls, given: Mapping[str, Any]) -> Self:
+        """Read filters as people and programs write them; empty ones ask for nothing.
+
+        Args:
+            given: By name; numbers may be text, and ``min_duration`` may have a unit: ``250ms``.
+
+        Raises:
+            InvalidArgument: A filter is not known, or cannot be that; the message names it and what
+                it takes.
+        """
+        known = cls.__struct_fields__
+        found: dict[str, Any] = {}
+        for name, value in given.items():
+            if name not in known:
+                raise InvalidArgument(f"no filter {name!r:.60}; there are {', '.join(known)}")
+            if value is not None and value != "":
+                found[name] = _READ[name](name, value)
+        return cls(**found)
+
+
+class TraceFilters(Filters, frozen=True, kw_only=True):
     """Which kept traces are asked for: those that fit all of it."""
 
     service: str = ""
@@ -38,24 +64,29 @@ class TraceFilters(msgspec.Struct, frozen=True, kw_only=True):
     limit: int = 50
     """Traces at most, 1 to 1,000."""
 
-    @classmethod
-    def read(cls, given: Mapping[str, Any]) -> TraceFilters:
-        """Read filters as people and programs write them; empty ones ask for nothing.
 
-        Args:
-            given: By name; numbers may be text, and ``min_duration`` may have a unit: ``250ms``.
+class TapFilters(Filters, frozen=True, kw_only=True):
+    """Which calls a tap is told as they end: those that fit all of it."""
 
-        Raises:
-            InvalidArgument: A filter is not known, or cannot be that; the message names it and what
-                it takes.
-        """
-        found: dict[str, Any] = {}
-        for name, value in given.items():
-            if name not in _READ:
-                raise InvalidArgument(f"no filter {name!r:.60}; there are {', '.join(_READ)}")
-            if value is not None and value != "":
-                found[name] = _READ[name](name, value)
-        return cls(**found)
+    service: str = ""
+    """The service called; calls of the gateway's own, `mesh`, are told where it is named here."""
+    method: str = ""
+    """The method called, with its service or without: ``users.get`` or ``get``."""
+    caller: str = ""
+    """The name of the peer that called."""
+    code: str = ""
+    """How it ended: ``ok``, ``not_found`` and so on."""
+    min_duration: float = 0.0
+    """Seconds that it took at least, at the gateway."""
+    activity_id: str = ""
+    tree: bool = False
+    """Whether to tell the trees in which a call fits, each once its entry call has ended."""
+    limit: int = 100
+    """Calls at most, or trees, 1 to 1,000; of more, a sample is told."""
+    cursor: str = ""
+    """Up to where calls have been told, as the last answer said; without one, up to now."""
+    wait: float = LONGEST_WAIT
+    """Seconds to wait for a call that fits, 0 to 1; 0 looks once."""
 
 
 def _wrong(name: str, value: object, wanted: str) -> InvalidArgument:
@@ -66,6 +97,19 @@ def _name(name: str, value: object) -> str:
     if isinstance(value, str) and len(value) <= _LONGEST_NAME:
         return value
     raise _wrong(name, value, f"the name of a {name}, at most {_LONGEST_NAME} characters")
+
+
+def _text(name: str, value: object) -> str:
+    if isinstance(value, str):
+        return value
+    raise _wrong(name, value, "what the answer before said")
+
+
+def _flag(name: str, value: object) -> bool:
+    told = {"true": True, "1": True, "false": False, "0": False}.get(str(value).lower())
+    if told is None:
+        raise _wrong(name, value, "true or false")
+    return told
 
 
 def _word(known: Iterable[str]) -> Callable[[str, object], str]:
@@ -89,6 +133,13 @@ def _seconds(name: str, value: object) -> float:
     raise _wrong(name, value, "a duration, in seconds or such as 250ms")
 
 
+def _wait(name: str, value: object) -> float:
+    seconds = _seconds(name, value)
+    if seconds <= LONGEST_WAIT:
+        return seconds
+    raise _wrong(name, value, f"at most {LONGEST_WAIT:g} s")
+
+
 def _activity(name: str, value: object) -> str:
     if isinstance(value, str) and is_activity_id(value):
         return value
@@ -106,9 +157,13 @@ def _limit(name: str, value: object) -> int:
 _READ: dict[str, Callable[[str, object], Any]] = {
     "service": _name,
     "method": _name,
+    "caller": _name,
     "code": _word(CODE_NAMES),
     "min_duration": _seconds,
     "activity_id": _activity,
     "reason": _word(Reason),
     "limit": _limit,
+    "tree": _flag,
+    "cursor": _text,
+    "wait": _wait,
 }

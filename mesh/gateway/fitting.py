@@ -7,13 +7,15 @@ registrations; what was found is kept until then, so that a call costs one look.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from mesh.contracts.versions import Fit, Version, fit
 from mesh.errors import Code, Reason
+from mesh.gateway.forwarding import overloaded
 from mesh.gateway.losses import RECENT
+from mesh_telemetry import Decision, DecisionKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from mesh.gateway.observing import Refusal
     from mesh.gateway.registry import Method, Registration, Service
     from mesh.gateway.session import Session
+    from mesh_telemetry.decision_forms import Facts
 
 MOST_VERSIONS = 64
 """Callers' versions that are remembered of a method."""
@@ -96,24 +99,46 @@ class Fitting:
         gone = core.registry.services[method.service].gone
         return any(now - at <= memory and _serves(one, version) for one, at in gone.items())
 
-    def refuse(self, caller: str, method: Method, version: str) -> tuple[Refusal, dict[str, Any]]:
-        """Why no instance of a method serves a caller: the refusal, and its details."""
+    def turn_away(
+        self,
+        caller: str,
+        method: Method,
+        instances: list[Session],
+        version: str | None,
+        now: float,
+    ) -> Refusal | None:
+        """Why none of a method's instances takes a call now; nothing where it is to wait.
+
+        Args:
+            caller: Who called.
+            method: What is called.
+            instances: Those of its instances that serve such a caller.
+            version: Of the contract that the caller was written for.
+            now: On trio's clock.
+        """
+        if instances or version is None:
+            return overloaded(self._core, method.full_name, instances)
+        if self.is_expected(method, version, now):
+            return None
+        return self.refuse(caller, method, version)
+
+    def refuse(self, caller: str, method: Method, version: str) -> Refusal:
+        """Why no instance of a method serves a caller of a version."""
+        core = self._core
+        facts: Facts = {"caller": caller, "call": method.full_name, "version": version}
         try:
             wanted = Version.parse(version)
         except ValueError as fault:
-            message = f"{caller} calls {method.full_name} by what is no version: {fault}"
-            refusal = Code.INVALID_ARGUMENT, Reason.INCOMPATIBLE_VERSION, message
-            return refusal, {"version": version}
+            why = Decision(
+                DecisionKind.NO_VERSION, core.clock(), None, facts | {"told": str(fault)}
+            )
+            return Code.INVALID_ARGUMENT, Reason.INCOMPATIBLE_VERSION, why
         self._note(method.service, caller, version)
-        service = self._core.registry.services[method.service]
+        service = core.registry.services[method.service]
         offers = _offers(((one, service.instances[one]) for one in method.instances), wanted)
-        told = "; ".join(str(offer) for offer in offers[:TOLD])
-        message = (
-            f"{caller} calls {method.full_name} by version {version} of its contract, which no "
-            f"instance serves: {told}; {_advise(method.service, wanted, offers)}"
-        )
-        details = {
-            "version": version,
+        facts |= {
+            "told": "; ".join(str(offer) for offer in offers[:TOLD]),
+            "advice": _advise(method.service, wanted, offers),
             "offered": [
                 {
                     "version": str(offer.version),
@@ -125,7 +150,8 @@ class Fitting:
                 for offer in offers[:TOLD]
             ],
         }
-        return (Code.FAILED_PRECONDITION, Reason.INCOMPATIBLE_VERSION, message), details
+        why = Decision(DecisionKind.INCOMPATIBLE, core.clock(), None, facts)
+        return Code.FAILED_PRECONDITION, Reason.INCOMPATIBLE_VERSION, why
 
     def _note(self, service: str, caller: str, version: str) -> None:
         key = service, caller, version

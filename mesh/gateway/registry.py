@@ -142,7 +142,7 @@ class Registry:
         registration.version, registration.parsed = version, parsed
         registration.metadata = metadata
         service.changed()
-        for name in methods:
+        for name, options in methods.items():
             method = service.methods.get(name)
             if method is None:
                 method = Method(service_name, name, self._metrics)
@@ -151,6 +151,9 @@ class Registry:
             method.gone_at = None
             if session not in method.instances:
                 method.instances.append(session)
+            deprecated = isinstance(options.get("deprecated"), str)
+            objective = _objective(options.get("slo"))
+            self._metrics.declare(service_name, name, objective=objective, deprecated=deprecated)
         session.services[service_name] = registration
 
     def take_schema(self, session: Session, header: codec.Register, piece: bytes) -> None:
@@ -253,6 +256,13 @@ class Registry:
             f"service {service_name!r} has no method {method_name[:128]!r}"
             f"{hint or f'; it has {_some(service.methods)}'}"
         )
+
+
+def _objective(told: object) -> float | None:
+    """Seconds, of an option that may be anything."""
+    if isinstance(told, bool) or not isinstance(told, (int, float)):
+        return None
+    return told if told > 0 else None
 
 
 def _some(names: Iterable[str]) -> str:

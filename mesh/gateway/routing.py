@@ -7,19 +7,20 @@ should be there soon waits in the table.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mesh import events
 from mesh.errors import Code, Reason, RemoteProtocolError
 from mesh.gateway.balancing import pick
-from mesh.gateway.calls import InFlight, budget
-from mesh.gateway.endings import explain_budget
-from mesh.gateway.forwarding import forward, forward_more, hand_over, outbox_full, overloaded
+from mesh.gateway.calls import InFlight
+from mesh.gateway.forwarding import forward, forward_more, hand_over, outbox_full
+from mesh.gateway.refusals import Refusals
 from mesh.gateway.registry import RESERVED
 from mesh.gateway.waiting import WaitingCalls
 from mesh.timers import Timers
 from mesh.wire import codec
 from mesh.wire.codec import DETACHED, FORCED, is_activity_id
+from mesh_telemetry import Decision, DecisionKind
 from mesh_telemetry import Reason as TraceReason
 from mesh_telemetry.names import OTHER
 
@@ -30,14 +31,6 @@ if TYPE_CHECKING:
     from mesh.gateway.registry import Method
     from mesh.gateway.session import Session
     from mesh.gateway.tracing import Trace
-    from mesh.limits import Limits
-
-
-_DRAINING: Refusal = (
-    Code.UNAVAILABLE,
-    Reason.GATEWAY_DRAINING,
-    "the gateway is shutting down and takes no new calls",
-)
 
 
 class Router:
@@ -46,6 +39,7 @@ class Router:
     def __init__(self, core: Core, endings: Endings) -> None:
         self._core = core
         self._endings = endings
+        self._refusals = Refusals(core)
         self.deadlines = Timers(core.table.by_id, endings.expire, core.flush)
         self.waiting = WaitingCalls(core, endings)
 
@@ -88,7 +82,9 @@ class Router:
             elif parent is not None and parent.callee is not caller:
                 served_by = parent.callee.process_id if parent.callee is not None else ""
                 if served_by != caller.process_id:
-                    self._refuse(caller, header, alone, _foreign(header, caller), method)
+                    self._refuse(
+                        caller, header, alone, self._refusals.foreign(header, caller), method
+                    )
                     return
         if parent is not None:
             chain = (*parent.chain, link)
@@ -103,7 +99,7 @@ class Router:
             header.chain is None
             or (header.gateway == core.instance and not header.options & DETACHED)
         ):
-            self._refuse(caller, header, alone, _ended(link), method)
+            self._refuse(caller, header, alone, self._refusals.parent_gone(link), method)
             return
         else:
             entry_id = header.entry_id if header.gateway == core.instance else 0
@@ -117,16 +113,18 @@ class Router:
         limits = core.limits
         if len(chain) > 1:
             if len(chain) > limits.max_depth:
-                self._refuse(caller, header, chain, _too_deep(chain, limits), method, above)
+                self._refuse(caller, header, chain, self._refusals.too_deep(chain), method, above)
                 return
             if chain.count(link) > limits.max_visits:
-                self._refuse(caller, header, chain, _loop(chain, limits), method, above)
+                self._refuse(caller, header, chain, self._refusals.looping(chain), method, above)
                 return
         if deadline <= now:
-            self._refuse(caller, header, chain, _no_time(link, parent, now), method, above)
+            self._refuse(
+                caller, header, chain, self._refusals.no_time(link, parent, now), method, above
+            )
             return
         if core.draining and parent is None:
-            self._refuse(caller, header, chain, _DRAINING, method, above)
+            self._refuse(caller, header, chain, self._refusals.draining(), method, above)
             return
 
         callee: Session | None = None
@@ -137,12 +135,12 @@ class Router:
                 instances = core.fitting.instances(method, version)
             callee = pick(instances, limits.max_in_flight)
             if callee is None:
-                refusal, details = self._unfit(caller, method, instances, version, now)
+                refusal = core.fitting.turn_away(caller.name, method, instances, version, now)
                 if refusal is not None:
-                    self._refuse(caller, header, chain, refusal, method, above, details)
+                    self._refuse(caller, header, chain, refusal, method, above)
                     return
         elif not self.waiting.is_expected(header, method, now):
-            self._refuse(caller, header, chain, self._missing(header), method, above)
+            self._refuse(caller, header, chain, self._refusals.missing(header), method, above)
             return
         if callee is None and not self.waiting.has_room(len(payload)):
             self._refuse(caller, header, chain, self.waiting.full(), method, above)
@@ -219,9 +217,9 @@ class Router:
         if callee is None:
             self.waiting.hold(entry, flags, payload)
         elif callee.link.weight >= callee.link.limit:
-            code, reason, message = outbox_full(entry.name, callee)
+            refusal = outbox_full(core, entry.name, callee)
             self._endings.abandon(entry, codec.BY_CALLER)
-            self._endings.fail(entry, code, reason, message)
+            self._endings.fail(entry, *refusal)
         else:
             forward_more(core, entry, callee, flags, payload)
 
@@ -232,7 +230,7 @@ class Router:
         lost = entry.callee
         if lost is not None:
             del lost.serving[entry.id]
-        entry.callee = None
+        entry.callee, entry.picked = None, ()
         method = self._core.registry.methods.get((entry.service, entry.method))
         callee: Session | None = None
         if method is not None and method.instances:
@@ -241,48 +239,19 @@ class Router:
                 instances = self._core.fitting.instances(method, entry.version)
             callee = pick(instances, self._core.limits.max_in_flight)
         if callee is None:
-            self._endings.fail(entry, Code.UNAVAILABLE, Reason.CONNECTION_LOST,
-                f"the connection to the instance of {entry.service} was lost before the call left "
-                "the gateway, and no other instance can take it", maybe_executed=False)  # fmt: skip
+            unsent = Decision(
+                DecisionKind.UNSENT, self._core.clock(), None, {"service": entry.service}
+            )
+            self._endings.fail(
+                entry, Code.UNAVAILABLE, Reason.CONNECTION_LOST, unsent, maybe_executed=False
+            )
             return
+        if lost is not None:
+            facts = {"lost": lost.process_id, "instance": callee.process_id}
+            again = Decision(DecisionKind.REROUTED, self._core.clock(), None, facts)
+            entry.decisions = (*entry.decisions, again)
         hand_over(self._core, entry, callee)
         self._core.send(callee.link, frame)
-
-    # Refusals.
-
-    def _unfit(
-        self,
-        caller: Session,
-        method: Method,
-        instances: list[Session],
-        version: str | None,
-        now: float,
-    ) -> tuple[Refusal | None, dict[str, Any] | None]:
-        """Why none of a method's instances takes a call, with details; nothing if it is to wait.
-
-        Args:
-            caller: Who called.
-            method: What is called.
-            instances: Those of its instances that serve such a caller.
-            version: Of the contract that the caller was written for.
-            now: On trio's clock.
-        """
-        if instances or version is None:
-            limit = self._core.limits.max_in_flight
-            return overloaded(method.full_name, instances, limit), None
-        if self._core.fitting.is_expected(method, version, now):
-            return None, None
-        return self._core.fitting.refuse(caller.name, method, version)
-
-    def _missing(self, header: codec.Call) -> tuple[Code, Reason, str]:
-        no_service, message = self._core.registry.explain_missing(header.service, header.method)
-        if no_service:
-            return Code.NOT_FOUND, Reason.SERVICE_NOT_FOUND, message
-        service = self._core.registry.services[header.service]
-        if header.method in service.methods:
-            gone = f"no instance of {header.service}.{header.method} is connected any more"
-            return Code.UNAVAILABLE, Reason.NO_INSTANCE, gone
-        return Code.UNIMPLEMENTED, Reason.METHOD_NOT_FOUND, message
 
     def _refuse(
         self,
@@ -292,7 +261,6 @@ class Router:
         refusal: Refusal,
         method: Method | None,
         parent: InFlight | None = None,
-        details: dict[str, Any] | None = None,
     ) -> None:
         """Answer a call that is turned away.
 
@@ -303,10 +271,10 @@ class Router:
             refusal: Why.
             method: What was called, if that is known.
             parent: The call inside which it was made, if that is known to be so.
-            details: Plain data for the caller.
         """
         core = self._core
-        code, reason, message = refusal
+        code, reason, why = refusal
+        message = why.text
         activity_id = header.activity_id or header.trace_id.hex()
         if parent is not None:
             activity_id = parent.activity_id
@@ -328,7 +296,7 @@ class Router:
         keep: str | None = None
         if core.observes:
             keep = self._endings.observer.refused(
-                caller, header, chain, refusal, method, parent, call_id
+                caller, header, chain, refusal, message, method, parent, call_id
             )
         self._endings.send_error(
             caller,
@@ -336,57 +304,8 @@ class Router:
             code,
             reason,
             message,
+            why.details(),
             chain=chain,
             activity_id=activity_id,
-            details=details,
             keep=keep,
         )
-
-
-def _foreign(header: codec.Call, caller: Session) -> Refusal:
-    return (
-        Code.PERMISSION_DENIED,
-        Reason.PARENT_FOREIGN,
-        (
-            f"call {header.parent_id} is not served by {caller.name}, so nothing can be called on "
-            "its behalf"
-        ),
-    )
-
-
-def _ended(link: str) -> Refusal:
-    return (
-        Code.FAILED_PRECONDITION,
-        Reason.PARENT_ENDED,
-        (
-            f"the call inside which {link} was called has ended; start work that outlives its call "
-            "inside mesh.detached()"
-        ),
-    )
-
-
-def _too_deep(chain: tuple[str, ...], limits: Limits) -> Refusal:
-    message = f"depth {len(chain)} exceeds max_depth {limits.max_depth}"
-    return Code.FAILED_PRECONDITION, Reason.DEPTH_EXCEEDED, message
-
-
-def _loop(chain: tuple[str, ...], limits: Limits) -> Refusal:
-    message = (
-        f"visit {chain.count(chain[-1])} of {chain[-1]} exceeds max_visits {limits.max_visits}; "
-        f"the cycle is {' > '.join(_cycle(chain))}"
-    )
-    return Code.FAILED_PRECONDITION, Reason.LOOP_DETECTED, message
-
-
-def _no_time(link: str, parent: InFlight | None, now: float) -> Refusal:
-    message = f"no time was left when {link} was called"
-    if parent is not None:
-        message += f": {explain_budget(parent, budget(parent, now))}"
-    return Code.DEADLINE_EXCEEDED, Reason.DEADLINE_EXCEEDED, message
-
-
-def _cycle(chain: tuple[str, ...]) -> tuple[str, ...]:
-    """The shortest piece at the chain's end that leads from a method back to itself."""
-    last = len(chain) - 1
-    before = max(index for index in range(last) if chain[index] == chain[last])
-    return chain[before:]

@@ -253,7 +253,7 @@ class Gateway:
                         app = admin_app(
                             metrics=self._figures.exposition.render,
                             not_ready=lambda: "draining" if core.draining else None,
-                            routes=api_routes(self.views, self.traces, self.status),
+                            routes=api_routes(core, self.views, self.traces, self.status),
                         )
                         self.admin_address = await nursery.start(
                             partial(serve_admin, self._admin, app, token=self._admin_token)

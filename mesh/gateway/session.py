@@ -49,6 +49,7 @@ class Session:
         calls: Calls that it made and that are in flight, by its own ids.
         serving: Calls that it serves, by the gateway's ids.
         abandoned: Calls that it was told to stop and has not yet acknowledged.
+        compared: What it was just picked by among several, until it gets the call.
         last_call_id: The highest id of a call that it made.
         last_issued: The highest id of a call that it was handed.
         services: What it has registered.
@@ -84,6 +85,7 @@ class Session:
         self.drained: tuple[str, ...] = ()
         self.health = HEALTHY
         self.picked = 0
+        self.compared: tuple[int, ...] = ()
         self.draining = False
         self.sends_spans = False
         self.tracebacks = not link.is_tcp or _is_loopback(link.address)
@@ -260,9 +262,7 @@ class Session:
                 self._endings.cancelled(self, header)
             case codec.Heartbeat():
                 heard(core, self, header)
-            case codec.Register():
-                if self.draining:
-                    return
+            case codec.Register() if not self.draining:
                 core.registry.add(self, header)
                 core.registry.take_schema(self, header, payload)
                 if not header.methods:
@@ -299,7 +299,7 @@ class Session:
                 if core.tracing is not None:
                     core.tracing.collector.take(self, header, payload)
             case _:
-                pass  # of a later version
+                pass  # of a later version, or what one that drains would serve
 
     def _tell_of(self, service: str) -> None:
         """Log one line of a peer that serves; those that only call would drown the others."""

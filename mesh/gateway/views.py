@@ -8,6 +8,7 @@ seconds; moments are Unix time, so that they mean something to whoever reads the
 from __future__ import annotations
 
 import time
+from operator import add
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,14 +18,19 @@ from mesh._version import __version__
 from mesh.gateway.registry import RESERVED
 from mesh.units import tell_seconds
 from mesh_telemetry import CODE_NAMES, quantile
+from mesh_telemetry.metrics import errors_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from mesh.contracts.versions import Version
     from mesh.gateway.core import Core
     from mesh.gateway.registry import Registration, Service
     from mesh.gateway.session import Session
+
+
+STEP = 200
+"""Series told before others may run."""
 
 
 class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +112,22 @@ class EdgeView(msgspec.Struct, frozen=True, kw_only=True):
     between them."""
 
 
+class MethodView(msgspec.Struct, frozen=True, kw_only=True):
+    """What all callers together have asked of one method, since the gateway's start."""
+
+    service: str
+    method: str
+    calls: int
+    """Ended attempts, refused ones included."""
+    errors: dict[str, int]
+    """Those that did not end with ok, by the code's name; no zeros."""
+    in_flight: int
+    duration_s: float
+    """Seconds that the calls in ``buckets`` took together."""
+    buckets: list[int]
+    """Calls by duration, as in :class:`~mesh_telemetry.MethodSeries`; refused ones are left out."""
+
+
 class GatewayView(msgspec.Struct, frozen=True, kw_only=True):
     """The gateway itself."""
 
@@ -131,6 +153,15 @@ class GatewayView(msgspec.Struct, frozen=True, kw_only=True):
     loop_lag_s: float
     addresses: list[str]
     admin: str | None
+
+
+class SampleView(msgspec.Struct, frozen=True, kw_only=True):
+    """All counts so far: of two samples of one gateway, what happened between them."""
+
+    gateway: GatewayView
+    """Its id and its uptime say whether and how much later another sample is one of the same."""
+    services: list[ServiceView]
+    methods: list[MethodView]
 
 
 def _registered(service: Service) -> dict[Session, Registration]:
@@ -229,11 +260,7 @@ class Views:
                     service=series.method.service,
                     method=series.method.method,
                     calls=calls,
-                    errors={
-                        CODE_NAMES[number]: count
-                        for number, count in enumerate(series.codes)
-                        if count and number
-                    },
+                    errors=errors_of(series.codes),
                     p50=tell_seconds(quantile(series.buckets, 0.50)),
                     p99=tell_seconds(quantile(series.buckets, 0.99)),
                     buckets=series.buckets.copy(),
@@ -244,9 +271,38 @@ class Views:
         edges: list[EdgeView] = []
         for edge in self.edges():
             edges.append(edge)
-            if len(edges) % 200 == 0:
+            if len(edges) % STEP == 0:
                 await trio.lowlevel.checkpoint()
         return edges
+
+    async def sample(self, status: Callable[[], GatewayView]) -> SampleView:
+        """All counts so far, built without holding the loop for long.
+
+        Args:
+            status: Tells of the gateway itself.
+        """
+        metrics = self._core.metrics
+        codes = {series: [0] * len(CODE_NAMES) for series in metrics.methods()}
+        for number, calls in enumerate(metrics.calls(), 1):
+            codes[calls.method] = list(map(add, codes[calls.method], calls.codes))
+            if number % STEP == 0:
+                await trio.lowlevel.checkpoint()
+        methods: list[MethodView] = []
+        for series, totals in codes.items():
+            methods.append(
+                MethodView(
+                    service=series.service,
+                    method=series.method,
+                    calls=sum(totals),
+                    errors=errors_of(totals),
+                    in_flight=series.in_flight,
+                    duration_s=tell_seconds(series.duration_sum),
+                    buckets=series.buckets.copy(),
+                )
+            )
+            if len(methods) % STEP == 0:
+                await trio.lowlevel.checkpoint()
+        return SampleView(gateway=status(), services=self.services(), methods=methods)
 
     def status(self, addresses: list[str], admin: str | None, *, running: bool) -> GatewayView:
         """The gateway itself.

@@ -45,6 +45,8 @@ BEAT, PING, PONG = 0, 1, 2
 
 SPANS_FEATURE, TRACES_FEATURE = "spans", "traces"
 """What a peer says that answers KEEP, and a gateway that may send it."""
+REQUIRES = "requires."
+"""What begins an entry of a REGISTER's metadata: ``requires.orders`` is ``"payments,users"``."""
 
 _LENGTH = struct.Struct(">I")
 

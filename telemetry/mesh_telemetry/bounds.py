@@ -10,6 +10,10 @@ MIB = 1 << 20
 
 RECORDS, RECORD_BYTES = 20_000, 32 * MIB
 """Rows of ended calls in a peer's process, and what handlers have put into the spans of these."""
+CALL_LINES, CALL_LINES_BYTES = 100, 64 << 10
+"""Log lines that are kept of one call; those of a call that has ended count with its record."""
+RUNNING_LINES_BYTES = 16 * MIB
+"""Log lines of all calls that run, in a peer's process."""
 USER_SPANS, USER_SPAN_BYTES = 5_000, 32 * MIB
 """Spans that users' code made, in a peer's process."""
 UNTOLD, UNTOLD_BYTES = 5_000, 16 * MIB

@@ -18,6 +18,7 @@ from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags, Tra
 
 from mesh_telemetry import names, spans
 from mesh_telemetry.attributes import Bounded, clean_text, clean_time
+from mesh_telemetry.call_lines import LEFT_OUT, CallLines
 from mesh_telemetry.weights import EVENT, attributes_weight, text_weight
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class CallSpan(trace.Span):
         self._status_message = ""
         self._name: str | None = None
         self._dropped = {DROPPED_ATTRIBUTES: 0, DROPPED_EVENTS: 0, DROPPED_LINKS: 0}
+        self._lines: CallLines | None = None
 
     def get_span_context(self) -> SpanContext:
         """Its ids, flags and state."""
@@ -219,11 +221,30 @@ class CallSpan(trace.Span):
         """The call has ended: record no more."""
         with self._lock:
             self._recording = False
+            if self._lines is not None:
+                self._lines.finish()
+
+    def add_line(self, span_id: int, severity: str, text: str, at: int) -> None:
+        """Add a log line of the call; one that comes after its end is ignored.
+
+        Args:
+            span_id: The span that it was made in: this one, or one of users' code.
+            severity: Its level.
+            text: What it says.
+            at: Nanoseconds since 1970.
+        """
+        with self._lock:
+            if not self._recording:
+                return  # and no warning: that would be another line
+            if self._lines is None:
+                told = self._context
+                self._lines = CallLines(told.trace_id.to_bytes(16), told.span_id.to_bytes(8))
+            self._lines.add(span_id.to_bytes(8), severity, text, at)
 
     @property
     def weight(self) -> int:
         """Bytes, roughly, that it takes."""
-        return EMPTY + self._bound.used
+        return EMPTY + self._bound.used + (self._lines.size if self._lines is not None else 0)
 
     def apply(self, span: spans.Span) -> spans.Span:
         """Put what the user has set onto the span that was built of the same call.
@@ -255,6 +276,10 @@ class CallSpan(trace.Span):
                 span.status = spans.ERROR
                 span.status_message = self._status_message or span.status_message
             span.trace_state = self._context.trace_state.to_header()
+            if self._lines is not None:
+                span.events = (*span.events, *self._lines.rest())
+                if self._lines.left_out:
+                    span.attributes[LEFT_OUT] = self._lines.left_out
         return span
 
     def _has(self, built: spans.SpanEvent) -> bool:

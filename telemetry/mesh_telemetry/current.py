@@ -24,7 +24,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
     from contextvars import ContextVar
 
-__all__ = ["BAGGAGE", "TRACESTATE", "CallContext", "CallSpan", "Outgoing", "outgoing"]
+__all__ = [
+    "BAGGAGE",
+    "TRACESTATE",
+    "CallContext",
+    "CallSpan",
+    "Outgoing",
+    "innermost",
+    "outgoing",
+    "serving",
+]
 
 BAGGAGE = "baggage"
 """Where a call's metadata carries W3C baggage, as text (https://www.w3.org/TR/baggage/)."""
@@ -41,7 +50,8 @@ _CALL_KEY = create_key("mesh-call")
 _KEYS = frozenset((_SPAN_KEY, _BAGGAGE_KEY, _CALL_KEY))
 
 _baggage = W3CBaggagePropagator()
-_making = threading.Lock()
+_making = threading.RLock()
+"""Reentrant: a destructor that runs meanwhile may log, and handlers of logs look for the span."""
 
 
 class CallContext(Context):
@@ -104,15 +114,11 @@ class CallContext(Context):
                 return  # another thread was faster
             if carried:
                 dict.__setitem__(self, _BAGGAGE_KEY, dict(carried))
-            dict.__setitem__(self, _CALL_KEY, self._in_trace)
+            dict.__setitem__(self, _CALL_KEY, span)
             dict.__setitem__(self, _SPAN_KEY, span)
             self.span = span
         if self._finished:
             span.finish()
-
-    @property
-    def _in_trace(self) -> tuple[bytes, int]:
-        return self._trace_id, self._span_id
 
     # Reading. Contexts are never changed: the API copies them.
 
@@ -205,6 +211,39 @@ enter: Callable[[CallContext], object] = attach if _variable is None else _varia
 no way back. A third of what `attach` costs."""
 
 
+def innermost(trace_id: bytes, span_id: int) -> int:
+    """The span that the current code of a served call is in.
+
+    Args:
+        trace_id: The call's, 16 bytes.
+        span_id: The call's own span.
+
+    Returns:
+        The span that users' code made around this, if it is in the same trace and recorded; else
+        the call's own, which is not made for the asking.
+    """
+    context = get_current() if _variable is None else _variable.get(None)
+    if type(context) is CallContext or not context:
+        return span_id
+    span = trace.get_current_span(context)
+    told = span.get_span_context()
+    if type(span) is trace.NonRecordingSpan or told.trace_id != int.from_bytes(trace_id):
+        return span_id
+    return told.span_id
+
+
+def serving() -> CallSpan | None:
+    """The own span of the served call that the current code belongs to, made if need be.
+
+    Returns:
+        None outside of a call, or where code of the user's has attached a context that it did not
+        derive from the current one.
+    """
+    context = get_current() if _variable is None else _variable.get(None)
+    span = context.get(_CALL_KEY) if context is not None else None
+    return span if isinstance(span, CallSpan) else None
+
+
 def outgoing() -> Outgoing | None:
     """What a call made in the current OpenTelemetry context continues.
 
@@ -233,5 +272,6 @@ def _continued(context: Context) -> Outgoing:
     if type(span) is trace.NonRecordingSpan and not told.is_remote:
         # A sampler in this process has dropped it. What it would have been a child of is there.
         call = context.get(_CALL_KEY)
-        span_id = call[1] if isinstance(call, tuple) and call[0] == trace_id else 0
+        own = call.get_span_context() if isinstance(call, CallSpan) else None
+        span_id = own.span_id if own is not None and own.trace_id == told.trace_id else 0
     return Outgoing(trace_id, span_id, int(told.trace_flags), carried or None)

@@ -31,6 +31,7 @@ _OWN = (
     names.CALLS_IN_FLIGHT,
     names.CALLS_ABANDONED,
     names.CALLS_LATE,
+    names.DEPRECATED_CALLS,
     names.CALLS_REJECTED,
     names.CONNECTIONS_OPENED,
     names.CONNECTIONS_CLOSED,
@@ -83,6 +84,14 @@ class Exposition(Renderer):
                 yield "".join(lines)
                 lines.clear()
         yield "".join(lines)
+        family = names.DEPRECATED_CALLS
+        yield from sliced(
+            header_of(family, openmetrics=openmetrics),
+            (
+                f"{family.name}{{{labels_of(family.labels, _of_call(series))}}} {count}\n"
+                for series, count in self._calls.deprecated()
+            ),
+        )
 
     def _method_slices(self, *, openmetrics: bool) -> Iterator[str]:
         methods: list[tuple[MethodSeries, _MethodLines]] = []
@@ -201,5 +210,8 @@ class _MethodLines:
 def _call_prefix(series: CallSeries) -> str:
     """A line of ``mesh_calls_total`` up to the code's name."""
     *labels, code = names.CALLS.labels
-    values = (series.caller, series.method.service, series.method.method)
-    return f'{names.CALLS.name}{{{labels_of(labels, values)},{code}="'
+    return f'{names.CALLS.name}{{{labels_of(labels, _of_call(series))},{code}="'
+
+
+def _of_call(series: CallSeries) -> tuple[str, str, str]:
+    return series.caller, series.method.service, series.method.method

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from mesh_telemetry.waterfall import EXCEPTION, repeats
+from mesh_telemetry.decisions import is_decision
+from mesh_telemetry.waterfall import EXCEPTION, is_line, repeats
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -113,8 +114,13 @@ class Hop:
         return (
             self.served is None
             and not (self.whole and self.children)
-            and any(_role(row) == _PASSED_ON for row in self.rows)
+            and self.passed_on is not None
         )
+
+    @property
+    def passed_on(self) -> WaterfallRow | None:
+        """The gateway's span in which an instance got it; None where none did."""
+        return next((row for row in self.rows if _role(row) == _PASSED_ON), None)
 
     @property
     def is_passing(self) -> bool:
@@ -227,13 +233,28 @@ class Hop:
         return sorted(self.children, key=lambda child: -child.end)
 
     @property
+    def lines(self) -> list[RowEvent]:
+        """What it logged."""
+        return [event for row in self.rows for event in row.events if is_line(event)]
+
+    @property
+    def lines_left_out(self) -> int:
+        """Lines of it that there was no room for."""
+        return sum(row.lines_left_out for row in self.rows)
+
+    @property
     def events(self) -> list[RowEvent]:
-        """What happened in it; exceptions that only repeat its failure are left out."""
+        """What else happened in it; exceptions that only repeat its failure are left out.
+
+        So is what was decided for it, which `explaining` tells.
+        """
         return [
             event
             for row in self.rows
             for event in row.events
-            if not (
+            if not is_line(event)
+            and not is_decision(event.name)
+            and not (
                 row.error
                 and event.name == EXCEPTION
                 and repeats(event.attributes, row.error_message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mesh_telemetry.bars import LONGEST_BAR, SHORTEST_BAR, Bars
+from mesh_telemetry.call_lines import MESSAGE, SEVERITY
 from mesh_telemetry.logs import clean, clean_line
 from mesh_telemetry.siblings import Siblings, collapse, failures
 from mesh_telemetry.texts import Look, Part, cells, figure, fit, milliseconds, shorten
@@ -23,6 +24,9 @@ UNIT = "milliseconds"
 """Of the figures in the tree."""
 MOST_EVENTS = 3
 """Events of a span that are shown unless all are asked for."""
+MOST_LINES = 10
+"""Likewise of log lines."""
+_LOOKS = {"WARNING": Look.ODD, "ERROR": Look.BAD, "CRITICAL": Look.BAD}
 COLUMNS = ("total", "own", "way", "left")
 STEP = 100
 """Lines that are prepared in one go: about 1 ms."""
@@ -191,6 +195,22 @@ class Tree:
             yield self._detail(indent, f"{text}  {_attributes(told)}".rstrip(), Look.ADDED)
         if len(events) > MOST_EVENTS and not self._whole:
             yield self._detail(indent, f"and {len(events) - MOST_EVENTS} more events", Look.FAINT)
+        yield from self._lines(hop, indent)
+
+    def _lines(self, hop: Hop, indent: str) -> Iterator[Line]:
+        """What it logged: the newest lines, as they are nearest to how it ended."""
+        if left_out := hop.lines_left_out:
+            yield self._detail(indent, f"+{_count(left_out)} left out", Look.ODD)
+        lines = sorted(hop.lines, key=lambda line: line.at_ms)
+        shown = lines if self._whole else lines[-MOST_LINES:]
+        if hidden := len(lines) - len(shown):
+            yield self._detail(indent, f"and {_count(hidden)} before", Look.FAINT)
+        width = max((len(figure(line.at_ms)) for line in shown), default=0)
+        for line in shown:
+            level, text = (str(line.attributes.get(key, "")) for key in (SEVERITY, MESSAGE))
+            told = f"{figure(line.at_ms):>{width}} {level.lower():7} {text}"
+            look = _LOOKS.get(level.upper(), Look.PLAIN)
+            yield self._detail(indent, clean_line(told), look)
 
     def _detail(self, indent: str, text: str, look: Look) -> Line:
         if self._clips:
@@ -215,6 +235,10 @@ def _columns(told: Sequence[tuple[str, ...]]) -> dict[str, int]:
         for name, some in zip(COLUMNS, zip(*told, strict=True), strict=True)
     }
     return {name: max(len(name), size) + 2 for name, size in longest.items() if size}
+
+
+def _count(lines: int) -> str:
+    return "1 log line" if lines == 1 else f"{lines:,} log lines"
 
 
 def _event(event: RowEvent) -> tuple[str, dict[str, Any]]:

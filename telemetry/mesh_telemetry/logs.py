@@ -15,8 +15,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-CALL_FIELDS = ("activity_id", "chain", "service", "method", "trace_id")
-"""What a record carries of its call, as attributes; ``chain`` is a sequence of text."""
+CALL_FIELDS = ("activity_id", "chain", "service", "method", "trace_id", "span_id")
+"""What a record carries of its call, as attributes; ``chain`` is a sequence of text.
+
+The names of the last two, and their lower-case hexadecimal digits, are those of
+https://opentelemetry.io/docs/specs/otel/compatibility/logging_trace_context/."""
+DIGITS = 8
+"""Of a trace id for people; six are enough to ask for a trace."""
 
 _STANDARD = frozenset(
     {*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName", *CALL_FIELDS}
@@ -92,6 +97,8 @@ def to_line(fields: Mapping[str, Any]) -> str:
 class PeopleFormatter(logging.Formatter):
     """One line per event: the time to the millisecond, the level, what happened, in which call.
 
+    Of the call its chain, its activity and the first digits of its trace, where that is another id.
+
     Args:
         colour: Whether the terminal understands colours.
     """
@@ -111,6 +118,9 @@ class PeopleFormatter(logging.Formatter):
             call += f"  [{' > '.join(map(str, chain))}]"
         if activity:
             call += f"  {activity}"
+        trace_id = getattr(record, "trace_id", None)
+        if trace_id and trace_id != activity:
+            call += f"  {str(trace_id)[:DIGITS]}"
         call = clean(call)
         if self._colour:
             level = f"\x1b[{_COLOURS.get(record.levelno, '36')}m{level}\x1b[0m"

@@ -33,6 +33,7 @@ class MethodSeries:
         in_flight: Calls accepted that have no outcome yet; the gateway moves it by hand.
         abandoned: Calls whose caller was gone before the outcome.
         late: Results that came after the outcome.
+        objective: Seconds within which it should answer, or None where nobody has said.
         slow_after: Seconds from which on a call of it is slow; whoever samples traces sets it, see
             :class:`~mesh_telemetry.slowness.SlowMethods`.
         baseline_from: When the baseline of traces may be asked for this method again; likewise.
@@ -50,6 +51,7 @@ class MethodSeries:
         "late",
         "method",
         "name",
+        "objective",
         "service",
         "slow_after",
     )
@@ -63,6 +65,7 @@ class MethodSeries:
         self.in_flight = 0
         self.abandoned = 0
         self.late = 0
+        self.objective: float | None = None
         self.slow_after = inf
         self.baseline_from = 0.0
         self.exemplars: dict[int, Exemplar] = {}
@@ -116,6 +119,11 @@ class MethodSummary(NamedTuple):
     p50: float | None
     p95: float | None
     p99: float | None
+
+
+def errors_of(codes: Sequence[int]) -> dict[str, int]:
+    """Of counts by status code number, those that are not ok, by the code's name; no zeros."""
+    return {CODE_NAMES[number]: count for number, count in enumerate(codes) if count and number}
 
 
 def quantile(
@@ -180,6 +188,7 @@ class CallMetrics:
         self.slow_after = inf
         self._methods: dict[tuple[str, str], MethodSeries] = {}
         self._calls: dict[tuple[str, str, str], CallSeries] = {}
+        self._deprecated: dict[MethodSeries, dict[CallSeries, int]] = {}
 
     def caller(self, name: str) -> str:
         """The label value for a caller: its name, or ``_OTHER`` once there are too many.
@@ -231,6 +240,42 @@ class CallMetrics:
                 found = self._calls[key] = CallSeries(of_method, label)
         return found
 
+    def declare(
+        self, service: str, method: str, *, objective: float | None, deprecated: bool
+    ) -> None:
+        """What is said of a method when it is registered; of several who do, the last one counts.
+
+        Args:
+            service: The registered service's name.
+            method: The registered method's name.
+            objective: Seconds within which it should answer, if that is said.
+            deprecated: Whether calls of it are to be counted as such from now on, for good.
+        """
+        found = self._methods.get((service, method))
+        if found is None:
+            if objective is None and not deprecated:
+                return
+            found = self.method(service, method)
+        if found.name == OTHER:  # shared by methods of which nobody has said so
+            return
+        if found.objective != objective:
+            found.objective = objective
+            found.slow_after = self.slow_after if objective is None else objective
+        if deprecated and found not in self._deprecated:
+            own = (series for series in self._calls.values() if series.method is found)
+            self._deprecated[found] = {series: sum(series.codes) for series in own}
+
+    def deprecated(self) -> list[tuple[CallSeries, int]]:
+        """How often each caller has called deprecated methods since they were declared so."""
+        if not self._deprecated:
+            return []
+        counted = (
+            (series, sum(series.codes) - self._deprecated[series.method].get(series, 0))
+            for series in self._calls.values()
+            if series.method in self._deprecated
+        )
+        return [(series, count) for series, count in counted if count]
+
     def counted_in(self, service: str, method: str) -> MethodSeries | None:
         """The series in which calls of a method are counted, of any name; None before the first."""
         return self._methods.get((service, method)) or self._methods.get((OTHER, OTHER))
@@ -267,11 +312,7 @@ class CallMetrics:
         return {
             key: MethodSummary(
                 calls=sum(totals),
-                errors={
-                    CODE_NAMES[number]: count
-                    for number, count in enumerate(totals)
-                    if count and number
-                },
+                errors=errors_of(totals),
                 in_flight=self._methods[key].in_flight,
                 p50=quantile(self._methods[key].buckets, 0.50),
                 p95=quantile(self._methods[key].buckets, 0.95),

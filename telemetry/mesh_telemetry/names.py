@@ -112,6 +112,9 @@ CALL_DETACHED: Final = "mesh.call.detached"
 KEEP_REASON: Final = "mesh.keep.reason"
 """On the root span of the gateway: why the trace was kept."""
 
+DECISION_EVENT: Final = "mesh.decision"
+"""What the events that tell of decisions, and their attributes, begin with."""
+
 CLIPPED: Final = "mesh.clipped"
 """On a span that was too large for one frame: that it was larger."""
 
@@ -185,6 +188,12 @@ CALLS_LATE: Final = Family(
     "counter",
     (RPC_SERVICE, RPC_METHOD),
     "Results that arrived after their call had already ended, and were dropped.",
+)
+DEPRECATED_CALLS: Final = Family(
+    "mesh_deprecated_calls_total",
+    "counter",
+    (CALLER, RPC_SERVICE, RPC_METHOD),
+    "Ended calls of methods whose contracts call them deprecated, since these said so.",
 )
 RETRIES: Final = Family(
     "mesh_retries_total",
@@ -374,6 +383,7 @@ FAMILIES: Final[dict[str, Family]] = {
         CALLS_REJECTED,
         CALLS_ABANDONED,
         CALLS_LATE,
+        DEPRECATED_CALLS,
         RETRIES,
         SERVICE_INSTANCES,
         PEER_LAST_HEARTBEAT,

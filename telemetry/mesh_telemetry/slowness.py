@@ -7,6 +7,7 @@ minute tells what is usual now.
 
 from __future__ import annotations
 
+from math import inf
 from operator import sub
 from typing import TYPE_CHECKING
 
@@ -42,10 +43,10 @@ class SlowMethods:
 
     It is the 99th percentile of the last 15 to 30 seconds, but twice the median at least, so that
     in a method that always takes the same not every hundredth call is slow, and a millisecond; and
-    never more than the setting.
+    never more than the method's objective, or the setting where it has none.
 
     Args:
-        slow_after: Seconds from which on every call is slow;
+        slow_after: Seconds from which on every call is slow, of methods without an objective;
             :attr:`~mesh_telemetry.sampling.TraceSettings.slow_after`.
     """
 
@@ -64,8 +65,9 @@ class SlowMethods:
         for series in methods:
             total = sum(series.buckets)
             window = self._windows.get(series)
+            most = self._slow_after if series.objective is None else series.objective
             if window is None:
-                series.slow_after = self._slow_after
+                series.slow_after = most
                 if not total:
                     continue
                 window = self._windows[series] = _Window(half)
@@ -75,10 +77,13 @@ class SlowMethods:
             elif window.total == total:
                 continue
             window.total = total
-            series.slow_after = self._threshold(list(map(sub, series.buckets, window.older)))
+            recent = list(map(sub, series.buckets, window.older))
+            series.slow_after = min(most, _unusual(recent))
 
-    def _threshold(self, recent: list[int]) -> float:
-        if sum(recent) < MIN_CALLS:
-            return self._slow_after
-        p99, p50 = quantile(recent, 0.99), quantile(recent, 0.5)
-        return min(self._slow_after, max(p99 or 0.0, 2.0 * (p50 or 0.0), LEAST))
+
+def _unusual(recent: list[int]) -> float:
+    """From how many seconds on a call is slower than these."""
+    if sum(recent) < MIN_CALLS:
+        return inf
+    p99, p50 = quantile(recent, 0.99), quantile(recent, 0.5)
+    return max(p99 or 0.0, 2.0 * (p50 or 0.0), LEAST)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mesh_telemetry.backlog import Backlog
 from mesh_telemetry.bounds import USER_SPAN_BYTES, USER_SPANS
+from mesh_telemetry.call_lines import add_lines
 from mesh_telemetry.weights import EVENT, attributes_weight, text_weight
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def collect(spans: UserSpans, *, install: bool) -> bool:
 
 
 def convert(span: ReadableSpan) -> Span:
-    """See :func:`mesh_telemetry.provider.convert`."""
+    """See :func:`mesh_telemetry.provider.convert`; with the log lines that were made in it."""
     from mesh_telemetry import provider  # noqa: PLC0415 - there are spans of the SDK, so it is there
 
-    return provider.convert(span)
+    return add_lines(provider.convert(span))

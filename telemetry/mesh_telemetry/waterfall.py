@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mesh_telemetry import names
+from mesh_telemetry.call_lines import LEFT_OUT, LOG, MESSAGE
 from mesh_telemetry.logs import timestamp
 from mesh_telemetry.spans import CLIENT, CONSUMER, ERROR, INTERNAL, PRODUCER, SERVER, Attributes
 from mesh_telemetry.trees import ORDER, tree
@@ -58,6 +59,7 @@ _BUILT = frozenset(
         names.CALL_DETACHED,
         names.INSTANCE_ID,
         names.KEEP_REASON,
+        LEFT_OUT,
     }
 )
 """What the mesh sets on its own spans; everything else is the user's."""
@@ -150,8 +152,12 @@ class WaterfallRow(msgspec.Struct, frozen=True, kw_only=True):
     """How long the call waited there for an instance to come."""
     method: str = ""
     """What was called, with its service, whatever the span is named; empty where ``code`` is."""
+    lines_left_out: int = 0
+    """Log lines of the call that there was no room for."""
     detached: bool = False
     """Whether this is the gateway's span of a call that was made inside ``mesh.detached()``."""
+    served_by: str = ""
+    """The process id of the instance that got the call; empty where none is known to have."""
 
 
 def summary(trace: KeptTrace) -> TraceSummary:
@@ -237,6 +243,7 @@ def _row(depth: int, node: Node, first: int) -> WaterfallRow:
     of_mesh = attributes.get(names.RPC_SYSTEM_NAME) == names.RPC_SYSTEM
     deadline = attributes.get(names.CALL_DEADLINE_MS)
     waited = attributes.get(names.CALL_WAITED_MS)
+    left_out = attributes.get(LEFT_OUT)
     error_type, error_message = _error(span)
     return WaterfallRow(
         depth=depth,
@@ -271,7 +278,9 @@ def _row(depth: int, node: Node, first: int) -> WaterfallRow:
         of_gateway=_is_gateway(node.resource),
         waited_ms=float(waited) if of_mesh and isinstance(waited, int | float) else 0.0,
         method=_method(attributes) if of_mesh else "",
+        lines_left_out=left_out if of_mesh and isinstance(left_out, int) else 0,
         detached=of_mesh and attributes.get(names.CALL_DETACHED) is True,
+        served_by=str(attributes.get(names.INSTANCE_ID, "")) if of_mesh else "",
     )
 
 
@@ -300,6 +309,11 @@ def _error(span: Span) -> tuple[str, str]:
     for prefix in {kind, _short(kind)} - {""}:
         message = message.removeprefix(f"{prefix}: ")
     return kind, message
+
+
+def is_line(event: RowEvent) -> bool:
+    """Whether an event is a log line."""
+    return event.name == LOG and MESSAGE in event.attributes
 
 
 def repeats(exception: Attributes, message: str) -> bool:

@@ -17,6 +17,7 @@ SCRIPT = Path(__file__).with_name("traces.py")
         ("tax", "| concurrency 64: calls per second, ratio | "),
         ("load", "| 50 calls/s of depth 3: traces complete, of calls made | 10 of 10 |"),
         ("export", "| 2,000 spans/s kept: spans exported, of those made | 400 of 400 |"),
+        ("tap", "| mesh tap --json: calls per second, ratio | "),
         ("memory", "| peer memory for each row, bytes | "),
     ],
 )

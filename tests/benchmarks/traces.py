@@ -12,7 +12,10 @@ fails nothing. ``--tiny`` measures nothing, and shows that every part works.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
@@ -22,13 +25,15 @@ import trio
 from compare import PARAMS, median
 from scale_roles import resident
 from traces_load import DEADLINE, SPANS, Paced, burst, chain, paced_run
+from traces_roles import METHOD
 
-from mesh.cli.bench import own
+from mesh.cli.bench import own, target
+from mesh.cli.bench.load import Load
 from mesh.environment import forget_settings
 from mesh.process import calm_collector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 Row = tuple[str, str]
 DEPTH = 3
@@ -175,6 +180,37 @@ def export_part(rounds: int, sizes: Sizes) -> list[Row]:
     ]
 
 
+def tap_part(rounds: int, sizes: Sizes) -> list[Row]:
+    """A gateway at full load while somebody watches its calls, against nobody."""
+
+    def run(*tap: str) -> dict[str, Any]:
+        with chain(1) as it, contextlib.ExitStack() as stack:
+            if tap:
+                stack.enter_context(tapping(it.address, *tap))
+            load = Load(["s0"], METHOD, PARAMS, 64, sizes.calls)
+            return trio.run(target.measure, it.address, load, lambda _: None)
+
+    rows: list[Row] = []
+    for tap in ("--json",), ("--json", "--tree", "--rate", "10000"):
+        both = Compared(("tapped", "not tapped"), in_turn(rounds, partial(run, *tap), run))
+        what = f"mesh tap {' '.join(tap)}"
+        rows += both.rows(f"{what}: calls per second", itemgetter("calls_per_second"), 0)
+        cpu = itemgetter("gateway_cpu_us_per_call")
+        rows += both.rows(f"{what}: gateway CPU per call, us", cpu, 1)
+    return rows
+
+
+@contextlib.contextmanager
+def tapping(address: str, *options: str) -> Iterator[None]:
+    """Have the command watch the calls of this gateway."""
+    command = [sys.executable, "-m", "mesh.cli", "tap", "--gateway", address, *options]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
 def _told(key: str) -> Callable[[Paced], float]:
     return lambda paced: paced.told[key]
 
@@ -239,6 +275,7 @@ PARTS = {
     "load": load_part,
     "export": export_part,
     "memory": memory_part,
+    "tap": tap_part,
 }
 
 

@@ -47,6 +47,13 @@ def test_a_run_tells_its_shape_and_its_figures_as_json(shell: Mesh) -> None:
         assert row["p50_us"] <= row["p99_us"]
 
 
+def test_a_run_may_go_through_a_stub(shell: Mesh) -> None:
+    ended = shell("bench", "--stub", "--concurrency", "4", "--calls", "200", "--json")
+    (row,) = rows(ended.stdout)
+    assert (row["stub"], row["calls"], row["errors"]) == (True, 200, {})
+    assert all(row[figure] > 0 for figure in (*FIGURES, "service_cpu_us_per_call"))
+
+
 def test_a_run_is_compared_with_an_earlier_one(shell: Mesh, tmp_path: Path) -> None:
     """With the one of the same shape; where there is none, it says so."""
     earlier = tmp_path / "before.json"
@@ -111,7 +118,8 @@ def test_a_running_mesh_is_loaded_and_failures_are_counted(served: Mesh) -> None
         (["--gateway", "unix:/x"], "--gateway needs --service and --method"),
         (["--service", "users"], "need --gateway, the mesh to load"),
         (["--gateway", "unix:/x", "--service", "a", "--method", "b", "--depth", "2"],
-         "--services, --depth and --telemetry are for a mesh of its own"),
+         "--services, --depth, --telemetry and --stub are for a mesh of its own"),
+        (["--stub", "--depth", "2"], "--stub calls one method of one service"),
         (["--gateway", "unix:/x", "--service", "a", "--method", "b", "--params", "{"],
          "--params is no JSON"),
         (["--compare", "/no/such/file"], "--compare"),

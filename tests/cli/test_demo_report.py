@@ -8,7 +8,8 @@ from mesh.errors import Code, Unavailable
 
 
 def play(number: int, expect: Outcome = Outcome(), outcome: Outcome = Outcome()) -> Played:  # noqa: B008 - frozen
-    params = {"user": "ada", "sku": "mug", "quantity": 1, "card": "1"}
+    lines = [{"sku": "mug", "quantity": 1}, {"sku": "lamp", "quantity": 2}]
+    params = {"user": "ada", "lines": lines, "card": "1"}
     return Played(Order(f"order-{number}", params, expect), outcome, "it [broke]", number / 10)
 
 
@@ -51,7 +52,7 @@ def test_the_slowest_order_that_went_well_is_shown() -> None:
     played = [play(1), play(3), play(2), play(4, outcome=failed)]
     assert slowest(played) is played[1]
     assert slowest(played[3:]) is None
-    assert describe(played[0]) == "order-1, 1 x mug for ada"
+    assert describe(played[0]) == "order-1, 1 x mug, 2 x lamp for ada"
 
 
 def test_the_failure_that_is_shown_is_the_one_that_needs_it_most() -> None:

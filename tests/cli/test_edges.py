@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from mesh.cli.edges import COLUMNS, _print, by_service, difference, with_rates
+from mesh.cli.edges import COLUMNS, _print, by_service, with_rates
 from mesh.cli.graphs import dot, mermaid, rate, share
+from mesh.cli.readings import difference
 from mesh_telemetry import DURATION_BOUNDS
 
 if TYPE_CHECKING:
@@ -99,15 +100,17 @@ def test_a_mesh_without_calls(shell: Mesh, telemetry: str, says: str) -> None:
 
 
 def test_of_two_samples_what_happened_between_them_counts() -> None:
-    seconds, counted = difference(
+    seconds, restarted, (web, shop) = difference(
         sample(100.0, edge("shop", "users.get", 50, 20, bucket=15)),
         sample(
             104.0,
             edge("web", "users.get", 8),
             {**edge("shop", "users.get", 58, 22), "buckets": [0, 8, *[0] * 13, 50, 0, 0]},
         ),
+        "edges",
     )
-    shop, web = (with_rates(one, seconds) for one in counted)
+    assert not restarted
+    shop, web = with_rates(shop, seconds), with_rates(web, seconds)
     assert (shop["caller"], shop["calls"], shop["calls_per_second"]) == ("shop", 8, 2.0)
     assert (shop["errors"], shop["errors_per_second"]) == ({"not_found": 2}, 0.5)
     assert 0.0001 < shop["p50"] <= shop["p99"] <= 0.00025, "it was slow long ago"
@@ -116,8 +119,10 @@ def test_of_two_samples_what_happened_between_them_counts() -> None:
 
 def test_a_gateway_that_came_meanwhile_has_begun_at_zero() -> None:
     before = sample(100.0, edge("shop", "users.get", 50))
-    seconds, counted = difference(before, sample(2.0, edge("shop", "users.get", 3), gateway="h"))
-    assert (seconds, counted[0]["calls"]) == (2.0, 3)
+    after = sample(2.0, edge("shop", "users.get", 3), gateway="h")
+    seconds, restarted, counted = difference(before, after, "edges")
+    assert (seconds, restarted, counted[0]["calls"]) == (2.0, True, 3)
+    assert difference(None, after, "edges")[:2] == (2.0, False)
 
 
 def test_an_arrow_is_all_methods_of_a_service() -> None:

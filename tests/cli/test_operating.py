@@ -164,13 +164,15 @@ def test_stat_goes_on_and_tells_rates_as_json(
         assert 0 < called["get"]["p50"] <= called["get"]["p99"] < 30
 
 
-def sample(at: float, calls: int, failed: int, buckets: list[int]) -> dict[str, Any]:
+def sample(
+    at: float, calls: int, failed: int, buckets: list[int], gateway: str = "g"
+) -> dict[str, Any]:
     """What a gateway tells of the method `users.get` at some moment."""
     instance = {"methods": ["get"], "state": "healthy", "loop_lag_s": 0.25}
-    method = {"service": "users", "method": "get", "calls": calls, "failed": failed}
+    method = {"service": "users", "method": "get", "calls": calls}
+    method |= {"errors": {"internal": failed} if failed else {}, "duration_s": calls * 0.5}
     return {
-        "at_s": at,
-        "gateway": {},
+        "gateway": {"gateway": gateway, "uptime_s": at},
         "services": [{"name": "users", "instances": [instance, {**instance, "state": "late"}]}],
         "methods": [{**method, "in_flight": 3, "buckets": [*buckets, *[0] * (18 - len(buckets))]}],
     }
@@ -188,10 +190,23 @@ def test_rates_and_latencies_are_those_of_the_interval_alone() -> None:
     assert 0 < row["p50"] < row["p99"] <= 0.0001
     assert row["p50"] == round(row["p50"], 6)
     assert row["loop_lag_s"] == 0.25
-    (row,) = compare(after, {**after, "at_s": 13.0})["methods"]
+    later = {**after, "gateway": {"gateway": "g", "uptime_s": 13.0}}
+    (row,) = compare(after, later)["methods"]
     assert (row["calls_per_second"], row["p50"]) == (0, None)
     (row,) = compare({**before, "methods": []}, after)["methods"]  # it has just come
     assert row["calls_per_second"] == 55
+
+
+def test_of_a_gateway_that_came_meanwhile_all_counts_and_nothing_is_negative() -> None:
+    before, after = sample(100.0, 50, 5, [50]), sample(2.0, 6, 1, [6], gateway="h")
+    told = compare(before, after)
+    assert (told["seconds"], told["restarted"]) == (2.0, True)
+    (row,) = told["methods"]
+    assert (row["calls_per_second"], row["errors_per_second"]) == (3.0, 0.5)
+    assert (
+        compare(before, {**before, "gateway": {"gateway": "g", "uptime_s": 101.0}})["restarted"]
+        is False
+    )
 
 
 NAMES = ("users", "a.service.with.a.name.that.is.longer.than.any.terminal.would.like.inventory")
@@ -237,7 +252,7 @@ def test_stat_on_a_terminal_shows_what_fits_its_height(capsys: pytest.CaptureFix
         for number in range(10)
     ]  # fmt: skip
     console = Console(force_terminal=True, width=60, height=10, color_system=None)
-    _print(console, {"gateway": gateway, "methods": methods})
+    _print(console, {"gateway": gateway, "methods": methods, "restarted": False})
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("gateway g  running  1 peers")
     assert lines[1].startswith("loop lag 0.00 ms")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog
 import trio
+from opentelemetry import trace as otel
 
 import mesh
 from mesh.logs import CallFilter, configure, structlog_processor
@@ -44,7 +45,7 @@ async def test_records_of_a_handler_carry_its_call(output: io.StringIO) -> None:
     async with mesh.Gateway() as gateway, mesh.connect("users", gateway=gateway) as client:
 
         @client.method()
-        async def get() -> str:
+        async def get() -> list[str]:
             log.info("in the handler")
 
             async def child() -> None:
@@ -53,10 +54,11 @@ async def test_records_of_a_handler_carry_its_call(output: io.StringIO) -> None:
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(child)
+            await trio.to_thread.run_sync(log.info, "in a thread")
             await client.call("users", "plain")
-            call = mesh.current_call()
-            assert call is not None
-            return call.trace_id.hex()
+            own = otel.get_current_span().get_span_context()
+            log.info("after the span was looked for")
+            return [f"{own.trace_id:032x}", f"{own.span_id:016x}"]
 
         @client.method()
         def plain() -> None:
@@ -64,7 +66,7 @@ async def test_records_of_a_handler_carry_its_call(output: io.StringIO) -> None:
 
         with mesh.activity("order-42"):
             log.info("before")
-            trace_id = await client.call("users", "get")
+            trace_id, span_id = await client.call("users", "get")
         log.info("after")
 
     of_call = {
@@ -73,8 +75,14 @@ async def test_records_of_a_handler_carry_its_call(output: io.StringIO) -> None:
         "service": "users",
         "method": "get",
         "trace_id": trace_id,
+        "span_id": span_id,
     }
-    nested = {**of_call, "chain": ["users.get", "users.plain"], "method": "plain"}
+    [inner] = [line["span_id"] for line in lines(output) if line["message"].endswith("nested")]
+    assert re.fullmatch("[0-9a-f]{16}", inner)
+    assert inner != span_id
+    nested = {
+        **of_call, "chain": ["users.get", "users.plain"], "method": "plain", "span_id": inner,
+    }  # fmt: skip
     found = {
         line["message"]: {name: line[name] for name in of_call if name in line}
         for line in lines(output)
@@ -83,6 +91,8 @@ async def test_records_of_a_handler_carry_its_call(output: io.StringIO) -> None:
         "before": {"activity_id": "order-42"},
         "in the handler": of_call,
         "in a task": of_call,
+        "in a thread": of_call,
+        "after the span was looked for": of_call,
         "in a thread, nested": nested,
         "after": {},
     }
@@ -110,8 +120,9 @@ async def test_a_handler_that_fails_is_logged_with_its_call_and_traceback(
 def test_a_format_string_may_name_every_field_at_any_time() -> None:
     record = logging.makeLogRecord({"msg": "outside of any call", "activity_id": "mine"})
     assert CallFilter().filter(record)
-    text = "%(activity_id)s %(chain)s %(service)s %(method)s %(trace_id)s %(message)s"
-    assert logging.Formatter(text).format(record) == "mine None None None None outside of any call"
+    text = "%(activity_id)s %(chain)s %(service)s %(method)s %(trace_id)s %(span_id)s %(message)s"
+    told = "mine None None None None None outside of any call"
+    assert logging.Formatter(text).format(record) == told
 
 
 async def test_structlog_events_carry_the_call_and_keep_what_they_say_themselves() -> None:
@@ -134,6 +145,7 @@ async def test_structlog_events_carry_the_call_and_keep_what_they_say_themselves
     assert event["chain"] == ["users.get"]
     assert event["service"] == "a name of its own"
     assert re.fullmatch("[0-9a-f]{32}", event["trace_id"])
+    assert re.fullmatch("[0-9a-f]{16}", event["span_id"])
 
 
 def _into(seen: list[str]) -> Any:

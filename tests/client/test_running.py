@@ -32,6 +32,7 @@ def users(client: mesh.Client) -> None:
     ("variables", "line"),
     [
         ({"MESH_GATEWAY": "nowhere"}, "users: MESH_GATEWAY: address 'nowhere' is not understood; "),
+        ({"MESH_KEEP_LOGS": "loud"}, "users: MESH_KEEP_LOGS must be one of debug, info, warning, "),
         ({"MESH_METADATA": "zone"}, "users: MESH_METADATA must be NAME=VALUE, with commas between"),
         ({"MESH_LIMITS_DRAIN": "x"}, "users: MESH_LIMITS_DRAIN must be a duration: "),
         (

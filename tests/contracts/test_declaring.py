@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -120,6 +121,34 @@ def test_a_contract_as_plain_data() -> None:
     assert get["errors"]["USER_NOT_FOUND"]["details"]["required"] == ["user_id"]
     assert list(told["$defs"]) == ["User"]
     assert told["methods"]["delete"]["audit"]
+
+
+@dataclass(kw_only=True)
+class Full(mesh.ResourceExhausted):
+    """{used} of {size} are used."""
+
+    used: int
+    size: int = field(init=False, default=7)
+
+
+class Gone(mesh.NotFound):
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} is gone", reason="GONE", details={"what": what})
+
+
+def pickled(value: Any) -> Any:
+    return pickle.loads(pickle.dumps(value))  # noqa: S301 - its own bytes
+
+
+@pytest.mark.parametrize("error", [UserNotFound("ada"), Full(used=5), Gone("it"), mesh.Aborted()])
+@pytest.mark.parametrize("again", [copy.copy, pickled])
+def test_errors_are_copied_and_pickled_whatever_they_are_made_of(
+    error: mesh.CallError, again: Callable[[Any], Any]
+) -> None:
+    made = again(error)
+    assert type(made) is type(error)
+    assert vars(made) == vars(error)
+    assert (str(made), made.args) == (str(error), error.args)
 
 
 def test_a_declared_error_is_plain_on_the_wire_and_typed_for_callers() -> None:

@@ -216,6 +216,20 @@ async def test_in_thread_is_for_any_handler() -> None:
             await client.call("a", "double", "x")
 
 
+async def test_a_decorator_above_in_thread_is_not_passed_by() -> None:
+    @mesh.in_thread
+    def double(number: int) -> int:
+        return number * 2
+
+    @functools.wraps(double)
+    async def negative(number: int) -> int:
+        return -await double(number)
+
+    async with mesh.Gateway() as gateway, mesh.connect("a", gateway=gateway) as client:
+        client.register("negative", negative)
+        assert await client.call("a", "negative", 4) == -8
+
+
 async def test_several_contracts_of_several_kinds_in_one_process() -> None:
     """Instances, classes and functions that take the client, and plain registration."""
 
@@ -291,6 +305,14 @@ async def test_a_method_that_is_served_already_is_refused_with_all_others() -> N
         with pytest.raises(ValueError, match=r"orders\.count is served by .* already"):
             await mesh.serve(client, OrderService())
         assert client.registered_methods() == ["orders.count"]
+
+
+async def test_a_closed_client_serves_nothing_more() -> None:
+    async with mesh.Gateway() as gateway:
+        async with mesh.connect("orders", gateway=gateway) as client:
+            pass
+        with pytest.raises(mesh.UsageError, match="client 'orders' is closed"):
+            await mesh.serve(client, OrderService())
 
 
 async def test_an_implementation_is_called_by_an_earlier_caller_without_its_class() -> None:

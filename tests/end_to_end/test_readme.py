@@ -86,6 +86,62 @@ def test_the_services_of_the_readme_run_when_pasted(tmp_path: Path) -> None:
                 process.stdout.close()
 
 
+def test_the_contract_of_the_readme_its_service_and_its_caller_run(tmp_path: Path) -> None:
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    environment.pop("MESH_GATEWAY", None)
+    for name in ("contracts.py", "service.py", "caller.py"):
+        text = _block(f"`{name}`:")
+        assert len([line for line in text.splitlines() if line]) <= 15
+        (tmp_path / name).write_text(text)
+
+    def start(*arguments: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, *arguments], env=environment, cwd=tmp_path)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *arguments],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    running = [start("-m", "mesh.cli", "gateway", "--admin", "none"), start("service.py")]
+    try:
+        # The command waits for both to be up for longer than the contract's two seconds.
+        call = ["call", "users", "get", '{"user_id": "123"}', "--timeout", "30"]
+        assert json.loads(run("-m", "mesh.cli", *call).stdout) == {"name": "Ada"}
+        called = run("caller.py")
+        assert (called.stdout, called.stderr) == ("Hello Ada\nThere is no 124\n", "")
+    finally:
+        for process in running:
+            process.send_signal(signal.SIGTERM)
+        for process in running:
+            assert process.wait(20) == 0
+    environment["MYPYPATH"] = f"{ROOT}:{ROOT}/telemetry"
+    checked = run("-m", "mypy", "--strict", "service.py", "caller.py")
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_the_tests_of_the_readme_pass(tmp_path: Path) -> None:
+    """As a user runs them, who has pytest and pytest-trio beside the mesh."""
+    for name in ("contracts.py", "service.py", "test_service.py", "test_greeting.py"):
+        text = _block(f"`{name}`:")
+        assert len([line for line in text.splitlines() if line]) <= 15
+        (tmp_path / name).write_text(text)
+    tested = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert tested.stdout.splitlines()[-1].startswith("2 passed in "), tested.stdout
+
+
 def test_every_room_that_the_readme_names_exists() -> None:
     rooms = README.split("## Where each thing lives")[1].split("##")[0]
     paths = re.findall(r"`((?:mesh|telemetry|tests)/[\w/.]*)`", rooms)

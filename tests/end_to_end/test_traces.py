@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -158,3 +159,60 @@ async def test_a_call_that_waits_for_its_service_shows_the_wait(tmp_path: Path) 
         serving = next(line for line in spans if "mesh-gateway server late.do" in line)
         assert float(serving.split()[5]) < waited / 2, "its own time has no wait in it"
         assert "┄" in serving
+
+
+async def test_log_lines_are_drawn_below_the_call_that_made_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a call whose trace is kept, each in its own span; of others nothing stays."""
+    async with world(tmp_path) as it:
+        await it.gateway("--traces-baseline", "0")
+        monkeypatch.setenv("MESH_GATEWAY", it.address)
+        monkeypatch.setenv("MESH_KEEP_LOGS", "info")
+        running = await it.start(str(HERE / "talkative.py"))
+        assert await running.line() == "ready"
+        async with mesh.connect("test") as client:
+            await client.call("shop", "place", {"sku": "mug"})
+            with mesh.activity("order-42"), pytest.raises(mesh.Unknown):
+                await client.call("shop", "place", {"sku": "hat"})
+            trace = await kept(client, is_complete)
+            text = await client.call(
+                "mesh", "trace", {"id": "order-42", "format": "text", "width": 120}
+            )
+            document = await client.call("mesh", "trace", {"id": "order-42", "format": "otlp"})
+        lines = await drawing(it, trace["trace_id"])
+        drawn = lines[lines.index("") + 1 : lines.index("", 4)]
+        # What stands before the level is when it was; of a call's line, its name is enough.
+        told = [re.sub(r"^[│├└─ ]*([0-9.]+ )?", "", one) for one in drawn[1:-1]]
+        assert [one if one[:4] in {"info", "warn", "erro"} else one.split()[0] for one in told] == [
+            "shop.place",
+            "✗",
+            "info    placing hat",
+            "price",
+            "warning the price of hat is old",
+            "shop.reserve",
+            "✗",
+            "info    looking in the shelf",
+            "error   no hat is left",
+        ]
+        assert all(one in text for one in told if one.startswith(("info", "warn", "erro")))
+        spans = [
+            span
+            for batch in document["resourceSpans"]
+            for scope in batch["scopeSpans"]
+            for span in scope["spans"]
+        ]
+        events = {
+            span["name"]: [
+                {one["key"]: one["value"]["stringValue"] for one in event["attributes"]}
+                for event in span["events"]
+                if event["name"] == "log"
+            ]
+            for span in spans
+            if "events" in span
+        }
+        assert events["price"] == [
+            {"log.severity": "WARNING", "log.message": "the price of hat is old"}
+        ]
+        for word in ("mug", "hunter2", "not asked for"):
+            assert word not in str(document)

@@ -112,17 +112,16 @@ async def test_a_caller_that_is_too_new_is_told_to_wait_for_the_service(
             "1.1.0 (users at users-2) is older; deploy users 1.3.0 or later before what calls it, "
             "or call by the contract 1.2.0"
         )
-        assert details(error) == {
-            "version": "1.3.0",
-            "offered": [
-                {"version": version, "fault": fault, "peer": "users", "instances": [at], "count": 1}
-                for version, fault, at in (
-                    ("2.0.0", "mismatch", "users-3"),
-                    ("1.2.0", "too new", "users-1"),
-                    ("1.1.0", "too new", "users-2"),
-                )
-            ],
-        }
+        told = details(error)
+        assert (told["decision"], told["version"]) == ("incompatible", "1.3.0")
+        assert told["offered"] == [
+            {"version": version, "fault": fault, "peer": "users", "instances": [at], "count": 1}
+            for version, fault, at in (
+                ("2.0.0", "mismatch", "users-3"),
+                ("1.2.0", "too new", "users-1"),
+                ("1.1.0", "too new", "users-2"),
+            )
+        ]
 
 
 @pytest.mark.parametrize(
@@ -312,9 +311,9 @@ def test_calls_go_to_those_that_fit_and_are_refused_only_if_none_does(
                 ]
                 assert room.core.fitting.instances(method, str(caller)) == expected
                 if not expected and sessions:
-                    refusal, told = room.core.fitting.refuse("orders", method, str(caller))
-                    assert refusal[1] == Reason.INCOMPATIBLE_VERSION
-                    assert {one["version"] for one in told["offered"]} == {
+                    _, reason, why = room.core.fitting.refuse("orders", method, str(caller))
+                    assert reason == Reason.INCOMPATIBLE_VERSION
+                    assert {one["version"] for one in why.facts["offered"]} == {
                         str(version) for version in sessions.values()
                     }
 

@@ -107,6 +107,58 @@ async def test_the_three_ways_to_ask_tell_the_same() -> None:
             assert timeless(over_http) == over_wire == here
 
 
+async def test_a_sample_is_all_counts_by_method_over_the_wire_and_over_http() -> None:
+    """What a client needs to tell rates, errors, latencies and time of two of them by itself."""
+    async with shop() as (gateway, caller), mesh.connect("web", gateway=gateway) as other:
+        began = trio.current_time()
+        for params in (1, 2, -1):
+            for client in (caller, other):
+                try:
+                    await client.call("users", "get", params)
+                except mesh.NotFound:
+                    assert params < 0
+        took = trio.current_time() - began
+        with pytest.raises(mesh.Unimplemented):
+            await caller.call("users", "nosuch")
+        status, body = await ask(gateway, "/api/sample")
+        over_http, over_wire = json.loads(body), await caller.call("mesh", "sample")
+        assert status == 200
+        for told in (over_http, over_wire):
+            assert told.keys() == {"gateway", "services", "methods"}
+            told["methods"] = [one for one in told["methods"] if one["service"] == "users"]
+        assert timeless(over_http["gateway"]) == timeless(over_wire["gateway"])
+        assert timeless(over_http["services"]) == timeless(over_wire["services"])
+        assert over_http["methods"] == over_wire["methods"]
+        rows = {row["method"]: row for row in over_http["methods"]}
+        get = rows["get"]
+        assert (get["calls"], get["errors"], get["in_flight"]) == (6, {"not_found": 2}, 0)
+        assert (sum(get["buckets"]), len(get["buckets"])) == (6, 18)
+        assert 0 < get["duration_s"] < took
+        assert over_http["gateway"]["gateway"] == gateway.status().gateway
+
+
+async def test_a_sample_of_many_series_lets_others_run_meanwhile() -> None:
+    async with mesh.Gateway() as gateway:
+        metrics = gateway.core.metrics
+        for number in range(1_000):
+            metrics.series(f"caller{number % 2}", "many", f"m{number // 2}").ended(0, 0.5)
+        ran = 0
+
+        async def others() -> None:
+            nonlocal ran
+            while True:
+                await trio.lowlevel.checkpoint()
+                ran += 1
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(others)
+            told = await gateway.views.sample(gateway.status)
+            nursery.cancel_scope.cancel()
+        assert ran >= 5
+        many = [one for one in told.methods if one.service == "many"]
+        assert [(one.calls, one.duration_s) for one in many] == [(2, 1.0)] * 500
+
+
 def finer_than_microseconds(value: Any) -> list[Any]:
     """The figures of a view that tell noise."""
     if isinstance(value, dict):
@@ -129,7 +181,7 @@ async def test_seconds_are_told_in_whole_microseconds() -> None:
             told = await caller.call("mesh", method, asked.get(method))
             assert told, method
             assert finer_than_microseconds(told) == [], method
-        for path in ("services", "services/users", "edges", "status"):
+        for path in ("services", "services/users", "edges", "status", "sample"):
             _, body = await ask(gateway, f"/api/{path}")
             assert finer_than_microseconds(json.loads(body)) == [], path
         assert gateway.status().loop_lag_s == 0.333333
@@ -199,7 +251,7 @@ async def test_one_service_over_the_wire_and_over_http() -> None:
             assert missing.value.message == told
 
 
-@pytest.mark.parametrize("path", ["/api/services", "/api/edges", "/api/status"])
+@pytest.mark.parametrize("path", ["/api/services", "/api/edges", "/api/status", "/api/sample"])
 async def test_the_api_only_reads(path: str) -> None:
     async with shop() as (gateway, _):
         assert (await ask(gateway, path, "HEAD"))[0] == 200
@@ -219,6 +271,7 @@ async def test_the_api_only_reads(path: str) -> None:
         ("/api/services/users?x=1", 400, "no parameter 'x'; there is none here"),
         ("/api/edges?x=1", 400, "no parameter 'x'"),
         ("/api/status?x=1", 400, "no parameter 'x'"),
+        ("/api/sample?x=1", 400, "no parameter 'x'"),
         ("/api/traces?limit=many", 400, "filter limit must be a whole number"),
         ("/api/traces?limit=1&limit=2", 400, "limit is given twice"),
         ("/api/traces?nosuch=1", 400, "no filter 'nosuch'"),

@@ -20,7 +20,16 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
-from mesh_telemetry.current import BAGGAGE, TRACESTATE, CallContext, CallSpan, Outgoing, outgoing
+from mesh_telemetry.current import (
+    BAGGAGE,
+    TRACESTATE,
+    CallContext,
+    CallSpan,
+    Outgoing,
+    innermost,
+    outgoing,
+    serving,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -241,6 +250,53 @@ def test_a_span_that_a_sampler_has_dropped_is_nobodys_parent() -> None:
     root = within(Context(), handler)
     assert (root.span_id, root.flags & 1) == (0, 0)
     assert root.trace_id != bytes(16)
+
+
+def test_the_innermost_span_is_one_of_this_trace_that_is_recorded() -> None:
+    """And the asking makes no span."""
+    call = call_context()
+    own, span_id = int.from_bytes(TRACE), 0xC3 << 56
+    told: dict[str, int] = {}
+
+    def handler() -> None:
+        told["nothing"] = innermost(TRACE, SPAN)
+        assert call.span is None
+        told["only baggage"] = within(baggage.set_baggage("a", "b"), lambda: innermost(TRACE, SPAN))
+        with provider().get_tracer("t").start_as_current_span("inner") as inner:
+            told["theirs"] = innermost(TRACE, SPAN)
+            assert told["theirs"] == inner.get_span_context().span_id
+        with provider(sampler=ALWAYS_OFF).get_tracer("t").start_as_current_span("not sampled"):
+            told["not sampled"] = innermost(TRACE, SPAN)
+        for name, trace_id in (("from elsewhere", own), ("another trace", own + 1)):
+            some = NonRecordingSpan(SpanContext(trace_id, span_id, is_remote=True))
+            attached = trace.set_span_in_context(some)
+            told[name] = within(attached, lambda: innermost(TRACE, SPAN))
+        with provider().get_tracer("t").start_as_current_span("root", context=Context()):
+            told["a root"] = innermost(TRACE, SPAN)
+
+    within(call, handler)
+    told["no call's"] = contextvars.Context().run(innermost, TRACE, SPAN)
+    theirs = told.pop("theirs")
+    assert theirs != SPAN
+    assert set(told.values()) == {SPAN}
+
+
+def test_the_call_being_served_is_found_below_every_context_derived_from_its_own() -> None:
+    call = call_context()
+    found: list[CallSpan | None] = []
+
+    def handler() -> None:
+        found.append(serving())
+        with provider().get_tracer("t").start_as_current_span("inner"):
+            found.append(within(baggage.set_baggage("a", "b"), serving))
+        with provider().get_tracer("t").start_as_current_span("root", context=Context()):
+            found.append(serving())
+
+    within(call, handler)
+    assert found == [call.span] * 3
+    assert call.span is not None
+    assert within(call, lambda: within(Context(), serving)) is None
+    assert contextvars.Context().run(serving) is None
 
 
 def test_without_an_sdk_the_users_spans_are_no_spans() -> None:

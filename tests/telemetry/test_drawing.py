@@ -54,6 +54,52 @@ def test_every_call_has_a_line_and_the_time_is_accounted_for() -> None:
     ]
 
 
+def line(at: float, level: str, text: str) -> Row:
+    return {
+        "name": "log",
+        "at_ms": at,
+        "attributes": {"log.severity": level, "log.message": text},
+    }
+
+
+def test_log_lines_stand_below_their_call_in_the_order_of_time() -> None:
+    """They are no events, of which some are hidden; those of a span of users' code are its own."""
+    rows = [
+        *call(0, "shop", "orders.place", 0, 30),
+        row(4, "orders", "price", "internal", 2, 8),
+        *call(5, "orders", "users.get", 3, 6),
+    ]
+    rows[3]["events"] = [
+        line(12.5, "WARNING", "stock is low"),
+        {"name": "looked up", "at_ms": 5.0, "attributes": {"rows": 3}},
+        line(1.5, "INFO", "two\nlines"),
+    ]
+    rows[4]["events"] = [line(3.5, "ERROR", "no price")]
+    rows[8]["events"] = [line(4.5, "NOTICE", "found")]
+    assert [one.split("█")[0].rstrip() for one in drawn(rows)[5:13]] == [
+        "orders.place      30.0  22.0  2.00  ─",
+        "│  • looked up at 5.00  rows=3",
+        "│  1.50 info    two\\nlines",
+        "│  12.5 warning stock is low",
+        "└─ price          6.00  3.00",
+        "   │  3.50 error   no price",
+        "   └─ users.get   3.00  1.00  2.00      ─",
+        "         4.50 notice  found",
+    ]
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_of_many_log_lines_the_newest_are_drawn(whole: bool) -> None:
+    rows = call(0, "shop", "orders.place", 0, 30)
+    rows[3]["events"] = [line(float(at), "INFO", f"line {at}") for at in range(25)]
+    rows[3]["lines_left_out"] = 1_200
+    lines = [one.strip() for one in drawn(rows, whole=whole)]
+    numbers = [int(one.split()[-1]) for one in lines if " info " in one]
+    assert numbers == list(range(0 if whole else 15, 25))
+    at = lines.index("+1,200 log lines left out")
+    assert lines[at + 1] == ("0.00 info    line 0" if whole else "and 15 log lines before")
+
+
 @pytest.mark.parametrize("width", [40, 80, 120, 200])
 @pytest.mark.parametrize("whole", [False, True])
 def test_no_line_is_wider_than_the_terminal(width: int, whole: bool) -> None:
@@ -67,7 +113,10 @@ def test_no_line_is_wider_than_the_terminal(width: int, whole: bool) -> None:
         rows += call(
             4 * depth, "a", f"service-{depth}.with-a-long-name", depth, 99 - depth, **failed,
             attributes={"key": "value " * 30, "other": [1] * 99},
-            events=[{"name": "event " * 30, "at_ms": 1.0, "attributes": {}}],
+            events=[
+                {"name": "event " * 30, "at_ms": 1.0, "attributes": {}},
+                line(1.0, "INFO", "line " * 99),
+            ],
         )  # fmt: skip
     lines = drawn(rows, width=width, whole=whole, activity_id="x" * 128, missing=["gone " * 50])
     assert max(len(line) for line in lines if "x" * 128 not in line) <= width

@@ -92,6 +92,17 @@ def test_a_line_for_people_ends_with_the_call() -> None:
     assert line.endswith("warning hello  [a.b > c.d]  order-1")
 
 
+def test_the_trace_is_short_and_there_once() -> None:
+    """Where no activity was given, its id is the trace's."""
+    trace, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    of_call: dict[str, Any] = {"chain": ("a.b",), "trace_id": trace, "span_id": span}
+    line = PeopleFormatter().format(record(activity_id="order-1", **of_call))
+    assert line.endswith("hello  [a.b]  order-1  0af76519")
+    assert PeopleFormatter().format(record(activity_id=trace, **of_call)).endswith(f"]  {trace}")
+    told = as_json(record(activity_id="order-1", **of_call))
+    assert (told["trace_id"], told["span_id"]) == (trace, span)
+
+
 def test_nothing_steers_the_terminal() -> None:
     made = record("\x1b[2J%s", "\x07", activity_id="\x9b1m", exc_info=failed())
     line = PeopleFormatter().format(made)

@@ -48,6 +48,23 @@ def test_the_threshold_is_the_p99_within_bounds(
     assert made.slow_after == pytest.approx(threshold)
 
 
+@pytest.mark.parametrize(
+    ("durations", "threshold"),
+    [
+        ([], 3.0),  # longer than the setting, which is for methods without one
+        ([(1000, 5.0)], 3.0),  # slower than it should be, though as always
+        ([(980, 0.004), (20, 0.4)], 0.375),
+    ],
+)
+def test_a_method_s_objective_takes_the_place_of_the_setting(
+    durations: Sequence[tuple[int, float]], threshold: float
+) -> None:
+    made = series(*durations)
+    made.objective = 3.0
+    SlowMethods(1.0).update([made], 100.0)
+    assert made.slow_after == pytest.approx(threshold)
+
+
 def test_old_calls_fade() -> None:
     made, slow = series(), SlowMethods(1.0)
     for second in range(60):

@@ -104,6 +104,11 @@ def _one_or_more(flag: str, what: str, *, most: int) -> Callable[[F], F]:
     help="Whether the mesh counts and records calls; what that costs is the difference.",
 )
 @click.option(
+    "--stub",
+    is_flag=True,
+    help="Call through a contract's stub; what checking both ways costs is the difference.",
+)
+@click.option(
     "--compare",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
@@ -123,6 +128,7 @@ def bench(
     services: int,
     depth: int,
     telemetry: str,
+    stub: bool,
     compare: Path | None,
     gateway: str | None,
     service: str | None,
@@ -140,10 +146,13 @@ def bench(
         raise WrongUsage("--gateway needs --service and --method: what should be called?")
     if gateway is None and (service or method or params):
         raise WrongUsage("--service, --method and --params need --gateway, the mesh to load")
-    if gateway is not None and (services > 1 or depth > 1 or telemetry == "off"):
+    if gateway is not None and (services > 1 or depth > 1 or telemetry == "off" or stub):
         raise WrongUsage(
-            "--services, --depth and --telemetry are for a mesh of its own, without --gateway"
+            "--services, --depth, --telemetry and --stub are for a mesh of its own, without "
+            "--gateway"
         )
+    if stub and (services > 1 or depth > 1):
+        raise WrongUsage("--stub calls one method of one service: no --services, no --depth")
     earlier = _read_earlier(compare) if compare is not None else {}
     parameters = _parameters(params, payload)
     console = make_console(stderr=True)
@@ -164,6 +173,7 @@ def bench(
                     services=services,
                     depth=depth,
                     telemetry=telemetry == "on",
+                    stub=stub,
                 )
             load = target.Load([str(service)], str(method), parameters, number, n, callers)
             return run(target.measure, gateway, load, on_progress)

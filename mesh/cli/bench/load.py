@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from mesh.cli.bench.contract import Directory
 from mesh.errors import CallError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from mesh.client import Client
 
@@ -28,6 +29,8 @@ class Load:
     concurrency: int
     calls: int
     callers: int = 1
+    stub: bool = False
+    """Whether the calls go through a stub, whatever the services and the method."""
     done: int = 0
     errors: dict[str, int] = field(default_factory=dict)
 
@@ -46,6 +49,11 @@ class Timing:
         return ordered[min(int(len(ordered) * q), len(ordered) - 1)] if ordered else float("nan")
 
 
+def _by_stub(client: Client) -> Callable[[str, str, Any], Awaitable[Any]]:
+    get = client.stub(Directory).get
+    return lambda _service, _method, params: get(**params)
+
+
 async def apply(
     clients: Sequence[Client], load: Load, on_progress: Callable[[int], None]
 ) -> Timing:
@@ -58,7 +66,8 @@ async def apply(
     each = max(1, load.calls // load.concurrency)
 
     async def caller(number: int) -> None:
-        call, params, method = clients[number % len(clients)].call, load.params, load.method
+        client, params, method = clients[number % len(clients)], load.params, load.method
+        call = _by_stub(client) if load.stub else client.call
         services = islice(cycle(load.services), number % len(load.services), None)
         for service in islice(services, each):
             started = clock()

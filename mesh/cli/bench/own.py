@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from mesh.cli.bench import target
+from mesh.cli.bench.contract import Directory
 from mesh.cli.bench.load import Load
 from mesh.cli.bench.roles import CPU, METHOD, service_names
 from mesh.cli.failures import Failure
+from mesh.contracts.contract import info_of
 from mesh.environment import forget_settings
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ def measure(
     services: int = 1,
     depth: int = 1,
     telemetry: bool = True,
+    stub: bool = False,
 ) -> dict[str, Any]:
     """Figures of one run, with the same keys as other hubs' benchmarks print.
 
@@ -68,6 +71,7 @@ def measure(
         services: Services that are called in turn, all of one process.
         depth: Methods in a chain of nested calls; figures are per call of the first.
         telemetry: Whether calls are counted and recorded.
+        stub: Whether the method is a contract's, called through a stub.
     """
     forget_settings()
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -76,13 +80,14 @@ def measure(
         mine = time.process_time()
         on = "on" if telemetry else "off"
         with _process("gateway", address, on), _process("service", address, services, depth):
-            names = service_names(services)
-            load = Load(names, METHOD, params, concurrency, calls, callers)
+            names = [info_of(Directory).name] if stub else service_names(services)
+            load = Load(names, METHOD, params, concurrency, calls, callers, stub)
             figures: dict[str, Any] = trio.run(target.measure, address, load, on_progress, CPU)
         mine = time.process_time() - mine
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     others = after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
     figures["depth"] = depth
     figures["telemetry"] = telemetry
+    figures["stub"] = stub
     figures["cpu_us_per_call_with_start_up"] = round((mine + others) / figures["calls"] * 1e6, 1)
     return figures

@@ -17,8 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from mesh.cli.bench.contract import Directory, DirectoryService
 from mesh.connecting import connect
+from mesh.contracts.contract import info_of
 from mesh.gateway import Gateway
+from mesh.implementing import implement
 from mesh.process import calm_collector
 
 if TYPE_CHECKING:
@@ -69,9 +72,12 @@ async def service(address: str, services: str, depth: str) -> None:
             first = passing_on(chain[1]) if len(chain) > 1 else echo
             client.register(METHOD, first, service=name)
 
-        @client.method(CPU)
         async def cpu() -> float:
             return time.process_time()
+
+        implement(client, DirectoryService())
+        for name in (SERVICE, info_of(Directory).name):
+            client.register(CPU, cpu, service=name)
 
         await client.call("mesh", "status")  # comes back after the registrations were read
         print("ready", flush=True)

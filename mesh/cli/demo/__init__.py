@@ -184,7 +184,7 @@ class Demo:
                 draw(self._console, told)
 
     def _invite(self, processes: Processes, address: str, metrics: str) -> None:
-        order = {"user": "tu", "sku": "mug", "quantity": 1, "card": "1"}
+        order = {"user": "tu", "lines": [{"sku": "mug", "quantity": 1}], "card": "1"}
         screen = self._screen
         screen.title("The shop stays open. Look around from another terminal:")
         mesh = "mesh" if shutil.which("mesh") else str(Path(sys.executable).with_name("mesh"))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from mesh.cli.demo.contracts import Orders
 from mesh.cli.demo.orders import Order, Outcome, Played
 from mesh.context import activity
 from mesh.errors import CallError
@@ -83,7 +84,7 @@ class Player:
         error: CallError | None = None
         with activity(order.id):
             try:
-                await client.call("orders", "place", order.params, timeout=order.timeout)
+                await client.stub(Orders, timeout=order.timeout).place(**order.params)
             except CallError as raised:
                 error = raised
         return Played(

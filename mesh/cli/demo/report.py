@@ -38,7 +38,8 @@ def telling_failure(played: Sequence[Played]) -> Played | None:
 def describe(one: Played) -> str:
     """An order in a few words."""
     params = one.order.params
-    return clean(f"{one.order.id}, {params['quantity']} x {params['sku']} for {params['user']}")
+    things = ", ".join(f"{line['quantity']} x {line['sku']}" for line in params["lines"])
+    return clean(f"{one.order.id}, {things} for {params['user']}")
 
 
 def print_methods(console: Console, methods: Sequence[dict[str, Any]]) -> None:

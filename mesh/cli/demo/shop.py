@@ -8,14 +8,28 @@ and banks.
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import msgspec
 import trio
 
 import mesh
+from mesh.cli.demo.contracts import (
+    Blocked,
+    CardDeclined,
+    Inventory,
+    Line,
+    Orders,
+    OutOfStock,
+    Payments,
+    Placed,
+    Reserved,
+    User,
+    UserNotFound,
+    Users,
+)
 
-Quantity = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 USERS = {
     "ada": ("Ada", "eu"),
@@ -48,111 +62,87 @@ NEVER_ANSWERS = "bank-that-never-answers"
 DECLINED = "card-declined"
 
 
-class Order(msgspec.Struct):
-    """What a customer sends."""
-
-    user: str
-    sku: str
-    quantity: Quantity
-    card: str
-
-
-class Wanted(msgspec.Struct):
-    """What orders asks of inventory, and inventory of itself for what is in a box."""
-
-    sku: str
-    quantity: int
-    user: str
-
-
-class Charge(msgspec.Struct):
-    """What orders asks of payments."""
-
-    cents: int
-    card: str
-
-
-async def orders(client: mesh.Client) -> None:
-    """The service that customers talk to."""
-
-    @client.method()
-    async def place(order: Order) -> dict[str, Any]:
-        user = await client.call("users", "get", order.user)
-        reserved = await client.call(
-            "inventory", "reserve", Wanted(order.sku, order.quantity, order.user)
-        )
-        payment = await client.call("payments", "charge", Charge(reserved["cents"], order.card))
-        return {"for": user["name"], "from": reserved["warehouse"], "receipt": payment["receipt"]}
-
-
-async def users(client: mesh.Client) -> None:
+class UserService(Users):
     """Who the customers are."""
 
-    async def find(user: str) -> tuple[str, str]:
+    async def get(self, user: str) -> User:
+        """Look a customer up."""
         await trio.sleep(0.001)
         if user in BLOCKED:
-            raise mesh.PermissionDenied(f"the account of {user} is blocked", reason="BLOCKED")
+            raise Blocked(user)
         if user not in USERS:
-            raise mesh.NotFound(
-                f"there is no user {user!r}", reason="USER_NOT_FOUND", details={"user": user}
-            )
-        return USERS[user]
+            raise UserNotFound(user)
+        name, region = USERS[user]
+        return User(user, name, region)
 
-    @client.method()
-    async def get(user: str) -> dict[str, str]:
-        name, region = await find(user)
-        return {"user": user, "name": name, "region": region}
-
-    @client.method()
-    async def region(user: str) -> str:
-        return (await find(user))[1]
+    async def region(self, user: str) -> str:
+        """Where a customer lives."""
+        return (await self.get(user)).region
 
 
-async def inventory(client: mesh.Client) -> None:
+class InventoryService(Inventory, requires=[Users]):
     """What is on the shelves."""
 
-    @client.method()
-    async def reserve(wanted: Wanted) -> dict[str, Any]:
-        warehouse = WAREHOUSES[await client.call("users", "region", wanted.user)]
-        if wanted.sku in BUNDLES:
-            cents = 0
-            for part in BUNDLES[wanted.sku]:
-                inside = await client.call(
-                    "inventory", "reserve", Wanted(part, wanted.quantity, wanted.user)
-                )
-                cents += inside["cents"]
-            return {"warehouse": warehouse, "cents": cents}
-        await trio.sleep(0.002)
-        left = STOCK.get(wanted.sku, 0)
-        if left < wanted.quantity:
-            raise mesh.FailedPrecondition(
-                f"{wanted.quantity} of {wanted.sku} wanted, {left} on the shelf in {warehouse}",
-                reason="OUT_OF_STOCK",
-                details={"sku": wanted.sku, "wanted": wanted.quantity, "left": left},
-            )
-        STOCK[wanted.sku] = left - wanted.quantity
-        return {"warehouse": warehouse, "cents": PRICES[wanted.sku] * wanted.quantity}
+    def __init__(self, client: mesh.Client) -> None:
+        self._users = client.stub(Users)
+        self._boxes = client.stub(Inventory)
+
+    async def reserve(self, lines: list[Line], user: str) -> Reserved:
+        """Put things aside; what is in a box, by a call for all of it."""
+        warehouse = WAREHOUSES[await self._users.region(user)]
+        cents = 0
+        for line in lines:
+            if line.sku in BUNDLES:
+                parts = [Line(part, line.quantity) for part in BUNDLES[line.sku]]
+                cents += (await self._boxes.reserve(parts, user)).cents
+                continue
+            await trio.sleep(0.002)
+            left = STOCK.get(line.sku, 0)
+            if left < line.quantity:
+                raise OutOfStock(line.sku, line.quantity, left, warehouse)
+            STOCK[line.sku] = left - line.quantity
+            cents += PRICES[line.sku] * line.quantity
+        return Reserved(warehouse, cents)
 
 
-async def payments(client: mesh.Client) -> None:
+class PaymentService(Payments):
     """The way to the bank, which is the slow part."""
 
-    @client.method()
-    async def charge(wanted: Charge) -> dict[str, Any]:
-        if wanted.card == NEVER_ANSWERS:
+    async def charge(self, cents: int, card: str) -> str:
+        """Have a card charged."""
+        if card == NEVER_ANSWERS:
             call = mesh.current_call()
             tell("waiting_for_bank", activity=call.activity_id if call else "")
             await trio.sleep_forever()
-        await trio.sleep(0.008 + wanted.cents % 13 * 0.001)
-        if wanted.card == DECLINED:
-            raise mesh.FailedPrecondition(
-                f"the bank declined {wanted.cents / 100:.2f}", reason="CARD_DECLINED"
-            )
-        last_digits = int(wanted.card) % 10_000  # the shop's bug: a card need not be a number
-        return {"receipt": f"r-{last_digits:04}-{wanted.cents}"}
+        await trio.sleep(0.008 + cents % 13 * 0.001)
+        if card == DECLINED:
+            raise CardDeclined(f"{cents / 100:.2f}")
+        last_digits = int(card) % 10_000  # the shop's bug: a card need not be a number
+        return f"r-{last_digits:04}-{cents}"
 
 
-SERVICES = {"orders": orders, "users": users, "inventory": inventory, "payments": payments}
+class OrderService(Orders, requires=[Users, Inventory, Payments]):
+    """The service that customers talk to."""
+
+    def __init__(self, client: mesh.Client) -> None:
+        self._users = client.stub(Users)
+        self._inventory = client.stub(Inventory)
+        self._payments = client.stub(Payments)
+
+    async def place(self, user: str, lines: list[Line], card: str) -> Placed:
+        """Order things."""
+        customer = await self._users.get(user)
+        reserved = await self._inventory.reserve(lines, user)
+        receipt = await self._payments.charge(reserved.cents, card)
+        return Placed(customer.name, reserved.warehouse, receipt)
+
+
+SERVICES: dict[str, mesh.Contract | Callable[[mesh.Client], mesh.Contract]] = {
+    "orders": OrderService,
+    "users": UserService(),
+    "inventory": InventoryService,
+    "payments": PaymentService(),
+}
 
 
 def tell(event: str, **details: Any) -> None:

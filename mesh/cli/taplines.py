@@ -1,0 +1,132 @@
+"""How a tapped call is written: in columns that a terminal has room for, whole in a pipe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mesh.cli.output import tell_outcome
+from mesh_telemetry.logs import clean_line
+from mesh_telemetry.texts import Look, Part, cells, cut, fit, milliseconds, shorten
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mesh_telemetry.texts import Line, Signs
+
+TIME, ID, TOOK, DEPTH = 12, 8, 8, 2
+"""Characters of the columns on a terminal that are always as wide."""
+PIPED_TIME, PIPED_ID = 27, 32
+"""In a pipe: a moment, and a trace's id, as a whole."""
+OUTCOME = 17, 38
+"""What a code takes, and one with its reason."""
+CALL = 32
+"""What most calls take; in a pipe, columns line up as long as they do."""
+SPACES = 8
+"""Between all columns."""
+
+
+class Layout:
+    """The columns of one output.
+
+    Args:
+        width: Of the terminal; None for a pipe, where nothing is cut.
+        signs: What trees are drawn with.
+    """
+
+    def __init__(self, width: int | None, signs: Signs) -> None:
+        self._width, self._signs = width, signs
+        self._time, self._id = PIPED_TIME, PIPED_ID
+        self._call, self._outcome = CALL, OUTCOME[0]
+        if width is not None:
+            room = width - TIME - ID - TOOK - DEPTH - SPACES
+            least, most = OUTCOME
+            self._time, self._id = TIME, ID
+            self._outcome = min(most, max(least, room * 4 // 10))
+            self._call = max(room - self._outcome, 1)
+
+    def heading(self) -> Line:
+        """What stands above all calls."""
+        begins = f"{'ENDED':<{self._time}} {'ID':<{self._id}}  {'CALL':<{self._call}}"
+        last = self._outcome + DEPTH - len("CODE")
+        return [Part(f"{begins} {'TOOK':>{TOOK}}  CODE{'DEPTH':>{last + 2}}", Look.STRONG)]
+
+    def call(self, told: dict[str, Any]) -> Line:
+        """A call on its own."""
+        name = f"{told['caller']} > {_name(told)}"
+        return self._row(told, self._moment(told), Part(clean_line(name)), self._call)
+
+    def tree(self, told: dict[str, Any]) -> Iterator[Line]:
+        """The calls of an entry call, below it in the order in which they came."""
+        calls = told["calls"]
+        ids = {one["call_id"] for one in calls}
+        below: dict[int, list[dict[str, Any]]] = {}
+        for one in calls:
+            above = one["parent_id"]
+            below.setdefault(above if above in ids else 0, []).append(one)
+        for top in below[0]:
+            yield self.call(top)
+            yield from self._below(top["call_id"], below)
+        if told["partial"]:
+            yield [Part("! some of its calls are missing: they ended too long ago, or are too many",
+                        Look.ODD)]  # fmt: skip
+
+    def _below(self, parent: int, below: dict[int, list[dict[str, Any]]]) -> Iterator[Line]:
+        """What was called inside a call, depth first; not by recursion, as peers choose depths."""
+        signs = self._signs
+        waiting = [("", iter(below.get(parent, [])), len(below.get(parent, [])))]
+        while waiting:
+            prefix, some, left = waiting.pop()
+            one = next(some, None)
+            if one is None:
+                continue
+            waiting.append((prefix, some, left - 1))
+            yield self._nested(one, prefix + (signs.between if left > 1 else signs.last))
+            inner = below.get(one["call_id"], [])
+            onwards = prefix + (signs.onwards if left > 1 else " " * len(signs.onwards))
+            waiting.append((onwards, iter(inner), len(inner)))
+
+    def _nested(self, told: dict[str, Any], prefix: str) -> Line:
+        """A call in a tree: its lines take the room of the time and the id as well."""
+        room = len(f"{'':{self._time}} {'':{self._id}}  {'':{self._call}}")
+        if self._width is not None:
+            prefix = prefix[-(room // 2) :]
+        name = Part(clean_line(_name(told)))
+        return self._row(told, [Part(prefix, Look.FAINT)], name, room - len(prefix))
+
+    def _moment(self, told: dict[str, Any]) -> Line:
+        ended, named = told["ended"], clean_line(told["activity_id"])
+        if self._width is not None:
+            ended = ended[11:23]
+            if len(named) > self._id:
+                named = told["trace_id"][: self._id]  # enough to ask for its trace by
+        return [Part(f"{ended} {named:<{self._id}}  ", Look.FAINT)]
+
+    def _row(self, told: dict[str, Any], first: Line, name: Part, room: int) -> Line:
+        clips = self._width is not None
+        code, reason = told["code"], told["reason"]
+        outcome = tell_outcome(code, reason)
+        if clips and len(outcome) > self._outcome:  # one of them whole says more than half of both
+            outcome = clean_line(reason) if len(reason) <= self._outcome else code
+        look = Look.GOOD if code == "ok" else Look.BAD
+        line = [
+            *first,
+            *_fit([name], room, clips=clips),
+            Part(" "),
+            Part(f"{milliseconds(told['duration_ms']):>{TOOK}}"),
+            Part("  "),
+            *_fit([Part(outcome, look)], self._outcome, clips=clips),
+            Part("  "),
+            Part(f"{told['depth']:>{DEPTH}}"),
+        ]
+        return line if self._width is None else cut(line, self._width)
+
+
+def _name(told: dict[str, Any]) -> str:
+    return f"{told['service']}.{told['method']}"
+
+
+def _fit(line: Line, width: int, *, clips: bool) -> Line:
+    """The line padded to this width; where it clips, it is no wider."""
+    if clips:
+        return fit([Part(shorten(part.text, width), part.look) for part in line], width)
+    return [*line, Part(" " * max(width - sum(cells(part.text) for part in line), 0))]

@@ -1,0 +1,236 @@
+"""Live calls, for who asks: what has ended since the last answer, from the recorder's own buffer.
+
+Nothing happens on a call's way for it: a tap looks, a few times a second, at the rows that are
+recorded anyway. Its place in them is a number that it brings along, so that the gateway remembers
+nothing of a tap between two answers. One that comes too late finds rows gone, and is told how many.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+import trio
+
+from mesh.errors import FailedPrecondition, InvalidArgument, Reason, ResourceExhausted
+from mesh.gateway.sifting import (
+    Trees,
+    count_missing,
+    find_ended,
+    fitting,
+    outlived,
+    pick,
+    sample,
+)
+from mesh_telemetry import CODE_NAMES
+from mesh_telemetry.logs import timestamp
+
+if TYPE_CHECKING:
+    from mesh.gateway.core import Core
+    from mesh.gateway.filters import TapFilters
+    from mesh_telemetry import Record
+
+LOOK = 0.1
+"""Seconds between two looks: what a person takes for at once, and what bounds the work."""
+SLICE = 1000
+"""Rows that are looked at in one go: at most 0.2 ms."""
+TOLD_SLICE = 100
+"""Calls that are told in one go: about 0.3 ms."""
+MOST_TAPS = 8
+"""Taps at once; each takes one to five hundredths of the loop of a gateway at full load."""
+
+
+class TappedCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that has ended, or was refused, as the gateway saw it."""
+
+    ended: str
+    """RFC 3339, in UTC."""
+    duration_ms: float
+    """From its arrival at the gateway."""
+    caller: str
+    service: str
+    method: str
+    code: str
+    reason: str
+    """Why it failed or was refused; empty for ok."""
+    refused: bool
+    """Whether it was turned away before any instance saw it."""
+    depth: int
+    """Links of nested calls; an entry call has 1."""
+    attempt: int
+    """Which try of the logical call, from 1."""
+    waited_ms: float
+    """What of its time it waited for an instance to come."""
+    activity_id: str
+    trace_id: str
+    """Hexadecimal."""
+    call_id: int
+    """Issued by the gateway, rising from call to call."""
+    parent_id: int
+    """The call inside which this one was made; 0 for an entry call."""
+    entry_id: int
+    """The first call of the tree; an entry call's own id."""
+    caller_process: str
+    instance: str
+    """The process id of the peer that served it; empty where none was reached."""
+
+
+class TapPage(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tap is told at once."""
+
+    gateway: str
+    cursor: str
+    """What to ask with for the calls after these."""
+    calls: list[TappedCall]
+    """As they ended; of trees, one tree after the other, each from its entry call on."""
+    left_out: int
+    """Calls that fit and are not told, or trees, as there were more than the limit."""
+    unread: int
+    """Calls that made way before this tap looked; whether they would have fit, nobody knows."""
+    partial: list[int]
+    """The ``entry_id`` of trees here that may lack calls, as these made way or were too many."""
+
+
+class Taps:
+    """What one gateway tells those who watch its calls."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    @property
+    def _position(self) -> int:
+        """How many rows have been recorded so far: what counts ids has counted them already."""
+        table = self._core.table
+        return table.last_id - len(table)
+
+    async def page(self, wanted: TapFilters) -> TapPage:
+        """Calls that have ended since the cursor; waits for one that fits.
+
+        Raises:
+            FailedPrecondition: The gateway's telemetry is off.
+            InvalidArgument: The cursor is none that this gateway, or one before it, has told.
+            ResourceExhausted: Too many wait already.
+        """
+        core = self._core
+        if not core.observes:
+            raise FailedPrecondition(
+                "this gateway records no calls, as its telemetry is off; start it without "
+                "`--telemetry off` (MESH_TELEMETRY, Gateway(telemetry=...))",
+                reason="TELEMETRY_OFF",
+            )
+        if core.taps >= MOST_TAPS:
+            raise ResourceExhausted(
+                f"{core.taps} taps are open already, and no more are served at once",
+                reason=Reason.OVERLOADED,
+            )
+        look = _Look(core, wanted, self._start(wanted.cursor))
+        core.taps += 1
+        try:
+            ends = core.clock() + wanted.wait
+            while (left := ends - core.clock()) > 0 and not look.found:
+                await trio.sleep(min(LOOK, left))
+                await look.once(self._position)
+            if not wanted.wait:
+                await look.once(self._position)
+            return await look.tell()
+        finally:
+            core.taps -= 1
+
+    def _start(self, cursor: str) -> int:
+        """Where a tap goes on. What another gateway told says nothing of this one's calls."""
+        if not cursor:
+            return self._position
+        gateway, _, at = cursor.rpartition(":")
+        if gateway and at.isascii() and at.isdigit() and len(at) < 20:
+            if gateway != self._core.instance:
+                return 0
+            if int(at) <= self._position:
+                return int(at)
+        raise InvalidArgument(f"cursor must be what the answer before said, not {cursor!r:.60}")
+
+
+class _Look:
+    """What one tap has found since it asked."""
+
+    def __init__(self, core: Core, wanted: TapFilters, cursor: int) -> None:
+        self._core, self._wanted, self._cursor = core, wanted, cursor
+        self._left_out = self._unread = 0
+        self._partial: list[int] = []
+        self.found: list[Record] = []
+
+    async def once(self, position: int) -> None:
+        """Look at what has come up to here."""
+        recorder = self._core.recorder
+        there, gone = count_missing(position, self._cursor, len(recorder))
+        self._unread += gone
+        self._cursor = position
+        if there:
+            new = recorder.recent(there)[::-1]
+            if self._wanted.tree:
+                await self._find_trees(new, made_way=position > len(recorder))
+            else:
+                await self._find_calls(new)
+
+    async def _find_calls(self, new: list[Record]) -> None:
+        found: list[Record] = []
+        for start in range(0, len(new), SLICE):
+            found += fitting(new[start : start + SLICE], self._wanted)
+            await trio.lowlevel.checkpoint()
+        self.found = sample(found, self._wanted.limit, self._core.process.random)
+        self._left_out += len(found) - len(self.found)
+
+    async def _find_trees(self, new: list[Record], *, made_way: bool) -> None:
+        ended = find_ended(new, self._core.table.by_id)
+        recorder = self._core.recorder
+        rows = recorder.recent(len(recorder))[::-1] if ended.whole else []
+        trees = Trees(self._wanted)
+        for some, entries in ((rows, ended.whole), (new, ended.late)):
+            if entries:
+                for start in range(0, len(some), SLICE):
+                    trees.add(some[start : start + SLICE], entries)
+                    await trio.lowlevel.checkpoint()
+        picked = pick(trees.fitting(), self._wanted.limit, self._core.process.random)
+        self.found = [row for tree in picked.trees for row in tree]
+        self._left_out += picked.left_out
+        lacking = outlived(rows, picked.trees) if made_way else []
+        self._partial = sorted({*picked.partial, *lacking})
+
+    async def tell(self) -> TapPage:
+        """All of it as plain data."""
+        core = self._core
+        to_wall = core.process.wall() - core.clock()
+        calls: list[TappedCall] = []
+        for start in range(0, len(self.found), TOLD_SLICE):
+            calls += [_tell(row, to_wall) for row in self.found[start : start + TOLD_SLICE]]
+            await trio.lowlevel.checkpoint()
+        return TapPage(
+            gateway=core.instance,
+            cursor=f"{core.instance}:{self._cursor}",
+            calls=calls,
+            left_out=self._left_out,
+            unread=self._unread,
+            partial=self._partial,
+        )
+
+
+def _tell(record: Record, to_wall: float) -> TappedCall:
+    return TappedCall(
+        ended=timestamp(record.started + record.duration + to_wall),
+        duration_ms=round(record.duration * 1e3, 3),
+        caller=record.caller,
+        service=record.service,
+        method=record.method,
+        code=CODE_NAMES[record.code],
+        reason=record.reason,
+        refused=record.refused,
+        depth=record.depth,
+        attempt=record.attempt,
+        waited_ms=round(record.waited * 1e3, 3),
+        activity_id=record.activity_id,
+        trace_id=record.trace_id.hex(),
+        call_id=record.call_id,
+        parent_id=record.parent_id,
+        entry_id=record.entry_id,
+        caller_process=record.caller_process,
+        instance=record.instance,
+    )

@@ -1,0 +1,150 @@
+"""Faults that tests inject: in the peers of a local mesh, where a call meets its handler.
+
+A peer of a local mesh looks its handlers up in a table of this room. What is not part of a local
+mesh knows nothing of it.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from mesh.contracts.contract import Contract, info_of
+from mesh.errors import CallError, Code, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from mesh.handlers import Handler
+    from mesh.service import Dispatcher
+
+    Change = Callable[[Handler, trio.CapacityLimiter], Callable[..., Awaitable[Any]]]
+    """What is called in place of a handler's function."""
+
+
+class Fault:
+    """What happens to calls of a service, or of one of its methods.
+
+    Attributes:
+        hits: How many calls it has met.
+    """
+
+    def __init__(self, service: str, method: str | None, times: int | None, change: Change) -> None:
+        if times is not None and times < 1:
+            raise ValueError(f"times={times} is less than 1; leave it out for every call")
+        self.hits = 0
+        self._service, self._method, self._times = service, method, times
+        self._change = change
+
+    def is_for(self, service: str, method: str) -> bool:
+        """Whether it is for calls of this method, of however many."""
+        return service == self._service and self._method in {None, method}
+
+    def hit(
+        self, called: tuple[str, str], handler: Handler, limiter: trio.CapacityLimiter
+    ) -> Handler:
+        """What serves a call of this method: the handler, or one that is changed."""
+        if not self.is_for(*called) or (self._times is not None and self.hits >= self._times):
+            return handler
+        self.hits += 1
+        changed = copy.copy(handler)
+        changed.function, changed.in_thread = self._change(handler, limiter), False
+        return changed
+
+
+def delaying(seconds: float) -> Change:
+    """Handlers that begin late."""
+
+    def change(handler: Handler, limiter: trio.CapacityLimiter) -> Callable[..., Awaitable[Any]]:
+        async def delayed(*arguments: Any) -> Any:
+            await trio.sleep(seconds)
+            function = handler.function
+            if handler.in_thread:
+                return await trio.to_thread.run_sync(
+                    function, *arguments, limiter=limiter, abandon_on_cancel=True
+                )
+            return await function(*arguments)
+
+        return delayed
+
+    return change
+
+
+def failing(error: CallError | Code | str) -> Change:
+    """Handlers that fail.
+
+    Raises:
+        ValueError: There is no such code, or it is ``ok``.
+    """
+    if not isinstance(error, CallError):
+        code = Code(error)
+        if code is Code.OK:
+            raise ValueError("code 'ok' is no failure")
+        error = CallError.of(code, "a test has this call fail")
+    failure = error
+
+    def change(*_: Any) -> Callable[..., Awaitable[Any]]:
+        async def failed(*_: Any) -> Any:
+            raise copy.copy(failure)  # each call's own chain is set in it
+
+        return failed
+
+    return change
+
+
+def dropping() -> Change:
+    """Handlers that never answer."""
+
+    def change(*_: Any) -> Callable[..., Awaitable[Any]]:
+        async def dropped(*_: Any) -> Any:
+            await trio.sleep_forever()
+
+        return dropped
+
+    return change
+
+
+class FaultyHandlers(dict[tuple[str, str], "Handler"]):
+    """The handlers of one peer, by service and method, as faults leave them.
+
+    Args:
+        faults: Those that apply now; the first one meets a call first.
+        dispatcher: The peer's.
+    """
+
+    def __init__(self, faults: list[Fault], dispatcher: Dispatcher) -> None:
+        super().__init__(dispatcher.handlers)
+        self._faults = faults
+        self._limiter = dispatcher.limiter
+
+    def get(self, called: tuple[str, str], default: Any = None) -> Any:
+        """What serves a call: looked up once for each."""
+        handler = super().get(called, default)
+        if handler is not None:
+            for fault in reversed(self._faults):
+                handler = fault.hit(called, handler, self._limiter)
+        return handler
+
+
+def service_name(service: str | type[Contract]) -> str:
+    """A service's name, of a contract or as it is."""
+    return service if isinstance(service, str) else info_of(service).name
+
+
+def check_target(service: str, method: str | None, served: Iterable[tuple[str, str]]) -> None:
+    """Refuse a target that no peer serves: a fault that can meet no call proves nothing.
+
+    Raises:
+        UsageError: The message names what is served instead.
+    """
+    known = sorted(served)
+    if any(service == one and method in {None, other} for one, other in known):
+        return
+    wanted = service if method is None else f"{service}.{method}"
+    names = sorted({one if method is None else f"{one}.{other}" for one, other in known})
+    near = difflib.get_close_matches(wanted, names, 1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names) or 'none'}"
+    raise UsageError(f"no peer of this local mesh serves {wanted}; {hint}")

@@ -1,0 +1,370 @@
+"""`mesh tap`: what it shows of a mesh under load, beside what the callers counted themselves."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+import mesh
+from mesh.cli.tap import Allowance, trees
+from mesh.cli.taplines import Layout
+from mesh_telemetry.texts import ASCII, UNICODE, cells, to_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.cli.conftest import Mesh
+
+CALLERS = 8
+
+
+def taps_so_far(shell: Mesh) -> int:
+    """How often a tap has had an answer from the gateway."""
+    rows = json.loads(shell("call", "mesh", "stats", '"mesh"', "--json").stdout)["result"]
+    return sum(int(row["calls"]) for row in rows if row["method"] == "tap")
+
+
+@contextlib.contextmanager
+def tapping(
+    shell: Mesh, *arguments: str
+) -> Iterator[tuple[subprocess.Popen[str], list[dict[str, Any]]]]:
+    """A tap that is open within the block; the list has what it wrote, after the block."""
+    before = taps_so_far(shell)
+    told: list[dict[str, Any]] = []
+
+    def read() -> None:
+        assert process.stdout is not None
+        told.extend(json.loads(line) for line in process.stdout)
+
+    with shell.start("tap", "--json", *arguments) as process:
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        while taps_so_far(shell) == before:
+            assert process.poll() is None
+        yield process, told
+        reader.join(30)
+        assert not reader.is_alive()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+
+def apply_load(shell: Mesh, calls: int) -> Counter[tuple[str, str]]:
+    """Make so many calls, some of which fail; returns how many ended how, as callers know it."""
+    ended: Counter[tuple[str, str]] = Counter()
+
+    async def caller(client: mesh.Client, number: int) -> None:
+        for at in range(calls // CALLERS):
+            method = ("get", "nested")[at % 2]
+            user = "nobody" if (at + number) % 5 == 0 else "ada"
+            code = "ok"
+            try:
+                await client.call("users", method, user)
+            except mesh.NotFound:
+                code = "not_found"
+            ended[f"users.{method}", code] += 1
+            if method == "nested":
+                ended["users.get", code] += 1
+
+    async def load() -> None:
+        async with (
+            mesh.connect("load", gateway=shell.env["MESH_GATEWAY"]) as client,
+            trio.open_nursery() as nursery,
+        ):
+            for number in range(CALLERS):
+                nursery.start_soon(caller, client, number)
+
+    trio.run(load)
+    return ended
+
+
+def count(told: list[dict[str, Any]]) -> Counter[tuple[str, str]]:
+    """The calls among what a tap wrote."""
+    return Counter((f"{one['service']}.{one['method']}", one["code"]) for one in told)
+
+
+def test_every_call_is_shown_where_none_is_left_out(served: Mesh) -> None:
+    total = 800 + 400  # every other call makes a nested one
+    with tapping(served, "--rate", "10000", "--count", str(total)) as (process, told):
+        made = apply_load(served, 800)
+        assert process.wait(30) == 0
+    assert made.total() == total
+    assert count(told) == made, "no line tells of anything left out"
+    assert len({one["call_id"] for one in told}) == total
+    assert {one["caller"] for one in told} == {"load", "users"}
+    moments = [one["ended"] for one in told]
+    assert moments == sorted(moments)
+
+
+def test_under_load_shown_and_left_out_are_all(served: Mesh) -> None:
+    with tapping(served, "--rate", "20", "--service", "users") as (process, told):
+        made = apply_load(served, 1600)
+        served("call", "users", "bug")  # ends after all others
+        asked = taps_so_far(served)
+        while taps_so_far(served) < asked + 2:
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    shown = [one for one in told if "service" in one]
+    rest = [one for one in told if "service" not in one]
+    assert len(shown) + sum(one["left_out"] for one in rest) == made.total() + 1
+    assert {one["unread"] for one in rest} == {0}
+    assert 20 <= len(shown) < 400
+
+
+def test_a_tap_that_is_held_loses_calls_and_holds_up_nobody(served: Mesh) -> None:
+    """It goes on where it was, and what made way meanwhile is counted."""
+    with tapping(served, "--rate", "10000") as (process, told):
+        process.send_signal(signal.SIGSTOP)
+        made = apply_load(served, 8800)
+        process.send_signal(signal.SIGCONT)
+        asked = taps_so_far(served)
+        while taps_so_far(served) < asked + 3:
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    assert made.total() == 13_200, "more than are remembered"
+    shown = [one for one in told if "service" in one]
+    rest = [one for one in told if "service" not in one]
+    unread = sum(one["unread"] for one in rest)
+    assert 1000 < unread < 13_200, "the answer that it waited for had some of them"
+    # The commands that looked meanwhile are among those that made way, or are shown to nobody.
+    missing = made.total() - len(shown) - sum(one["left_out"] for one in rest)
+    assert unread - 200 <= missing <= unread
+
+
+def test_taps_that_are_killed_leave_nothing_behind(served: Mesh) -> None:
+    for _ in range(3):
+        with served.start("tap", "--json") as process:
+            before = taps_so_far(served)
+            while taps_so_far(served) == before:
+                assert process.poll() is None
+            process.kill()
+            process.communicate()
+    with tapping(served, "--count", "1", "--method", "users.get") as (_, told):
+        assert served("call", "users", "get", '"ada"').returncode == 0
+    assert count(told) == {("users.get", "ok"): 1}
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        (("--caller", "users"), ["users.get not_found"]),
+        (("--method", "nested"), ["users.nested not_found"]),
+        (("--method", "users.nested", "--code", "not_found"), ["users.nested not_found"]),
+        (("--activity", "tapped"), ["users.get not_found", "users.nested not_found"]),
+        (("--service", "absent"), ["absent.get not_found"]),
+    ],
+)
+def test_filters(served: Mesh, filters: tuple[str, ...], expected: list[str]) -> None:
+    with tapping(served, "--count", str(len(expected)), *filters) as (_, told):
+        served("call", "users", "get", '"ada"')
+        served("call", "absent", "get", "--timeout", "0.01")
+        served("call", "users", "nested", '"nobody"', "--activity", "tapped")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            served("call", "absent", "get")
+    assert [f"{one['service']}.{one['method']} {one['code']}" for one in told] == expected
+
+
+def test_lines_and_trees_in_a_pipe(
+    served: Mesh, next_line: Callable[[subprocess.Popen[str]], str]
+) -> None:
+    with (
+        served.start("tap", "--count", "2") as lines,
+        served.start("tap", "--count", "1", "--tree", "--service", "users") as tree,
+    ):
+        for process in (lines, tree):
+            assert next_line(process).split() == ["ENDED", "ID", "CALL", "TOOK", "CODE", "DEPTH"]
+        served("call", "users", "nested", '"nobody"', "--activity", "order-42")
+        out, errors = lines.communicate(timeout=30)
+        assert (errors, lines.returncode) == ("", 0)
+        moment = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
+        nested, entry = out.splitlines()
+        failed = r"[\d.]+ m?s  not_found USER_NOT_FOUND +"
+        assert re.fullmatch(rf"{moment} order-42 +users > users\.get +{failed}2", nested)
+        assert re.fullmatch(rf"{moment} order-42 +mesh-cli > users\.nested +{failed}1", entry)
+        out, errors = tree.communicate(timeout=30)
+        assert (errors, tree.returncode) == ("", 0)
+        first, second = out.splitlines()
+        assert re.fullmatch(rf"{moment} order-42 +mesh-cli > users\.nested +{failed}1", first)
+        assert re.fullmatch(rf"└─ users\.get +{failed}2", second)
+        assert first.index("not_found") == second.index("not_found")
+
+
+def test_a_tree_as_json_is_one_line(served: Mesh) -> None:
+    with tapping(served, "--tree", "--count", "1", "--method", "users.get") as (_, told):
+        served("call", "users", "nested", '"ada"')
+    (tree,) = told
+    entry, nested = tree["calls"]
+    assert (tree["entry_id"], tree["partial"]) == (entry["call_id"], False)
+    assert (entry["method"], nested["method"]) == ("nested", "get")
+    assert nested["parent_id"] == entry["call_id"]
+    assert {tree["trace_id"]} == {one["trace_id"] for one in tree["calls"]}
+
+
+def test_on_a_terminal_of_80_columns_and_ctrl_c(served: Mesh) -> None:
+    """A real pseudo-terminal: no line is broken, and the end says nothing."""
+    control, screen = pty.openpty()
+    fcntl.ioctl(screen, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    with subprocess.Popen(
+        [sys.executable, "-m", "mesh.cli", "tap", "--tree", "--service", "users"],
+        env=served.env, stdin=screen, stdout=screen, stderr=screen, start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - no thread is left
+    ) as process:  # fmt: skip
+        os.close(screen)
+        text = read_until(control, r"DEPTH.*\n")
+        served("call", "users", "nested", '"nobody"', "--activity", "an activity of many words")
+        text += read_until(control, r"└─.*\n")
+        os.write(control, b"\x03")  # Ctrl-C
+        assert process.wait(30) == 130
+        text += read_until(control, "$^")
+    os.close(control)
+    heading, first, second, *rest = re.sub(r"\x1b\[[\d;]*m", "", text).splitlines()
+    assert max(map(len, (heading, first, second))) <= 80
+    assert len({line.rstrip()[-1] and len(line) for line in (heading, first, second)}) == 1
+    assert re.fullmatch(
+        r"\d\d:\d\d:\d\d\.\d{3} [0-9a-f]{8}  mesh-cli > users\.nested +[\d.]+ m?s  "
+        r"USER_NOT_FOUND +1", first,
+    )  # fmt: skip
+    assert re.fullmatch(r"└─ users\.get +[\d.]+ m?s  USER_NOT_FOUND +2", second)
+    assert "".join(rest).strip() in {"", "^C"}
+
+
+def read_until(control: int, wanted: str) -> str:
+    """What a terminal shows until this is there; until its end, where it never is."""
+    shown = b""
+    while not re.search(wanted, shown.decode(errors="replace")):
+        try:
+            data = os.read(control, 65536)
+        except OSError:  # its last process has ended
+            break
+        if not data:
+            break
+        shown += data
+    return shown.decode()
+
+
+def test_a_gateway_without_telemetry(shell: Mesh) -> None:
+    with shell.gateway("--telemetry", "off"):
+        result = shell("tap")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "records no calls, as its telemetry is off" in result.stderr
+
+
+def test_a_gateway_that_makes_way_for_another(
+    shell: Mesh, next_line: Callable[[subprocess.Popen[str]], str]
+) -> None:
+    with contextlib.ExitStack() as stack:
+        gateway, _ = stack.enter_context(shell.gateway())
+        tap = stack.enter_context(shell.start("tap", "--json", "--count", "1"))
+        while taps_so_far(shell) == 0:
+            assert tap.poll() is None
+        gateway.kill()
+        gateway.communicate()
+        _, ready = stack.enter_context(shell.gateway())
+        shell("call", "absent", "get", "--timeout", "0.01")
+        assert json.loads(next_line(tap)) == {"restarted": True, "gateway": ready["gateway"]}
+        assert json.loads(next_line(tap))["service"] == "absent"
+        assert tap.wait(30) == 0
+
+
+@pytest.mark.parametrize("arguments", [("--min-duration", "soon"), ("--rate", "0"), ("users",)])
+def test_wrong_usage(shell: Mesh, arguments: tuple[str, ...]) -> None:
+    assert shell("tap", *arguments).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("rate", "steps", "asked"),
+    [
+        (100, [(0.0, 0), (0.0, 100), (0.1, 10), (5.0, 0)], [100, 100, 10, 100]),
+        (5, [(0.0, 5), (0.1, 1), (0.1, 0), (2.0, 0)], [5, 1, 1, 5]),
+        (10_000, [(0.0, 1000), (0.0, 1000)], [1000, 1000]),
+    ],
+)
+def test_what_may_be_shown_now(rate: int, steps: list[tuple[float, int]], asked: list[int]) -> None:
+    """One second's calls at once, then as many as time has passed for; one at least."""
+    now = 0.0
+    allowance = Allowance(rate, lambda: now)
+    found = []
+    for seconds, shown in steps:
+        now += seconds
+        found.append(allowance.now())
+        allowance.spend(shown)
+    assert found == asked
+
+
+def call(number: int = 1, parent: int = 0, **fields: Any) -> dict[str, Any]:
+    """A call as the gateway tells it."""
+    return {
+        "ended": "2026-11-21T16:59:48.770123Z", "duration_ms": 33.04, "caller": "shop",
+        "service": "orders", "method": "place", "code": "ok", "reason": "", "depth": 1,
+        "activity_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+        "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736", "call_id": number, "parent_id": parent,
+        "entry_id": 1, **fields,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [80, 120, 60, 30, 1])
+@pytest.mark.parametrize("signs", [UNICODE, ASCII])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"code": "deadline_exceeded", "reason": "DEADLINE_EXCEEDED"},
+        {"code": "not_found", "reason": "SERVICE_NOT_FOUND", "method": "x" * 128},
+        {"caller": "a.caller.with.a.name.of.many.words", "activity_id": "an activity\x1b[31m"},
+        {"reason": "\x1b]0;title\x07" * 20, "service": "名前" * 30, "duration_ms": 3.6e8},
+    ],
+)
+def test_no_line_is_wider_than_the_terminal(width: int, signs: Any, fields: dict[str, Any]) -> None:
+    layout = Layout(width, signs)
+    chain = [call(number, number - 1, depth=number, **fields) for number in range(1, 30)]
+    tree = {"calls": chain, "partial": True}
+    lines = [layout.heading(), layout.call(call(**fields)), *layout.tree(tree)]
+    texts = ["".join(part.text for part in line) for line in lines]
+    assert len(texts) == 2 + 29 + 1
+    assert all("\x1b" not in text for text in texts)
+    if width >= 60:
+        assert {cells(text) for text in texts[:-1]} == {width}, "columns line up"
+    assert max(map(cells, texts[1:-1])) <= width
+
+
+def test_a_tree_is_drawn_by_parents_in_the_order_of_arrival() -> None:
+    calls = [
+        call(1), call(2, 1, service="users", method="get", depth=2),
+        call(3, 2, service="regions", method="get", depth=3),
+        call(5, 1, service="stock", method="take", depth=2, code="not_found"),
+        call(9, 7, service="mail", method="send", caller="orders", depth=2),
+    ]  # fmt: skip
+    layout = Layout(80, UNICODE)
+    assert [
+        to_text(line)[:44].rstrip() for line in layout.tree({"calls": calls, "partial": 0})
+    ] == [
+        "16:59:48.770 4bf92f35  shop > orders.place",
+        "├─ users.get",
+        "│  └─ regions.get",
+        "└─ stock.take",
+        "16:59:48.770 4bf92f35  orders > mail.send",
+    ]
+
+
+def test_trees_of_an_answer() -> None:
+    page = {"calls": [call(1), call(2, 1), call(4, entry_id=4)], "partial": [4]}
+    found = trees(page)
+    assert [(one["entry_id"], one["partial"], len(one["calls"])) for one in found] == [
+        (1, False, 2), (4, True, 1),
+    ]  # fmt: skip

@@ -1,0 +1,221 @@
+"""What a gateway makes of a contract: objectives, deprecated methods, required services."""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from prometheus_client.parser import text_string_to_metric_families
+
+import mesh
+from mesh.gateway.checks import check
+from mesh.wire import codec
+from mesh.wire.frames import Kind
+from mesh_telemetry import OTHER, CallMetrics
+from tests.client.test_peer_metrics import ask
+from tests.contracts.shop import Orders, OrderService, shop
+from tests.contracts.test_implementing import Small
+from tests.gateway.raw_peer import raw_peer, settled
+from tests.gateway.traces import QUIET, running
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
+
+
+class Reports(mesh.Contract, name="reports", version="1.0.0"):
+    @mesh.method(slo=0.2)
+    @abstractmethod
+    async def quick(self, seconds: float) -> None: ...
+
+    @mesh.method(slo=5.0)
+    @abstractmethod
+    async def long(self, seconds: float) -> None: ...
+
+
+class ReportService(Reports):
+    async def quick(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+
+    async def long(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+
+
+async def test_calls_slower_than_the_method_s_objective_are_slow(
+    autojump_clock: MockClock,
+) -> None:
+    async with (
+        running(traces=QUIET) as it,
+        it.peer("web") as web,
+        it.peer("reports") as served,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(mesh.serve, served, ReportService())
+        await settled(served)
+        reports = web.stub(Reports)
+        await reports.quick(0.1)
+        await reports.quick(0.3)
+        await reports.long(3.0)
+        await reports.long(6.0)
+        await trio.sleep(3)
+        kept = [(trace.method, round(trace.duration or 0, 1), trace.reason) for trace in it.kept]
+        assert kept == [
+            ("long", 6.0, "slow"),
+            ("quick", 0.3, "slow"),
+        ]
+        nursery.cancel_scope.cancel()
+
+
+def deprecated(gateway: mesh.Gateway) -> dict[tuple[str, ...], float]:
+    text = "".join(gateway._figures.exposition.render()[1])
+    return {
+        (sample.labels["caller"], sample.labels["rpc_method"]): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "mesh_deprecated_calls_total"
+    }
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+async def test_calls_of_deprecated_methods_are_counted() -> None:
+    async with shop() as it:
+        assert deprecated(it.gateway) == {}
+        for _ in range(3):
+            await it.orders.number()
+        await it.orders.count()
+        await it.server.call("orders", "number")
+        assert deprecated(it.gateway) == {("caller", "number"): 3, ("orders", "number"): 1}
+
+
+def test_only_calls_since_a_method_is_deprecated_count() -> None:
+    metrics = CallMetrics(max_methods=2)
+    series = metrics.series("web", "users", "get")
+    series.ended(0, 0.1)
+    metrics.declare("users", "get", objective=None, deprecated=True)
+    assert metrics.deprecated() == []
+    series.ended(5, 0.1)
+    metrics.series("shop", "users", "get").ended(0, 0.1)
+    metrics.declare("users", "get", objective=None, deprecated=False)  # an older instance
+    metrics.declare("users", "get", objective=None, deprecated=True)
+    told = {series.caller: count for series, count in metrics.deprecated()}
+    assert told == {"web": 1, "shop": 1}
+
+
+def test_what_is_said_of_a_method_is_not_said_of_all_others() -> None:
+    """Of those that share a series, as there are too many."""
+    metrics = CallMetrics(max_methods=1)
+    metrics.slow_after = 1.0
+    metrics.method("users", "get")
+    metrics.declare("users", "more", objective=0.1, deprecated=True)
+    metrics.series("web", "users", "more").ended(0, 0.1)
+    assert metrics.deprecated() == []
+    assert metrics.method(OTHER, OTHER).slow_after == 1.0
+    metrics.declare("users", "get", objective=0.1, deprecated=False)
+    assert metrics.method("users", "get").slow_after == 0.1
+    metrics.declare("users", "get", objective=None, deprecated=False)
+    assert metrics.method("users", "get").slow_after == 1.0
+
+
+@pytest.mark.parametrize("slo", [-1, 0, True, "0.1", None, float("nan")])
+async def test_an_option_that_makes_no_sense_is_ignored(slo: Any) -> None:
+    async with mesh.Gateway() as gateway, raw_peer(gateway, "users") as peer:
+        options = {"get": {"slo": slo, "deprecated": True, "unknown": 1}}
+        await peer.send(codec.Register("users", "", options, {}))
+        await peer.call("mesh", "status")
+        await peer.receive(Kind.RESULT)
+        assert gateway.core.metrics.method("users", "get").objective is None
+        assert gateway.core.metrics.deprecated() == []
+
+
+class Shop(mesh.Contract, name="shop", version="1.0.0"):
+    @mesh.method
+    @abstractmethod
+    async def buy(self) -> int: ...
+
+
+class ShopService(Shop, requires=[Orders, Reports]):
+    async def buy(self) -> int:
+        return 1
+
+
+async def test_required_services_are_waited_for_and_told(
+    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    """A service serves meanwhile, and is not ready; once all have been there, it stays so."""
+    caplog.set_level(logging.INFO, "mesh.service")
+    async with (
+        mesh.Gateway() as gateway,
+        mesh.connect("shop", gateway=gateway) as client,
+        mesh.connect("orders", gateway=gateway) as orders,
+        mesh.connect("reports", gateway=gateway) as reports,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(mesh.serve, client, ShopService())
+        await trio.sleep(4)
+        assert caplog.messages == []  # others come up, too
+        await trio.sleep(4)
+        assert await client.stub(Shop).buy() == 1
+        assert client.status().missing == ["orders", "reports"]
+        found = {finding.what for finding in check(gateway.core, gateway.views)}
+        assert found == {
+            "shop requires orders, which nobody serves",
+            "shop requires reports, which nobody serves",
+        }
+        await nursery.start(mesh.serve, orders, OrderService())
+        await trio.sleep(3)
+        assert client.status().missing == ["reports"]
+        await nursery.start(mesh.serve, reports, ReportService())
+        await trio.sleep(3)
+        assert client.status().missing == []
+        assert check(gateway.core, gateway.views) == []
+        for method in ("quick", "long"):
+            reports.unregister(method)
+        await trio.sleep(3)
+        assert client.status().missing == []
+        (finding,) = check(gateway.core, gateway.views)
+        assert (finding.level, finding.subject) == ("error", "shop")
+        assert finding.what == "shop requires reports, which nobody serves"
+        assert caplog.messages == [
+            "shop requires orders, reports, which nobody serves yet",
+            "shop requires reports, which nobody serves yet",
+            "shop has all services that it requires",
+        ]
+        nursery.cancel_scope.cancel()
+
+
+class FrontService(Small, requires=[Orders]):
+    async def get(self, key: str, size: int = 1, *, deep: bool = False) -> str:  # noqa: ARG002
+        return key
+
+
+async def test_what_one_service_has_is_still_missing_for_another(
+    autojump_clock: MockClock,
+) -> None:
+    """Of two that one client serves by two calls of `mesh.serve`."""
+    async with (
+        mesh.Gateway() as gateway,
+        mesh.connect("shop", gateway=gateway) as client,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(mesh.serve, client, ShopService())
+        await trio.sleep(2)
+        await nursery.start(mesh.serve, client, FrontService(), OrderService())
+        await trio.sleep(2)
+        assert client.status().missing == ["reports"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_readiness_says_what_is_missing() -> None:
+    async with (
+        mesh.Gateway() as gateway,
+        mesh.connect("shop", gateway=gateway, metrics="127.0.0.1:0") as client,
+        trio.open_nursery() as nursery,
+    ):
+        assert await ask(client, "/readyz") == (200, "ready\n")
+        await nursery.start(mesh.serve, client, ShopService())
+        status, told = await ask(client, "/readyz")
+        assert status == 503
+        assert told == "not ready: nobody serves orders, reports yet, which is required\n"
+        nursery.cancel_scope.cancel()
