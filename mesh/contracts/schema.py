@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -20,9 +21,10 @@ def describe(info: ContractInfo) -> dict[str, Any]:
     """
     methods = list(info.methods.values())
     kinds: list[Any] = []
+    numbers = count()
     for method in methods:
-        kinds += [method.signature.params, method.signature.result]
-        kinds += [error.details for error in method.errors.values()]
+        kinds += [_own(method.signature.params, next(numbers)), method.signature.result]
+        kinds += [_own(error.details, next(numbers)) for error in method.errors.values()]
     found, definitions = msgspec.json.schema_components(kinds, ref_template=REFERENCE)
     schemas = iter(found)
     told = {method.name: _describe(method, schemas, definitions) for method in methods}
@@ -59,7 +61,17 @@ def _describe(method: ContractMethod, schemas: Any, definitions: dict[str, Any])
     }
 
 
+def _own(kind: type[msgspec.Struct], number: int) -> type[msgspec.Struct]:
+    """A structure of our own making by a name that no other has, which `msgspec` needs.
+
+    Methods may be called like a type, and several may declare the same error.
+    """
+    return msgspec.defstruct(f"own_{number}", (), bases=(kind,), module=__name__)
+
+
 def _inline(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
     """A structure of our own making in its place: its name means nothing to anybody."""
-    name = schema.get("$ref", "").removeprefix(REFERENCE.format(name=""))
-    return definitions.pop(name, schema) if name else schema
+    name = schema["$ref"].removeprefix(REFERENCE.format(name=""))
+    inlined: dict[str, Any] = definitions.pop(name)
+    del inlined["title"]
+    return inlined

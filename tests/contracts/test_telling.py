@@ -71,7 +71,7 @@ class Users(mesh.Contract, name="users", version="1.2.0"):
         self, user_id: str, *, deep: bool = False, colour: Colour = Colour.RED
     ) -> Page[User]: ...
 
-    @mesh.method
+    @mesh.method(raises=[UserMissing])
     @abstractmethod
     async def paint(self, cat: Cat | Dog, row: Row) -> None: ...
 
@@ -139,6 +139,30 @@ def test_a_type_is_told_as_python_writes_it(kind: Any, text: str) -> None:
 )
 def test_schemas_of_other_makers_are_told_as_well_as_may_be(schema: Any, text: str) -> None:
     assert type_text(schema, {}) == text
+
+
+def test_methods_that_share_an_error_or_are_called_like_a_type_are_described_each() -> None:
+    @dataclass
+    class find:  # noqa: N801 - as a method is called
+        text: str
+
+    class Finder(mesh.Contract, name="finder", version="1.0.0"):
+        @mesh.method(raises=[UserMissing])
+        @abstractmethod
+        async def find(self, what: find) -> list[find]: ...
+
+        @mesh.method(raises=[UserMissing])
+        @abstractmethod
+        async def own_0(self) -> None: ...
+
+    document = describe(info_of(Finder))
+    methods = document["methods"]
+    assert [str(method_shape(name, methods[name], document)) for name in methods] == [
+        "find(what: find) -> list[find]",
+        "own_0() -> None",
+    ]
+    assert methods["find"]["errors"] == methods["own_0"]["errors"]
+    assert list(document["$defs"]) == ["find"]
 
 
 def test_methods_errors_and_types_of_a_contract() -> None:
