@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import trio
 
 from mesh import context
-from mesh.errors import CallError, Code, DeadlineExceeded, Reason, UsageError
+from mesh.errors import CallError, Code, Reason, UsageError
 from mesh.limits import LONGEST
 from mesh.outgoing import GRACE
 from mesh.payload import check_type, decode_result, encode_params
@@ -16,11 +16,14 @@ from mesh.tracing import continued
 from mesh.wire.codec import DETACHED, FORCED, IDEMPOTENT
 from mesh.wire.codec import encode as encode_frame
 from mesh.wire.frames import Kind
+from mesh_telemetry.decision_forms import DecisionKind
+from mesh_telemetry.decisions import Decision, Noted
 from mesh_telemetry.peer_records import PeerRow
 from mesh_telemetry.spans import CLIENT
 
 if TYPE_CHECKING:
     from mesh.uplink import Uplink
+    from mesh_telemetry.decision_forms import Facts
 
 T = TypeVar("T")
 
@@ -119,14 +122,17 @@ class Caller:
         if by_scope:
             deadline = scope_deadline
 
-        link = uplink.link
+        link, noted = uplink.link, None
         if link is None or not uplink.ready or link.queued >= link.limit:
             try:
-                await self._wait_ready(target, parent is not None and not detached, deadline)
+                nested = parent is not None and not detached
+                awaited = await self._wait_ready(target, nested, deadline)
             except BaseException as failure:
                 self._never_left(failure, parent, target, began, deadline, by_scope=by_scope)
                 raise
             now = trio.current_time()
+            if awaited is not None:
+                noted = self._note(awaited, began, now)
         remaining = deadline - now
         if remaining <= 0:
             late = _no_time_left(target, parent)
@@ -136,12 +142,12 @@ class Caller:
             raise late
 
         if len(payload) > uplink.max_message:
-            too_large = CallError.of(
+            too_large = _refused(
                 Code.RESOURCE_EXHAUSTED,
-                f"parameters of {target}, {len(payload):,} bytes, exceed max_message of "
-                f"{uplink.max_message:,}",
-                reason=Reason.MESSAGE_TOO_LARGE,
-                maybe_executed=False,
+                Reason.MESSAGE_TOO_LARGE,
+                DecisionKind.TOO_LARGE,
+                uplink.max_message,
+                {"call": target, "bytes": len(payload)},
             )
             self._never_left(too_large, parent, target, began, deadline)
             raise too_large
@@ -203,7 +209,7 @@ class Caller:
                 parent_span = above.to_bytes(8, "big") if above else b""
                 allowed = deadline - began
                 made = (trace_id, uplink.source, CLIENT, span, parent_span, target, allowed, began)
-                uplink.record_failure(made, activity_id, parent, failure, scope_at)
+                uplink.record_failure(made, activity_id, parent, failure, scope_at, noted)
             if not isinstance(failure, CallError):
                 raise
             _locate(failure, parent, target)
@@ -236,7 +242,7 @@ class Caller:
                     here,
                     uplink.name,
                     1,
-                    None,
+                    noted,
                 )
             )
         if uplink.listeners:
@@ -264,14 +270,36 @@ class Caller:
         allowed = max(0.0, deadline - began)
         parent_span = above.to_bytes(8, "big") if above else b""
         made = (trace_id, uplink.source, CLIENT, bits(64), parent_span, target, allowed, began)
+        noted: Noted | None = None
+        if isinstance(failure, CallError) and "decision" in failure.details:
+            noted = Noted(began, (Decision.read(failure.details, trio.current_time()),))
         activity = context.current_activity.get() if parent is None else parent.activity_id
-        uplink.record_failure(made, activity, parent, failure, deadline if by_scope else None)
+        scope_at = deadline if by_scope else None
+        uplink.record_failure(made, activity, parent, failure, scope_at, noted)
 
-    async def _wait_ready(self, target: str, nested: bool, deadline: float) -> None:  # noqa: FBT001
-        """Wait for a connection, or for room in its outbox; at most until the call's deadline."""
+    def _note(self, awaited: DecisionKind, began: float, now: float) -> Noted:
+        """What a call waited for before it left."""
+        limits = {
+            DecisionKind.CONNECTION_AWAITED: self._uplink.service_wait,
+            DecisionKind.ROOM_AWAITED: self._uplink.limits.max_outbox,
+        }
+        facts = {"waited_ms": round((now - began) * 1e3, 3)}
+        return Noted(began, (Decision(awaited, now, limits[awaited], facts),))
+
+    async def _wait_ready(
+        self,
+        target: str,
+        nested: bool,  # noqa: FBT001
+        deadline: float,
+    ) -> DecisionKind | None:
+        """Wait for a connection, or for room in its outbox; at most until the call's deadline.
+
+        Returns:
+            What was waited for; None where it was there.
+        """
         uplink = self._uplink
         if nested and uplink.is_connected and not _is_congested(uplink):
-            return  # a gateway that drains still takes what belongs to calls in flight
+            return None  # a gateway that drains still takes what belongs to calls in flight
         until = min(deadline, trio.current_time() + uplink.service_wait)
         with trio.move_on_at(until):
             await uplink.wait_ready()
@@ -280,16 +308,17 @@ class Caller:
             with trio.move_on_at(deadline):
                 await uplink.wait_room()
             if uplink.link is None:  # lost meanwhile: the next one is waited for
-                await self._wait_ready(target, nested, deadline)
-            return
+                return await self._wait_ready(target, nested, deadline)
+            return DecisionKind.ROOM_AWAITED
         if not uplink.ready and trio.current_time() < deadline:
-            raise CallError.of(
+            raise _refused(
                 Code.UNAVAILABLE,
-                f"{target}: no connection to a gateway within {uplink.service_wait:g} s: "
-                f"{uplink.explain_unreachable()}",
-                reason=Reason.GATEWAY_UNREACHABLE,
-                maybe_executed=False,
+                Reason.GATEWAY_UNREACHABLE,
+                DecisionKind.UNREACHABLE,
+                uplink.service_wait,
+                {"call": target, "told": uplink.explain_unreachable()},
             )
+        return DecisionKind.CONNECTION_AWAITED
 
 
 def name_of(service: object, method: object) -> str:
@@ -313,12 +342,21 @@ def _locate(failure: CallError, parent: context.Call | None, target: str) -> Non
         failure.activity_id = parent.activity_id if parent is not None else activity
 
 
-def _no_time_left(target: str, parent: context.Call | None) -> DeadlineExceeded:
-    served = f", which serves {parent.chain[-1]}," if parent is not None else ""
-    return DeadlineExceeded(
-        f"no time was left for {target} when the caller{served} called it",
-        reason=Reason.DEADLINE_EXCEEDED,
-        chain=(*parent.chain, target) if parent is not None else (target,),
-        activity_id=parent.activity_id if parent is not None else "",
-        maybe_executed=False,
+def _no_time_left(target: str, parent: context.Call | None) -> CallError:
+    caller = f"the caller, which serves {parent.chain[-1]}," if parent is not None else "the caller"
+    facts = {"call": target, "caller": caller}
+    return _refused(
+        Code.DEADLINE_EXCEEDED,
+        Reason.DEADLINE_EXCEEDED,
+        DecisionKind.LEFT_NO_TIME,
+        None,
+        facts,
     )
+
+
+def _refused(
+    code: Code, reason: Reason, kind: DecisionKind, value: float | None, facts: Facts
+) -> CallError:
+    """The error of a call that does not leave this side, with what was decided."""
+    why = Decision(kind, trio.current_time(), value, facts)
+    return CallError.of(code, why.text, reason=reason, details=why.details(), maybe_executed=False)

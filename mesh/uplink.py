@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mesh.limits import Limits
     from mesh.process import Process
     from mesh.transport import Dialer, Link
+    from mesh_telemetry.decisions import Noted
 
 log = logging.getLogger("mesh.client")
 
@@ -192,6 +193,7 @@ class Uplink:
         parent: Call | None,
         failure: BaseException,
         scope_at: float | None,
+        noted: Noted | None = None,
     ) -> None:
         """Record a call made from here that has failed, or whose task was cancelled."""
         deadline = made[7] + made[6] - ROUNDING if scope_at is None else scope_at
@@ -206,7 +208,7 @@ class Uplink:
         if parent is not None:
             activity_id, here = parent.activity_id, self.records.share(parent.chain)
         end = trio.current_time()
-        row = PeerRow(*made, end, *told, "", activity_id, here, self.name, 1, None)
+        row = PeerRow(*made, end, *told, "", activity_id, here, self.name, 1, noted)
         self.records.add(row)
 
     def cancel(self, call_id: int, frames: int, reason: int = BY_CALLER) -> None:

@@ -37,6 +37,7 @@ COMMANDS: dict[str, Entry] = {
     "ping": Entry("mesh.cli.ping:ping", "Measure round trips to the gateway or a service."),
     "call": Entry("mesh.cli.call:call", "Call a method and print its result."),
     "trace": Entry("mesh.cli.trace:trace", "Show where the time of a call went, hop by hop."),
+    "explain": Entry("mesh.cli.explain:explain", "Say what was decided for a call, and why."),
     "tap": Entry("mesh.cli.tap:tap", "Watch calls as they end, one line each."),
     "stat": Entry("mesh.cli.stat:stat", "Watch rates, errors and latencies of every method."),
     "top": Entry("mesh.cli.top:top", "Watch the methods with most calls, errors, latency or time."),

@@ -38,6 +38,9 @@ _HINTS = {
     ),
     Reason.OVERLOADED: "Try again later, or start another instance.",
     Reason.GATEWAY_DRAINING: "Try again when the gateway has been restarted.",
+    "TRACE_NOT_FOUND": (
+        "To have one kept: `mesh trace --call SERVICE METHOD`, or in code `with mesh.traced():`."
+    ),
 }
 
 

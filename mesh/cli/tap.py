@@ -16,7 +16,7 @@ from mesh.cli.output import make_console, print_json
 from mesh.cli.peer import check_activity, check_duration, gateway_option, json_option, peer
 from mesh.cli.readings import read_again
 from mesh.cli.taplines import Layout
-from mesh.cli.waterfall import print_line, signs_of
+from mesh.cli.waterfall import print_lines, signs_of
 from mesh_telemetry import CODE_NAMES
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ class _Text(_Screen):
         self._noted = 0.0
 
     def begin(self) -> None:
-        print_line(self._console, self._layout.heading())
+        print_lines(self._console, [self._layout.heading()])
 
     @property
     def _layout(self) -> Layout:
@@ -214,8 +214,7 @@ class _Text(_Screen):
 
     def show(self, told: dict[str, Any]) -> None:
         lines = self._layout.tree(told) if self._tree else [self._layout.call(told)]
-        for line in lines:
-            print_line(self._console, line)
+        print_lines(self._console, lines)
 
     def left_out(self, left_out: int, unread: int) -> None:
         self._left_out += left_out

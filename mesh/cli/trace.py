@@ -134,13 +134,13 @@ def trace(
     if what:
         _refuse(given, "an ID")
         told = run(
-            _ask, gateway, "trace", {"id": what[0], "format": "otlp" if otlp else "waterfall"}
+            ask, gateway, "trace", {"id": what[0], "format": "otlp" if otlp else "waterfall"}
         )
         _show(told, whole=whole, as_json=as_json or otlp)
         return
     if whole or otlp:
         raise click.UsageError("--all and --otlp are for one trace: name its ID")
-    found = run(_ask, gateway, "traces", given)
+    found = run(ask, gateway, "traces", given)
     if as_json:
         print_json(found)
     elif found:
@@ -173,7 +173,8 @@ def _refuse(given: dict[str, Any], beside: str) -> None:
         raise click.UsageError(f"{option} filters the list, and makes no sense beside {beside}")
 
 
-async def _ask(gateway: str | None, method: str, params: Any) -> Any:
+async def ask(gateway: str | None, method: str, params: Any) -> Any:
+    """Ask the gateway's own service."""
     async with peer(gateway) as client:
         return await client.call(BUILTIN, method, params)
 

@@ -12,6 +12,8 @@ from mesh_telemetry.drawing import WIDTH
 from mesh_telemetry.texts import ASCII, UNICODE, Look
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rich.console import Console
 
     from mesh_telemetry.texts import Line, Signs
@@ -49,12 +51,12 @@ def draw(console: Console, told: dict[str, Any], *, whole: bool = False) -> None
         clips=console.is_terminal,
         whole=whole,
     )
-    for line in drawing.lines():
-        print_line(console, line)
+    print_lines(console, drawing.lines())
 
 
-def print_line(console: Console, line: Line) -> None:
-    """Print a line whose parts have a look, without spaces at its end."""
-    text = Text.assemble(*((part.text, STYLES[part.look]) for part in line))
-    text.rstrip()
-    console.print(text, soft_wrap=True)
+def print_lines(console: Console, lines: Iterable[Line]) -> None:
+    """Print lines whose parts have looks, without spaces at their ends."""
+    for line in lines:
+        text = Text.assemble(*((part.text, STYLES[part.look]) for part in line))
+        text.rstrip()
+        console.print(text, soft_wrap=True)

@@ -12,9 +12,11 @@ import trio
 
 from mesh.errors import Code, Reason, RemoteProtocolError
 from mesh.gateway.calls import budget
+from mesh.gateway.endings import ROUNDING
 from mesh.wire import codec
 from mesh.wire.codec import BY_CALLER
 from mesh.wire.frames import CONTINUED, MORE, Kind
+from mesh_telemetry import Decision, DecisionKind
 from mesh_telemetry import Reason as TraceReason
 
 if TYPE_CHECKING:
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
 
 REASON_KEPT, MESSAGE_KEPT = 128, 500
 """Characters of a failure's reason, and of its message, that are recorded."""
-ROUNDING = 0.001
-"""Seconds by which a callee's idea of a deadline may be early: it travels in whole microseconds."""
 
 _CANCELLED, _DEADLINE = Code.CANCELLED.number, Code.DEADLINE_EXCEEDED.number
 
@@ -156,8 +156,12 @@ class Answers:
             entry,
             Code.RESOURCE_EXHAUSTED,
             Reason.OUTBOX_FULL,
-            f"the answer of {entry.name} was dropped: {link.queued:,} bytes wait for you to read "
-            f"them, at the limit of {link.limit:,}",
+            Decision(
+                DecisionKind.ANSWER_DROPPED,
+                core.clock(),
+                link.limit,
+                {"call": entry.name, "bytes": link.queued},
+            ),
         )
         return False
 
@@ -173,7 +177,14 @@ class Answers:
             return
         abandoned = callee.abandoned.pop(call_id, None)
         if answered and abandoned is not None:
-            series, trace, name = abandoned
-            series.late += 1
-            if trace is not None and self._core.tracing is not None:
-                self._core.tracing.judge(trace, TraceReason.LATE, name)
+            abandoned.series.late += 1
+            tracing, trace = self._core.tracing, abandoned.trace
+            if trace is not None and tracing is not None:
+                now = self._core.clock()
+                tracing.judge(trace, TraceReason.LATE, abandoned.name)
+                facts = {
+                    "callee": f"{callee.name} ({callee.process_id})",
+                    "after_ms": round((now - abandoned.at) * 1e3, 3),
+                }
+                late = Decision(DecisionKind.LATE, now, None, facts)
+                tracing.collector.add_late(trace, abandoned.own_span, late)

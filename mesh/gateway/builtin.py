@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mesh.gateway.tapping import TapPage
     from mesh.gateway.views import EdgeView, GatewayView, SampleView, ServiceView
     from mesh.transport import Link
-    from mesh_telemetry import Record, TraceSummary
+    from mesh_telemetry import Explanation, Record, TraceSummary
 
 
 METHODS = (
@@ -57,7 +57,7 @@ class TraceWanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: str
     """A trace id, the first six digits of one or more, or an activity id."""
     format: str = "otlp"
-    """Or ``waterfall``, or ``text``."""
+    """Or ``waterfall``, ``text``, ``explain``."""
     width: int | None = None
     """Columns of the text."""
 
@@ -190,8 +190,10 @@ class Builtin:
         """Kept traces, newest first; the filters are those of `/api/traces`."""
         return await self._traces.search(TraceFilters.read(filters or {}))
 
-    async def trace(self, wanted: str | TraceWanted) -> TraceView | dict[str, Any] | str:
-        """One kept trace: as OTLP's JSON, as rows of a waterfall, or as text for people."""
+    async def trace(
+        self, wanted: str | TraceWanted
+    ) -> TraceView | Explanation | dict[str, Any] | str:
+        """One kept trace: as OTLP's JSON, as rows, as text for people, or as its decisions."""
         if isinstance(wanted, str):
             wanted = TraceWanted(wanted)
         return await self._traces.tell(wanted.id, wanted.format, wanted.width)
@@ -199,7 +201,7 @@ class Builtin:
 
 def _plain(record: Record) -> dict[str, Any]:
     fields = msgspec.structs.asdict(record)
-    del fields["own_span"]
+    del fields["own_span"], fields["picked"]
     return {
         **fields,
         "span_id": record.span_id.hex(),
@@ -208,4 +210,5 @@ def _plain(record: Record) -> dict[str, Any]:
         "duration": tell_seconds(record.duration),
         "trace_id": record.trace_id.hex(),
         "code": CODE_NAMES[record.code],
+        "decisions": [decision.details() for decision in record.decisions],
     }

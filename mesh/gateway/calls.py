@@ -6,13 +6,14 @@ the tree of nested calls, so that ending one ends all below it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import trio
 
 from mesh.errors import CODES
 from mesh.transport.outbox import FRAME_OVERHEAD
+from mesh_telemetry import Decision, DecisionKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from mesh.gateway.session import Session
     from mesh.gateway.tracing import Trace
     from mesh_telemetry import CallSeries, MethodSeries
+    from mesh_telemetry.decisions import Picked
 
 SPENT_KEPT = 16
 """Ended children that an entry remembers, to explain how a deadline was spent."""
@@ -68,6 +70,10 @@ class InFlight(msgspec.Struct, eq=False):
     """Frames of a chunked request handed to the callee's outbox."""
     partial: bool = False
     """Whether the end of a chunked request has yet to be handed to its callee."""
+    picked: Picked = ()
+    """What its instance was chosen by, where there were several."""
+    decisions: tuple[Decision, ...] = ()
+    """What else was decided for it."""
 
     @property
     def name(self) -> str:
@@ -75,9 +81,19 @@ class InFlight(msgspec.Struct, eq=False):
         return self.chain[-1]
 
 
-Abandoned: TypeAlias = "tuple[MethodSeries, Trace | None, str]"
-"""What is known of a call that its callee was told to stop: its method, its trace, its name. Not
-the entry, which would keep those of its callers alive for as long as a handler does not stop."""
+class Abandoned(NamedTuple):
+    """What is known of a call that its callee was told to stop.
+
+    Not the entry, which would keep those of its callers alive for as long as a handler does not
+    stop.
+    """
+
+    series: MethodSeries
+    trace: Trace | None
+    name: str
+    own_span: int
+    at: float
+    """When it was told so."""
 
 
 class Request(msgspec.Struct):
@@ -85,6 +101,8 @@ class Request(msgspec.Struct):
 
     header: Any
     frames: list[tuple[int, bytes]]
+    because: str
+    """Why the service should be there soon."""
 
 
 class HeldCalls:
@@ -113,12 +131,22 @@ class HeldCalls:
             entry.request.frames.append((flags, payload))
             self.size += len(payload) + FRAME_OVERHEAD
 
-    def leave(self, entry: InFlight) -> Request:
-        """A call waits no more."""
+    def leave(self, entry: InFlight, now: float, service_wait: float) -> Request:
+        """A call waits no more; the limit on that is told with how long it did."""
         request = self.entries.pop(entry.id).request
         if request is None:
             raise AssertionError(f"call {entry.id} waited without its request")
         entry.request = None
+        entry.waited = now - entry.started
+        last = entry.decisions[-1] if entry.decisions else None
+        if last is None or last.kind is not DecisionKind.NOT_COME:  # which says so itself
+            facts = {
+                "service": entry.service,
+                "waited_ms": round(entry.waited * 1e3, 3),
+                "because": request.because,
+            }
+            waited = Decision(DecisionKind.AWAITED, now, service_wait, facts)
+            entry.decisions = (*entry.decisions[:-1], waited, *entry.decisions[-1:])
         self.size -= sum(len(payload) + FRAME_OVERHEAD for _, payload in request.frames)
         return request
 

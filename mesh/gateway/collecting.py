@@ -15,6 +15,7 @@ from mesh._version import __version__
 from mesh.errors import RemoteProtocolError
 from mesh.gateway.debts import Debts
 from mesh_telemetry import Exemplar, Exemplars, Party, names, own_span_ids, spans
+from mesh_telemetry.decisions import picked, tell_decisions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from mesh.gateway.session import Session
     from mesh.gateway.tracing import Trace
     from mesh.wire import codec
-    from mesh_telemetry import KeptTrace, Record, Sampler, TraceStore
+    from mesh_telemetry import Decision, KeptTrace, Record, Sampler, TraceStore
     from mesh_telemetry.export import Exporter
     from mesh_telemetry.spans import Attributes, Span
 
@@ -166,11 +167,30 @@ class Collector:
             trace.lost = 0
         made: list[Span] = []
         for record in rows:
-            made += self._own_spans(record, trace.to_wall, trace.kept)
+            own = self._own_spans(record, trace.to_wall, trace.kept)
+            made += own
+            if trace.why is not None and not record.parent_id:
+                tell_decisions(own[0], [trace.why], trace.to_wall)
+                trace.why = None
             self._note(trace, kept, record, tell)
             self._exemplify(record, trace.to_wall)
         self._add(trace.trace_id, self._core.instance, self._resource, made)
+        if not trace.rows:
+            self._tell_late(trace)
         return len(rows)
+
+    def add_late(self, trace: Trace, own_span: int, late: Decision) -> None:
+        """An answer came after its call had ended: to be told with that, if the trace is kept."""
+        if trace.kept:
+            trace.late = (*trace.late, (own_span, late))
+            if trace.trace_id not in self._fresh:
+                self._tell_late(trace)
+
+    def _tell_late(self, trace: Trace) -> None:
+        for own_span, late in trace.late:
+            event = late.event(int((late.at + trace.to_wall) * 1e9))
+            self._store.happened(trace.trace_id, own_span_ids(own_span)[0], event)
+        trace.late = ()
 
     def _took_part(self, trace_id: bytes, process: str) -> bool:
         """Whether spans of this process are expected in a trace that is kept."""
@@ -256,6 +276,17 @@ class Collector:
                 own.attributes[names.CALL_DETACHED] = True
         if record.waited:
             own.attributes[names.CALL_WAITED_MS] = round(record.waited * 1e3, 3)
+        decisions = record.decisions
+        if record.picked:
+            chosen = picked(
+                record.started + record.waited,
+                record.instance,
+                record.picked,
+                core.limits.max_in_flight,
+            )
+            decisions = (*decisions, chosen)
+        if decisions:
+            tell_decisions(own, decisions, offset)
         if not record.instance:
             return [own]  # no instance was reached
         callee = self.debts.sessions.get(record.instance)

@@ -5,17 +5,20 @@ Every entry of the in-flight table leaves it here, once, and its caller is told 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
 from mesh.errors import Code, Reason, RemoteProtocolError
-from mesh.gateway.calls import budget
+from mesh.gateway.calls import Abandoned, budget
 from mesh.gateway.observing import Observer
 from mesh.payload import encode
 from mesh.wire import codec
 from mesh.wire.codec import BY_CALLER, BY_DEADLINE, BY_DISCONNECT, MAYBE_EXECUTED, MSGPACK
 from mesh.wire.frames import Kind
+from mesh_telemetry import Decision, DecisionKind
+from mesh_telemetry.decision_forms import GOES_ON
+from mesh_telemetry.texts import duration
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -23,6 +26,10 @@ if TYPE_CHECKING:
     from mesh.gateway.calls import InFlight
     from mesh.gateway.core import Core
     from mesh.gateway.session import Session
+    from mesh_telemetry.decision_forms import Facts
+
+ROUNDING = 0.001
+"""Seconds by which a peer's idea of a deadline may be early: it travels in whole microseconds."""
 
 _CANCELLED, _DEADLINE = Code.CANCELLED.number, Code.DEADLINE_EXCEEDED.number
 
@@ -51,8 +58,34 @@ class Endings:
                 raise RemoteProtocolError(f"CANCEL for call {header.call_id}, which was never made")
             return
         by = header.reason if header.reason in _CANCEL_CODE else BY_CALLER
+        self._cancel(entry, by)
+
+    def _cancel(self, entry: InFlight, by: int) -> None:
+        """End a call that its caller wants no more; nobody is told."""
         self.abandon(entry, by)
+        value, setting = None, ""
+        if by == BY_DEADLINE:
+            who, value, setting = self._deadline(entry)
+        else:
+            did = "cancelled" if by == BY_CALLER else "disconnected, which had called"
+            who = f"{entry.caller.name} ({entry.caller.process_id}) {did} {entry.name}"
+        why = Decision(DecisionKind.CANCELLED, self._core.clock(), value, {"by": who}, setting)
+        entry.decisions = (*entry.decisions, why)
         self.end(entry, _CANCEL_CODE[by], _CANCEL_REASON[by])
+
+    def _deadline(self, entry: InFlight) -> tuple[str, float, str]:
+        """Whose deadline is a call's own, how many seconds that is, and by which setting.
+
+        It is that of the topmost call above it with the same one.
+        """
+        top = entry
+        while top.parent is not None and top.parent.deadline <= entry.deadline + ROUNDING:
+            top = top.parent
+        allowed, usual = top.deadline - top.started, self._core.limits.call_timeout
+        # What holds where nobody says otherwise.
+        setting = "limits.call_timeout" if abs(allowed - usual) < ROUNDING else "timeout"
+        told = f"the deadline of {top.name} ({duration(allowed)}, set by {top.caller.name})"
+        return told, round(allowed, 4), setting
 
     def expire(self, call_id: int) -> None:
         """A call's deadline has passed."""
@@ -69,19 +102,14 @@ class Endings:
             entry: The call.
             spent: What its time went to, as :func:`~mesh.gateway.calls.budget` tells.
         """
+        by, value, setting = self._deadline(entry)
+        facts = spent_facts(entry, spent) | {"by": by}
         self.fail(
             entry,
             Code.DEADLINE_EXCEEDED,
             Reason.DEADLINE_EXCEEDED,
-            explain_budget(entry, spent),
+            Decision(DecisionKind.EXPIRED, self._core.clock(), value, facts, setting),
             maybe_executed=entry.request is None,
-            details={
-                "allowed_ms": round((entry.deadline - entry.started) * 1e3, 3),
-                "spent": [
-                    {"depth": depth, "call": name, "ms": round(ms, 3), "state": state}
-                    for depth, name, ms, state in spent
-                ],
-            },
         )
 
     def lost(self, session: Session, unsent: Container[int]) -> list[InFlight]:
@@ -95,8 +123,7 @@ class Endings:
             The entries whose request never left; they can go to another instance.
         """
         for entry in list(session.calls.values()):
-            self.abandon(entry, BY_DISCONNECT)
-            self.end(entry, _CANCELLED, Reason.CALLER_DISCONNECTED)
+            self._cancel(entry, BY_DISCONNECT)
         again: list[InFlight] = []
         for entry in list(session.serving.values()):
             if entry.id not in self._core.table.by_id:
@@ -105,13 +132,12 @@ class Endings:
                 again.append(entry)
                 continue
             left = not entry.forwarded or session.link.discard(entry.id) < entry.forwarded
+            facts = _after(entry) | {"callee": session.name, "instance": session.process_id}
             self.fail(
                 entry,
                 Code.UNAVAILABLE,
                 Reason.CONNECTION_LOST,
-                f"the connection to {session.name} ({session.process_id}), which served "
-                f"{entry.name}, was lost after "
-                f"{(trio.current_time() - entry.started) * 1e3:,.0f} ms",
+                Decision(DecisionKind.LOST, self._core.clock(), None, facts),
                 maybe_executed=left,
             )
         return again
@@ -124,8 +150,9 @@ class Endings:
             entry,
             Code.UNAVAILABLE,
             Reason.GATEWAY_DRAINING,
-            f"the gateway shut down {(trio.current_time() - entry.started) * 1e3:,.0f} ms after "
-            f"{entry.name} was called",
+            Decision(
+                DecisionKind.STOPPED, self._core.clock(), self._core.limits.drain, _after(entry)
+            ),
             maybe_executed=sent,
         )
 
@@ -136,17 +163,18 @@ class Endings:
         entry: InFlight,
         code: Code,
         reason: Reason,
-        message: str,
+        why: Decision,
         *,
         maybe_executed: bool = True,
-        details: dict[str, Any] | None = None,
     ) -> None:
-        """End a call with an error of the gateway's own."""
+        """End a call with an error of the gateway's own, which tells what was decided."""
         if entry.id not in self._core.table.by_id:
             return
         caller = entry.caller
         if entry.replied:
             caller.link.discard(-entry.caller_call_id)
+        entry.decisions = (*entry.decisions, why)
+        message = why.text
         keep = self.end(entry, code.number, reason, message, answered=True)
         self.send_error(
             caller,
@@ -154,10 +182,10 @@ class Endings:
             code,
             reason,
             message,
+            why.details(),
             chain=entry.chain,
             activity_id=entry.activity_id,
             maybe_executed=maybe_executed,
-            details=details,
             keep=keep,
         )
 
@@ -168,11 +196,11 @@ class Endings:
         code: Code,
         reason: Reason,
         message: str,
+        details: Facts | None = None,
         *,
         chain: tuple[str, ...],
         activity_id: str,
         maybe_executed: bool = False,
-        details: dict[str, Any] | None = None,
         keep: str | None = None,
     ) -> None:
         """Tell a caller that its call failed in the gateway."""
@@ -212,7 +240,9 @@ class Endings:
         series.abandoned += 1
         tracing = self._core.tracing
         trace = tracing.of(entry) if tracing is not None else None
-        callee.abandoned[entry.id] = series, trace, entry.name
+        callee.abandoned[entry.id] = Abandoned(
+            series, trace, entry.name, entry.own_span, self._core.clock()
+        )
         self._core.send(callee.link, codec.encode(Kind.CANCEL, (entry.id, by)))
 
     def end(
@@ -242,7 +272,7 @@ class Endings:
         if not core.table.leave(entry, code, duration):
             return None
         if entry.request is not None:
-            core.held.leave(entry)
+            core.held.leave(entry, now, core.limits.service_wait)
         kept: str | None = None
         if core.observes:
             kept = self.observer.ended(entry, code, reason, message, now, answered)
@@ -253,6 +283,12 @@ class Endings:
         return kept
 
     def _end_children(self, entry: InFlight, now: float) -> None:
+        last = entry.decisions[-1] if entry.decisions else None
+        if last is None or last.kind in GOES_ON:
+            cause, value, setting = f"{entry.name} was answered", None, ""
+        else:
+            cause = last.facts.get("by", last.text)
+            value, setting = last.value, last.setting
         for child in list((entry.children or {}).values()):
             if child.deadline <= now:
                 by, code, reason = BY_DEADLINE, Code.DEADLINE_EXCEEDED, Reason.DEADLINE_EXCEEDED
@@ -260,18 +296,28 @@ class Endings:
                 by, code, reason = BY_CALLER, Code.CANCELLED, Reason.PARENT_ENDED
             sent = child.request is None
             self.abandon(child, by)
+            facts = {"call": child.name, "parent": entry.name, "by": cause}
             self.fail(
                 child,
                 code,
                 reason,
-                f"{entry.name}, inside which {child.name} was called, has ended",
+                Decision(DecisionKind.PARENT_OVER, now, value, facts, setting),
                 maybe_executed=sent,
             )
 
 
-def explain_budget(entry: InFlight, spent: list[tuple[int, str, float, str]]) -> str:
-    """Say how the time of a call was spent, hop by hop."""
-    allowed = (entry.deadline - entry.started) * 1e3
-    parts = [f"{name} {ms:,.1f} ms ({state})" for _, name, ms, state in spent[:12]]
-    more = f", and {len(spent) - 12} more" if len(spent) > 12 else ""
-    return f"{entry.name} was allowed {allowed:,.1f} ms; spent: {', '.join(parts)}{more}"
+def spent_facts(entry: InFlight, spent: list[tuple[int, str, float, str]]) -> Facts:
+    """What a call was allowed, and how its time was spent, hop by hop."""
+    return {
+        "of": entry.name,
+        "allowed_ms": round((entry.deadline - entry.started) * 1e3, 3),
+        "spent": [
+            {"depth": depth, "call": name, "ms": round(ms, 3), "state": state}
+            for depth, name, ms, state in spent
+        ],
+    }
+
+
+def _after(entry: InFlight) -> Facts:
+    """How long after its call something happened."""
+    return {"call": entry.name, "after_ms": round((trio.current_time() - entry.started) * 1e3, 3)}

@@ -9,10 +9,12 @@ from mesh.limits import LONGEST
 from mesh.wire import codec
 from mesh.wire.codec import UNVERIFIED
 from mesh.wire.frames import MORE, Kind
+from mesh_telemetry import Decision, DecisionKind
 
 if TYPE_CHECKING:
     from mesh.gateway.calls import InFlight
     from mesh.gateway.core import Core
+    from mesh.gateway.observing import Refusal
     from mesh.gateway.registry import Method
     from mesh.gateway.session import Session
 
@@ -21,6 +23,8 @@ def hand_over(core: Core, entry: InFlight, callee: Session) -> None:
     """The callee serves this call from now on."""
     call_id = entry.id
     entry.callee = callee
+    if callee.compared:  # only where there was a choice
+        entry.picked, callee.compared = callee.compared, ()
     callee.serving[call_id] = entry
     if call_id > callee.last_issued:  # noqa: PLR1730 - max() costs as much as all of the above
         callee.last_issued = call_id
@@ -78,28 +82,20 @@ def forward_more(core: Core, entry: InFlight, callee: Session, flags: int, paylo
     core.send_bulk(callee.link, entry.id, head, payload)
 
 
-def overloaded(method: Method, limit: int) -> tuple[Code, Reason, str]:
+def overloaded(core: Core, method: Method) -> Refusal:
     """Why no instance can take one more call."""
+    limit = core.limits.max_in_flight
     for session in method.instances:
         if session.load < limit:
-            return outbox_full(method.full_name, session)
-    return (
-        Code.RESOURCE_EXHAUSTED,
-        Reason.OVERLOADED,
-        (
-            f"every instance of {method.full_name} ({len(method.instances)}) has {limit:,} calls "
-            "in flight, the limit max_in_flight; start more instances, or call less"
-        ),
-    )
+            return outbox_full(core, method.full_name, session)
+    facts = {"call": method.full_name, "instances": len(method.instances)}
+    decision = Decision(DecisionKind.OVERLOADED, core.clock(), limit, facts)
+    return Code.RESOURCE_EXHAUSTED, Reason.OVERLOADED, decision
 
 
-def outbox_full(name: str, callee: Session) -> tuple[Code, Reason, str]:
+def outbox_full(core: Core, name: str, callee: Session) -> Refusal:
     """Why the chosen instance cannot take one more frame."""
-    return (
-        Code.RESOURCE_EXHAUSTED,
-        Reason.OUTBOX_FULL,
-        (
-            f"{callee.link.weight:,} bytes wait for {callee.name}, which serves {name}, at the "
-            f"limit of {callee.link.limit:,}: it does not read fast enough"
-        ),
-    )
+    link = callee.link
+    facts = {"call": name, "callee": callee.name, "bytes": link.weight}
+    decision = Decision(DecisionKind.OUTBOX_FULL, core.clock(), link.limit, facts)
+    return Code.RESOURCE_EXHAUSTED, Reason.OUTBOX_FULL, decision

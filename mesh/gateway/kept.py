@@ -21,8 +21,10 @@ from mesh.wire.codec import is_activity_id
 from mesh_telemetry import (
     CODE_NAMES,
     Drawing,
+    Explanation,
     TraceSummary,
     WaterfallRow,
+    explain,
     otlp_steps,
     summary,
     waterfall_rows,
@@ -41,7 +43,7 @@ SLICE_TRACES = 500
 """Traces that are looked at in one go: about 1 ms."""
 SHORTEST_PREFIX = 6
 """Hexadecimal digits of a trace id that name it well enough."""
-FORMATS = ("otlp", "waterfall", "text")
+FORMATS = ("otlp", "waterfall", "text", "explain")
 NARROWEST, WIDEST = 40, 1000
 """Columns that a drawing may have."""
 STEPS = 20
@@ -227,12 +229,19 @@ class TraceViews:
                 await trio.lowlevel.checkpoint()
         return "\n".join([*lines, ""])
 
+    async def explain(self, id: str) -> Explanation:
+        """Every decision made for the calls of one kept trace, in order; see :meth:`get`."""
+        told = await self.waterfall(id)
+        steps = explain(told.rows)
+        await trio.lowlevel.checkpoint()
+        return Explanation(summary=told.summary, steps=steps)
+
     async def tell(
         self,
         id: str,
         form: str,
         width: int | str | None = None,
-    ) -> TraceView | dict[str, Any] | str:
+    ) -> TraceView | Explanation | dict[str, Any] | str:
         """One kept trace in a form that is asked for by name.
 
         Args:
@@ -250,6 +259,8 @@ class TraceViews:
             return await (self.text(id) if width is None else self.text(id, _columns(width)))
         if width is not None:
             raise InvalidArgument(f"width is for format text, not for {form}")
+        if form == "explain":
+            return await self.explain(id)
         return await (self.otlp(id) if form == "otlp" else self.waterfall(id))
 
 

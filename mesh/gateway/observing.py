@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from mesh.errors import Code, Reason
 from mesh.gateway.registry import RESERVED
 from mesh.wire.codec import FORCED
+from mesh_telemetry import Decision, Record
 from mesh_telemetry import Reason as TraceReason
-from mesh_telemetry import Record
 from mesh_telemetry.names import OTHER
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from mesh.gateway.session import Session
     from mesh.wire import codec
 
-Refusal = tuple[Code, Reason, str]
-"""Why a call is turned away: code, reason, message."""
+Refusal = tuple[Code, Reason, Decision]
+"""Why a call is turned away: code, reason, and what was decided, which is its message."""
 
 
 class Observer:
@@ -81,6 +81,8 @@ class Observer:
             reason,
             message,
             False,
+            entry.picked,
+            entry.decisions,
         )
         core.recorder.append(row)
         trace, tracing = entry.trace, core.tracing
@@ -95,7 +97,8 @@ class Observer:
             if trace is None:
                 return None
         if code or slow or parent is not None or trace.kept or trace.rows:
-            tracing.ended(trace, row, code, slow=slow, name=series.method.name)
+            method = series.method
+            tracing.ended(trace, row, code, method.slow_after if slow else 0.0, method.name)
             if parent is not None:
                 return None
         else:
@@ -109,6 +112,7 @@ class Observer:
         header: codec.Call,
         chain: tuple[str, ...],
         refusal: Refusal,
+        message: str,
         method: Method | None,
         parent: InFlight | None,
         call_id: int,
@@ -119,7 +123,8 @@ class Observer:
             caller: Who called.
             header: The CALL.
             chain: Its chain.
-            refusal: Code, reason and message.
+            refusal: Code, reason and decision.
+            message: What that says.
             method: What was called, if that is known.
             parent: The call inside which it was made, if that is known to be so.
             call_id: The gateway's id for it.
@@ -128,7 +133,7 @@ class Observer:
             Why its trace is kept, if it has no parent and that is decided.
         """
         core = self._core
-        code, reason, message = refusal
+        code, reason, why = refusal
         service, name = (method.service, method.method) if method is not None else (OTHER, OTHER)
         series = core.metrics.series(caller.name, service, name)
         series.codes[code.number] += 1
@@ -163,6 +168,8 @@ class Observer:
             str(reason),
             message,
             True,
+            (),
+            (why,),
         )
         core.recorder.append(row)
         tracing = core.tracing
@@ -176,7 +183,7 @@ class Observer:
         if header.options & FORCED and parent is None:
             tracing.judge(trace, TraceReason.FORCED, known)
         tracing.judge(trace, TraceReason.REFUSED, known)
-        tracing.ended(trace, row, 0, slow=False, name=known)
+        tracing.ended(trace, row, 0, 0.0, known)
         if parent is not None:
             return None
         return tracing.close(trace, series.method, caller.process_id, now)

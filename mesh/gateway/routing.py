@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING
 from mesh import events
 from mesh.errors import Code, Reason, RemoteProtocolError
 from mesh.gateway.balancing import pick
-from mesh.gateway.calls import InFlight, budget
-from mesh.gateway.endings import explain_budget
+from mesh.gateway.calls import InFlight
 from mesh.gateway.forwarding import forward, forward_more, hand_over, outbox_full, overloaded
+from mesh.gateway.refusals import Refusals
 from mesh.gateway.registry import RESERVED
 from mesh.gateway.waiting import WaitingCalls
 from mesh.timers import Timers
 from mesh.wire import codec
 from mesh.wire.codec import DETACHED, FORCED, is_activity_id
+from mesh_telemetry import Decision, DecisionKind
 from mesh_telemetry import Reason as TraceReason
 from mesh_telemetry.names import OTHER
 
@@ -30,14 +31,6 @@ if TYPE_CHECKING:
     from mesh.gateway.registry import Method
     from mesh.gateway.session import Session
     from mesh.gateway.tracing import Trace
-    from mesh.limits import Limits
-
-
-_DRAINING: Refusal = (
-    Code.UNAVAILABLE,
-    Reason.GATEWAY_DRAINING,
-    "the gateway is shutting down and takes no new calls",
-)
 
 
 class Router:
@@ -46,6 +39,7 @@ class Router:
     def __init__(self, core: Core, endings: Endings) -> None:
         self._core = core
         self._endings = endings
+        self._refusals = Refusals(core)
         self.deadlines = Timers(core.table.by_id, endings.expire, core.flush)
         self.waiting = WaitingCalls(core, endings)
 
@@ -88,7 +82,9 @@ class Router:
             elif parent is not None and parent.callee is not caller:
                 served_by = parent.callee.process_id if parent.callee is not None else ""
                 if served_by != caller.process_id:
-                    self._refuse(caller, header, alone, _foreign(header, caller), method)
+                    self._refuse(
+                        caller, header, alone, self._refusals.foreign(header, caller), method
+                    )
                     return
         if parent is not None:
             chain = (*parent.chain, link)
@@ -103,7 +99,7 @@ class Router:
             header.chain is None
             or (header.gateway == core.instance and not header.options & DETACHED)
         ):
-            self._refuse(caller, header, alone, _ended(link), method)
+            self._refuse(caller, header, alone, self._refusals.parent_gone(link), method)
             return
         else:
             entry_id = header.entry_id if header.gateway == core.instance else 0
@@ -117,28 +113,28 @@ class Router:
         limits = core.limits
         if len(chain) > 1:
             if len(chain) > limits.max_depth:
-                self._refuse(caller, header, chain, _too_deep(chain, limits), method, above)
+                self._refuse(caller, header, chain, self._refusals.too_deep(chain), method, above)
                 return
             if chain.count(link) > limits.max_visits:
-                self._refuse(caller, header, chain, _loop(chain, limits), method, above)
+                self._refuse(caller, header, chain, self._refusals.looping(chain), method, above)
                 return
         if deadline <= now:
-            self._refuse(caller, header, chain, _no_time(link, parent, now), method, above)
+            self._refuse(
+                caller, header, chain, self._refusals.no_time(link, parent, now), method, above
+            )
             return
         if core.draining and parent is None:
-            self._refuse(caller, header, chain, _DRAINING, method, above)
+            self._refuse(caller, header, chain, self._refusals.draining(), method, above)
             return
 
         callee: Session | None = None
         if method is not None and method.instances:
             callee = pick(method.instances, limits.max_in_flight)
             if callee is None:
-                self._refuse(
-                    caller, header, chain, overloaded(method, limits.max_in_flight), method, above
-                )
+                self._refuse(caller, header, chain, overloaded(core, method), method, above)
                 return
         elif not self.waiting.is_expected(header, method, now):
-            self._refuse(caller, header, chain, self._missing(header), method, above)
+            self._refuse(caller, header, chain, self._refusals.missing(header), method, above)
             return
         elif not self.waiting.has_room(len(payload)):
             self._refuse(caller, header, chain, self.waiting.full(), method, above)
@@ -213,9 +209,9 @@ class Router:
         if callee is None:
             self.waiting.hold(entry, flags, payload)
         elif callee.link.weight >= callee.link.limit:
-            code, reason, message = outbox_full(entry.name, callee)
+            refusal = outbox_full(core, entry.name, callee)
             self._endings.abandon(entry, codec.BY_CALLER)
-            self._endings.fail(entry, code, reason, message)
+            self._endings.fail(entry, *refusal)
         else:
             forward_more(core, entry, callee, flags, payload)
 
@@ -226,7 +222,7 @@ class Router:
         lost = entry.callee
         if lost is not None:
             del lost.serving[entry.id]
-        entry.callee = None
+        entry.callee, entry.picked = None, ()
         method = self._core.registry.methods.get((entry.service, entry.method))
         callee = (
             pick(method.instances, self._core.limits.max_in_flight)
@@ -234,24 +230,19 @@ class Router:
             else None
         )
         if callee is None:
-            self._endings.fail(entry, Code.UNAVAILABLE, Reason.CONNECTION_LOST,
-                f"the connection to the instance of {entry.service} was lost before the call left "
-                "the gateway, and no other instance can take it", maybe_executed=False)  # fmt: skip
+            unsent = Decision(
+                DecisionKind.UNSENT, self._core.clock(), None, {"service": entry.service}
+            )
+            self._endings.fail(
+                entry, Code.UNAVAILABLE, Reason.CONNECTION_LOST, unsent, maybe_executed=False
+            )
             return
+        if lost is not None:
+            facts = {"lost": lost.process_id, "instance": callee.process_id}
+            again = Decision(DecisionKind.REROUTED, self._core.clock(), None, facts)
+            entry.decisions = (*entry.decisions, again)
         hand_over(self._core, entry, callee)
         self._core.send(callee.link, frame)
-
-    # Refusals.
-
-    def _missing(self, header: codec.Call) -> tuple[Code, Reason, str]:
-        no_service, message = self._core.registry.explain_missing(header.service, header.method)
-        if no_service:
-            return Code.NOT_FOUND, Reason.SERVICE_NOT_FOUND, message
-        service = self._core.registry.services[header.service]
-        if header.method in service.methods:
-            gone = f"no instance of {header.service}.{header.method} is connected any more"
-            return Code.UNAVAILABLE, Reason.NO_INSTANCE, gone
-        return Code.UNIMPLEMENTED, Reason.METHOD_NOT_FOUND, message
 
     def _refuse(
         self,
@@ -273,7 +264,8 @@ class Router:
             parent: The call inside which it was made, if that is known to be so.
         """
         core = self._core
-        code, reason, message = refusal
+        code, reason, why = refusal
+        message = why.text
         activity_id = header.activity_id or header.trace_id.hex()
         if parent is not None:
             activity_id = parent.activity_id
@@ -295,7 +287,7 @@ class Router:
         keep: str | None = None
         if core.observes:
             keep = self._endings.observer.refused(
-                caller, header, chain, refusal, method, parent, call_id
+                caller, header, chain, refusal, message, method, parent, call_id
             )
         self._endings.send_error(
             caller,
@@ -303,56 +295,8 @@ class Router:
             code,
             reason,
             message,
+            why.details(),
             chain=chain,
             activity_id=activity_id,
             keep=keep,
         )
-
-
-def _foreign(header: codec.Call, caller: Session) -> Refusal:
-    return (
-        Code.PERMISSION_DENIED,
-        Reason.PARENT_FOREIGN,
-        (
-            f"call {header.parent_id} is not served by {caller.name}, so nothing can be called on "
-            "its behalf"
-        ),
-    )
-
-
-def _ended(link: str) -> Refusal:
-    return (
-        Code.FAILED_PRECONDITION,
-        Reason.PARENT_ENDED,
-        (
-            f"the call inside which {link} was called has ended; start work that outlives its call "
-            "inside mesh.detached()"
-        ),
-    )
-
-
-def _too_deep(chain: tuple[str, ...], limits: Limits) -> Refusal:
-    message = f"depth {len(chain)} exceeds max_depth {limits.max_depth}"
-    return Code.FAILED_PRECONDITION, Reason.DEPTH_EXCEEDED, message
-
-
-def _loop(chain: tuple[str, ...], limits: Limits) -> Refusal:
-    message = (
-        f"visit {chain.count(chain[-1])} of {chain[-1]} exceeds max_visits {limits.max_visits}; "
-        f"the cycle is {' > '.join(_cycle(chain))}"
-    )
-    return Code.FAILED_PRECONDITION, Reason.LOOP_DETECTED, message
-
-
-def _no_time(link: str, parent: InFlight | None, now: float) -> Refusal:
-    message = f"no time was left when {link} was called"
-    if parent is not None:
-        message += f": {explain_budget(parent, budget(parent, now))}"
-    return Code.DEADLINE_EXCEEDED, Reason.DEADLINE_EXCEEDED, message
-
-
-def _cycle(chain: tuple[str, ...]) -> tuple[str, ...]:
-    """The shortest piece at the chain's end that leads from a method back to itself."""
-    last = len(chain) - 1
-    before = max(index for index in range(last) if chain[index] == chain[last])
-    return chain[before:]

@@ -49,6 +49,7 @@ class Session:
         calls: Calls that it made and that are in flight, by its own ids.
         serving: Calls that it serves, by the gateway's ids.
         abandoned: Calls that it was told to stop and has not yet acknowledged.
+        compared: What it was just picked by among several, until it gets the call.
         last_call_id: The highest id of a call that it made.
         last_issued: The highest id of a call that it was handed.
         services: What it has registered.
@@ -84,6 +85,7 @@ class Session:
         self.drained: tuple[str, ...] = ()
         self.health = HEALTHY
         self.picked = 0
+        self.compared: tuple[int, ...] = ()
         self.draining = False
         self.sends_spans = False
         self.tracebacks = not link.is_tcp or _is_loopback(link.address)

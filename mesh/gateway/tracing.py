@@ -17,7 +17,7 @@ import trio
 
 from mesh.errors import Code
 from mesh.gateway.collecting import Collector
-from mesh_telemetry import Reason, Sampler, SlowMethods, TraceStore
+from mesh_telemetry import Decision, DecisionKind, Reason, Sampler, SlowMethods, TraceStore
 from mesh_telemetry.bounds import GATEWAY_ROWS
 from mesh_telemetry.names import DROPPED
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mesh.gateway.calls import InFlight
     from mesh.gateway.core import Core
     from mesh_telemetry import MethodSeries, Record, TraceSettings
+    from mesh_telemetry.decision_forms import Facts
     from mesh_telemetry.export import Exporter
     from mesh_telemetry.spans import Attributes
 
@@ -60,6 +61,10 @@ class Trace(msgspec.Struct, eq=False, gc=False):
     """Calls without a parent that are in flight."""
     kept: str = ""
     """Why it is kept."""
+    why: Decision | None = None
+    """The same with its numbers, until it is told with the call that led there."""
+    late: tuple[tuple[int, Decision], ...] = ()
+    """Answers that came late, with what the ids of their calls' spans are made of."""
     reasons: tuple[str, ...] = ()
     """All that has spoken for it, in the order in which it did."""
     over: str | None = None
@@ -113,6 +118,7 @@ class Tracing:
         """Calls that were alone to their end, and for whose keeping nothing spoke."""
         self._passed_before: dict[bytes, Record] = {}
         self._turned_at = core.clock()
+        self._settings = settings
         self.store = TraceStore(settings.store_spans, settings.store_bytes)
         self.sampler = Sampler(settings, core.clock)
         self._stored = self.store.traces
@@ -189,8 +195,16 @@ class Tracing:
                 trace.rows.append(passed.pop(trace_id))
         return trace
 
-    def ended(self, trace: Trace, row: Record, code: int, *, slow: bool, name: str) -> None:
-        """A call of this trace has ended."""
+    def ended(self, trace: Trace, row: Record, code: int, slow: float, name: str) -> None:
+        """A call of this trace has ended.
+
+        Args:
+            trace: The trace.
+            row: The call's.
+            code: Number of its status code; 0 also for one that was turned away.
+            slow: The seconds from which on it is slow, where it took longer; else 0.
+            name: Its method, or ``_OTHER``.
+        """
         rows = trace.rows
         rows.append(row)
         if len(rows) > MAX_ROWS:
@@ -203,7 +217,7 @@ class Tracing:
         if code:
             self.judge(trace, Reason.CANCELLED if code == _CANCELLED else Reason.ERROR, name)
         elif slow:
-            self.judge(trace, Reason.SLOW, name)
+            self.judge(trace, Reason.SLOW, name, took=row.duration, slow_after=slow)
 
     def close(self, trace: Trace, series: MethodSeries, process: str, now: float) -> str | None:
         """A call without a parent has ended; returns why its trace is kept, if it is.
@@ -224,7 +238,8 @@ class Tracing:
                     self._drop(self._quiet.popleft())
             if not trace.kept and now >= series.baseline_from:
                 if self.sampler.baseline(series.name):
-                    self._keep(trace, Reason.BASELINE)
+                    why = self._why(Reason.BASELINE, series.name)
+                    self._keep(trace, Reason.BASELINE, why)
                 else:
                     series.baseline_from = now + REST
         if not trace.kept:
@@ -232,7 +247,16 @@ class Tracing:
         trace.hinted = process
         return trace.kept
 
-    def judge(self, trace: Trace, reason: Reason, name: str, *, again: bool = False) -> None:
+    def judge(
+        self,
+        trace: Trace,
+        reason: Reason,
+        name: str,
+        *,
+        again: bool = False,
+        took: float = 0.0,
+        slow_after: float = 0.0,
+    ) -> None:
         """Something speaks for keeping this trace.
 
         Args:
@@ -240,6 +264,8 @@ class Tracing:
             reason: What speaks for it.
             name: The method of the call that gives the reason, or ``_OTHER``.
             again: Whether it was judged for that before, and the reason lasts.
+            took: The seconds of a slow call so far.
+            slow_after: Those from which on it is slow; 0 for one that is still in flight.
         """
         if reason not in trace.reasons:
             trace.reasons = (*trace.reasons, str(reason))
@@ -250,12 +276,31 @@ class Tracing:
         if trace.kept or trace.gone:
             return
         if self.sampler.wants(reason, name, again=again):
-            self._keep(trace, reason)
+            self._keep(trace, reason, self._why(reason, name, took, slow_after))
         elif trace.over is None:
             trace.over = self.sampler.refusal
 
-    def _keep(self, trace: Trace, reason: Reason) -> None:
-        trace.kept = str(reason)
+    def _why(
+        self, reason: Reason, name: str, took: float = 0.0, slow_after: float = 0.0
+    ) -> Decision:
+        """Why a trace is kept, with the setting behind it."""
+        now, settings = self._core.clock(), self._settings
+        facts: Facts = {"reason": str(reason), "method": name}
+        if took:
+            facts["took_ms"] = round(took * 1e3, 3)
+        if reason is Reason.BASELINE:
+            return Decision(DecisionKind.KEPT_BASELINE, now, settings.baseline, facts)
+        if reason is not Reason.SLOW:
+            return Decision(DecisionKind.KEPT, now, settings.quota, facts)
+        if not slow_after:
+            return Decision(DecisionKind.KEPT_LONG, now, settings.quota, facts)
+        if slow_after >= settings.slow_after:
+            return Decision(DecisionKind.KEPT_SLOW, now, settings.slow_after, facts)
+        facts["usual_ms"] = round(slow_after * 1e3, 3)
+        return Decision(DecisionKind.KEPT_UNUSUAL, now, settings.slow_after, facts)
+
+    def _keep(self, trace: Trace, reason: Reason, why: Decision) -> None:
+        trace.kept, trace.why = str(reason), why
         if reason not in trace.reasons:
             trace.reasons = (*trace.reasons, str(reason))
         self.collector.gather(trace)
@@ -348,6 +393,7 @@ class Tracing:
             self._judged_up_to = max(self._judged_up_to, entry.id)
             trace = self.of(entry) if entry.id in by_id else None
             if trace is not None and not trace.kept:
-                self.judge(trace, Reason.SLOW, entry.series.method.name, again=again)
+                took = self._core.clock() - entry.started
+                self.judge(trace, Reason.SLOW, entry.series.method.name, again=again, took=took)
             if number % SLICE == 0:
                 await trio.lowlevel.checkpoint()

@@ -9,11 +9,14 @@ from mesh.gateway.balancing import pick
 from mesh.gateway.calls import Request
 from mesh.gateway.forwarding import forward, forward_more, overloaded
 from mesh.timers import Timers
+from mesh_telemetry import Decision, DecisionKind
+from mesh_telemetry.texts import milliseconds
 
 if TYPE_CHECKING:
     from mesh.gateway.calls import InFlight
     from mesh.gateway.core import Core
     from mesh.gateway.endings import Endings
+    from mesh.gateway.observing import Refusal
     from mesh.gateway.registry import Method
     from mesh.wire import codec
 
@@ -34,17 +37,18 @@ class WaitingCalls:
         limits = self._core.limits
         return len(self) < limits.max_waiting and self._core.held.size + size <= limits.max_outbox
 
-    def full(self) -> tuple[Code, Reason, str]:
+    def full(self) -> Refusal:
         """Why no more calls may wait."""
         limits = self._core.limits
-        return (
-            Code.RESOURCE_EXHAUSTED,
-            Reason.WAITING_FULL,
-            (
-                f"{len(self):,} calls wait for services, {self._core.held.size:,} bytes; the "
-                f"limits are {limits.max_waiting:,} and {limits.max_outbox:,}"
-            ),
+        facts = {
+            "waiting": len(self),
+            "bytes": self._core.held.size,
+            "max_outbox": limits.max_outbox,
+        }
+        decision = Decision(
+            DecisionKind.WAITING_FULL, self._core.clock(), limits.max_waiting, facts
         )
+        return Code.RESOURCE_EXHAUSTED, Reason.WAITING_FULL, decision
 
     def is_expected(self, header: codec.Call, method: Method | None, now: float) -> bool:
         """Whether what nobody serves now should be there soon."""
@@ -56,7 +60,7 @@ class WaitingCalls:
 
     def enter(self, entry: InFlight, header: codec.Call, flags: int, payload: bytes) -> None:
         """A call begins to wait."""
-        entry.request = Request(header, [(flags, payload)])
+        entry.request = Request(header, [(flags, payload)], self._why_expected(entry))
         self._core.held.enter(entry)
         self.timers.add(entry.started + self._core.limits.service_wait, entry.id)
 
@@ -64,27 +68,40 @@ class WaitingCalls:
         """A further frame of a long call that waits."""
         held = self._core.held
         if held.size + len(payload) > self._core.limits.max_outbox:
-            self._fail(entry, *self.full())
+            self._endings.fail(entry, *self.full(), maybe_executed=False)
         else:
             held.add(entry, flags, payload)
 
-    def _give_up(self, call_id: int) -> None:
-        entry = self._core.held.entries[call_id]
-        registry = self._core.registry
-        waited = f"waited {self._core.limits.service_wait:g} s for {entry.service}.{entry.method}"
-        method = registry.methods.get((entry.service, entry.method))
-        no_service, missing = registry.explain_missing(entry.service, entry.method)
-        if method is not None:
-            gone = f"{waited}; it was here a moment ago, and no instance has come back"
-            self._fail(entry, Code.UNAVAILABLE, Reason.NO_INSTANCE, gone)
-        elif no_service:
-            self._fail(entry, Code.NOT_FOUND, Reason.SERVICE_NOT_FOUND, f"{waited}; {missing}")
-        else:
-            self._fail(entry, Code.UNIMPLEMENTED, Reason.METHOD_NOT_FOUND, f"{waited}; {missing}")
+    def _why_expected(self, entry: InFlight) -> str:
+        core = self._core
+        method = core.registry.methods.get((entry.service, entry.method))
+        if method is not None and method.gone_at is not None:
+            return f"it had been gone for {milliseconds((entry.started - method.gone_at) * 1e3)}"
+        if entry.service in core.registry.services:
+            return "it had no instance then"
+        age = milliseconds((entry.started - core.started) * 1e3)
+        return f"the gateway had started {age} before"
 
-    def _fail(self, entry: InFlight, code: Code, reason: Reason, message: str) -> None:
-        entry.waited = self._core.clock() - entry.started
-        self._endings.fail(entry, code, reason, message, maybe_executed=False)
+    def _give_up(self, call_id: int) -> None:
+        core = self._core
+        entry = core.held.entries[call_id]
+        method = core.registry.methods.get((entry.service, entry.method))
+        no_service, missing = core.registry.explain_missing(entry.service, entry.method)
+        if method is not None:
+            code, reason = Code.UNAVAILABLE, Reason.NO_INSTANCE
+            missing = "it was here a moment ago, and no instance has come back"
+        elif no_service:
+            code, reason = Code.NOT_FOUND, Reason.SERVICE_NOT_FOUND
+        else:
+            code, reason = Code.UNIMPLEMENTED, Reason.METHOD_NOT_FOUND
+        because = entry.request.because if entry.request is not None else ""
+        facts = {
+            "call": f"{entry.service}.{entry.method}",
+            "told": missing,
+            "because": because,
+        }
+        decision = Decision(DecisionKind.NOT_COME, core.clock(), core.limits.service_wait, facts)
+        self._endings.fail(entry, code, reason, decision, maybe_executed=False)
 
     def resume(self, service_name: str) -> None:
         """Methods have come: send on the calls that waited for them."""
@@ -101,12 +118,11 @@ class WaitingCalls:
         entry.series = method.series(entry.caller.name)
         entry.series.method.in_flight += core.observes
         if callee is None:
-            self._fail(entry, *overloaded(method, core.limits.max_in_flight))
+            self._endings.fail(entry, *overloaded(core, method), maybe_executed=False)
         else:
-            request = core.held.leave(entry)
-            (flags, payload), *rest = request.frames
             now = core.clock()
-            entry.waited = now - entry.started
+            request = core.held.leave(entry, now, core.limits.service_wait)
+            (flags, payload), *rest = request.frames
             forward(core, entry, callee, request.header, flags, payload, now)
             for flags, payload in rest:
                 forward_more(core, entry, callee, flags, payload)

@@ -7,8 +7,11 @@ nothing of frames, sockets or trio, and imports nothing of ``mesh``.
 from __future__ import annotations
 
 from mesh_telemetry.budget import Share, spent
+from mesh_telemetry.decision_forms import DecisionKind
+from mesh_telemetry.decisions import Decision
 from mesh_telemetry.drawing import Drawing
 from mesh_telemetry.exemplars import Exemplar, Exemplars
+from mesh_telemetry.explaining import Explanation, Step, explain, explanation_lines
 from mesh_telemetry.exposition import Exposition
 from mesh_telemetry.hops import Hop, fold
 from mesh_telemetry.kept_trace import KeptTrace, Party
@@ -47,9 +50,12 @@ __all__ = [
     "TEXT",
     "CallMetrics",
     "CallSeries",
+    "Decision",
+    "DecisionKind",
     "Drawing",
     "Exemplar",
     "Exemplars",
+    "Explanation",
     "Exposition",
     "Family",
     "GatewayCounters",
@@ -70,11 +76,14 @@ __all__ = [
     "Share",
     "SideMetrics",
     "SlowMethods",
+    "Step",
     "TraceSettings",
     "TraceStore",
     "TraceSummary",
     "WaterfallRow",
     "escape_label",
+    "explain",
+    "explanation_lines",
     "fold",
     "negotiate",
     "otlp_steps",

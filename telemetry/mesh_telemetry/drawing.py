@@ -110,8 +110,8 @@ class Drawing:
         Most of them take less than 0.1 ms, those without a line up to 2 ms, and the longest 2 us to
         3 us for each span of the trace, however deep that is.
         """
-        yield self._fit(self._heading())
-        yield from self._ids()
+        yield self._fit(heading(self._summary, self._took))
+        yield from ids(self._summary, self._width if self._clips else None)
         for line in self._body():
             yield self._fit(line) if line is not None else None
 
@@ -147,34 +147,6 @@ class Drawing:
             return self._entry.end - self._entry.start
         return self._summary.duration_ms or 0.0
 
-    def _heading(self) -> Line:
-        about = self._summary
-        ended, took = about.duration_ms is not None, milliseconds(self._took)
-        name = clean_line(f"{about.service}.{about.method}") if about.method else "unknown call"
-        ok = Look.GOOD if about.code == "ok" else Look.BAD
-        return [
-            Part(name + further(about.entry_calls), Look.STRONG),
-            Part(f" by {clean_line(about.caller)}" if about.caller else ""),
-            Part("  "),
-            Part(clean_line(about.code), ok) if ended else Part("still runs", Look.ODD),
-            Part(f" after {took}" if ended else ""),
-            Part(f"  kept: {about.reason}", Look.FAINT),
-        ]
-
-    def _ids(self) -> Iterator[Line]:
-        """What people copy is never cut: it takes a line more, or wraps."""
-        about = self._summary
-        trace = [Part("trace ", Look.FAINT), Part(about.trace_id)]
-        same = about.activity_id == about.trace_id
-        activity = "the same" if same else clean_line(about.activity_id)
-        told = [Part("activity ", Look.FAINT), Part(activity)]
-        line = [*trace, Part("  "), *told]
-        if self._clips and sum(cells(part.text) for part in line) > self._width:
-            yield trace
-            yield told
-        else:
-            yield line
-
     def _notes(self) -> Iterator[Line]:
         """What is to be known about the drawing."""
         first = self._hops[0].first
@@ -192,11 +164,45 @@ class Drawing:
         if shifts:
             by = milliseconds(max(shifts))
             yield _note(f"~ {_spans(len(shifts))} moved by up to {by}, as hosts' clocks disagree")
-        for said in self._summary.missing:
-            yield _note(f"! missing: {clean_line(said)}")
-        if self._summary.dropped:
-            no_room = "that a process, or the store, had no room for"
-            yield _note(f"! missing: {_spans(self._summary.dropped)} {no_room}")
+        yield from missing(self._summary)
+
+
+def heading(about: TraceSummary, took_ms: float) -> Line:
+    """What a trace is, and how it ended."""
+    ended = about.duration_ms is not None
+    name = clean_line(f"{about.service}.{about.method}") if about.method else "unknown call"
+    ok = Look.GOOD if about.code == "ok" else Look.BAD
+    return [
+        Part(name + further(about.entry_calls), Look.STRONG),
+        Part(f" by {clean_line(about.caller)}" if about.caller else ""),
+        Part("  "),
+        Part(clean_line(about.code), ok) if ended else Part("still runs", Look.ODD),
+        Part(f" after {milliseconds(took_ms)}" if ended else ""),
+        Part(f"  kept: {about.reason}", Look.FAINT),
+    ]
+
+
+def ids(about: TraceSummary, width: int | None) -> Iterator[Line]:
+    """What people copy is never cut: where it is too wide, it takes a line more, or wraps."""
+    trace = [Part("trace ", Look.FAINT), Part(about.trace_id)]
+    same = about.activity_id == about.trace_id
+    activity = "the same" if same else clean_line(about.activity_id)
+    told = [Part("activity ", Look.FAINT), Part(activity)]
+    line = [*trace, Part("  "), *told]
+    if width is not None and sum(cells(part.text) for part in line) > width:
+        yield trace
+        yield told
+    else:
+        yield line
+
+
+def missing(about: TraceSummary) -> Iterator[Line]:
+    """What is not there of a trace."""
+    for said in about.missing:
+        yield _note(f"! missing: {clean_line(said)}")
+    if about.dropped:
+        no_room = "that a process, or the store, had no room for"
+        yield _note(f"! missing: {_spans(about.dropped)} {no_room}")
 
 
 def _note(text: str) -> Line:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+from mesh_telemetry.decisions import is_decision
 from mesh_telemetry.waterfall import EXCEPTION, is_line, repeats
 
 if TYPE_CHECKING:
@@ -113,8 +114,13 @@ class Hop:
         return (
             self.served is None
             and not (self.whole and self.children)
-            and any(_role(row) == _PASSED_ON for row in self.rows)
+            and self.passed_on is not None
         )
+
+    @property
+    def passed_on(self) -> WaterfallRow | None:
+        """The gateway's span in which an instance got it; None where none did."""
+        return next((row for row in self.rows if _role(row) == _PASSED_ON), None)
 
     @property
     def is_passing(self) -> bool:
@@ -238,12 +244,16 @@ class Hop:
 
     @property
     def events(self) -> list[RowEvent]:
-        """What else happened in it; exceptions that only repeat its failure are left out."""
+        """What else happened in it; exceptions that only repeat its failure are left out.
+
+        So is what was decided for it, which `explaining` tells.
+        """
         return [
             event
             for row in self.rows
             for event in row.events
             if not is_line(event)
+            and not is_decision(event.name)
             and not (
                 row.error
                 and event.name == EXCEPTION

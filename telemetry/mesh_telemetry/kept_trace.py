@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from mesh_telemetry import names
-from mesh_telemetry.spans import SERVER, SERVER_ERRORS, Attributes, Span
-from mesh_telemetry.weights import attributes_weight, span_weight
+from mesh_telemetry.spans import SERVER, SERVER_ERRORS, Attributes, Span, SpanEvent
+from mesh_telemetry.weights import attributes_weight, event_weight, span_weight
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -290,6 +290,14 @@ class KeptTrace:
         elif taken:
             self.batches[key] = (resource, taken.copy())
         return taken
+
+    def happened(self, span_id: bytes, event: SpanEvent) -> None:
+        """Add an event to a span of it; see :meth:`TraceStore.happened`, which counts that."""
+        weight = event_weight(event)
+        found = next((span for _, span in self.spans() if span.span_id == span_id), None)
+        if found is not None and self.size + weight <= self._max_bytes:
+            found.events = (*found.events, event)
+            self.size += weight
 
     def _note(self, span: Span) -> None:
         """What traces are found by: the calls as their servers, and the gateway, saw them."""

@@ -112,6 +112,9 @@ CALL_DETACHED: Final = "mesh.call.detached"
 KEEP_REASON: Final = "mesh.keep.reason"
 """On the root span of the gateway: why the trace was kept."""
 
+DECISION_EVENT: Final = "mesh.decision"
+"""What the events that tell of decisions, and their attributes, begin with."""
+
 CLIPPED: Final = "mesh.clipped"
 """On a span that was too large for one frame: that it was larger."""
 

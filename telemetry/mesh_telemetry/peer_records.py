@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
     from mesh_telemetry.callspan import CallSpan
+    from mesh_telemetry.decisions import Noted
 
 MAX_KEPT = 10_000
 """Kept traces that are remembered, for calls that end later."""
@@ -80,8 +81,8 @@ class PeerRow(msgspec.Struct, eq=False, gc=False):
     :meth:`PeerRecords.share` has given back."""
     caller: str
     attempt: int
-    touched: CallSpan | None
-    """What the handler did to its span."""
+    touched: CallSpan | Noted | None
+    """What the handler did to its span; of a call made, what was decided before it left."""
 
 
 class Teller(Protocol):

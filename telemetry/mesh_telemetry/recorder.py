@@ -11,13 +11,15 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from mesh_telemetry.decisions import Decision, Picked
+
 
 class Record(msgspec.Struct, gc=False):
     """One ended attempt of a call, as the process that kept the record saw it.
 
-    Of a kind that the garbage collector does not know, as it holds atoms alone: tens of thousands
-    are held, and each that the collector has to unlink costs when it goes, far from any cache.
-    Made by position, on the path of every call.
+    Of a kind that the garbage collector does not know, as it holds atoms, and decisions, which are
+    of such a kind as well: tens of thousands are held, and each that the collector has to unlink
+    costs when it goes, far from any cache. Made by position, on the path of every call.
     """
 
     call_id: int
@@ -61,6 +63,10 @@ class Record(msgspec.Struct, gc=False):
     """What a failure says to people; empty for ok."""
     refused: bool
     """Whether it was turned away before any instance saw it."""
+    picked: Picked = ()
+    """What the instance was chosen by; empty where there was no choice."""
+    decisions: tuple[Decision, ...] = ()
+    """What else was decided for it, in order; empty for most."""
 
     @property
     def depth(self) -> int:

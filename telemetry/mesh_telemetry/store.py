@@ -1,5 +1,8 @@
 """The gateway's store of kept traces: bounded, in memory, the oldest make way.
 
+Those of the baseline come all the time, and would push out within minutes what somebody will want
+to look at: beyond their share, theirs make way first.
+
 What is in it can be looked at without any backend. Spans come from many processes, late, and maybe
 twice, since what may not have arrived is sent again; a span's id tells.
 """
@@ -11,16 +14,19 @@ from typing import TYPE_CHECKING
 
 from mesh_telemetry.bounds import STORE_BYTES
 from mesh_telemetry.kept_trace import KeptTrace
+from mesh_telemetry.sampling import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from mesh_telemetry.spans import Attributes, Span
+    from mesh_telemetry.spans import Attributes, Span, SpanEvent
 
 _log = logging.getLogger(__name__)
 
 TRACE_SHARE = 10
 """One trace may have at most this part of the store's spans and bytes: a tenth."""
+BASELINE_SHARE = 4
+"""The part of the traces that those of the baseline keep against all others: a quarter."""
 SPANS_PER_TRACE = 4
 """A hop has four spans; so many traces of a single hop fill the store, and no more are kept."""
 
@@ -52,6 +58,9 @@ class TraceStore:
         self._max_bytes = max_bytes
         self._max_traces = max(1, max_spans // SPANS_PER_TRACE)
         self.traces: dict[bytes, KeptTrace] = {}
+        self._ordinary: dict[bytes, KeptTrace] = {}
+        """Those that only the baseline has kept; and some that more speaks for by now."""
+        self._others: dict[bytes, KeptTrace] = {}
         self.span_count = self.size = 0
         self.evicted = self.refused = self.too_large = 0
         self.on_evict: list[Callable[[bytes], None]] = []
@@ -82,6 +91,8 @@ class TraceStore:
             share, of_bytes = self._max_spans // TRACE_SHARE, self._max_bytes // TRACE_SHARE
             trace = KeptTrace(trace_id, reason, started, share, of_bytes)
             self.traces[trace_id] = trace
+            group = self._ordinary if reason == Reason.BASELINE else self._others
+            group[trace_id] = trace
             self.size += trace.size
             self._make_room(trace)
         return trace
@@ -129,6 +140,21 @@ class TraceStore:
         self._make_room(trace)
         return taken
 
+    def happened(self, trace_id: bytes, span_id: bytes, event: SpanEvent) -> None:
+        """Add an event to a span that is in the store; of no effect where it is not.
+
+        Args:
+            trace_id: Whose span it is.
+            span_id: Which.
+            event: What has happened since the span came.
+        """
+        trace = self.traces.get(trace_id)
+        if trace is None:
+            return
+        before = trace.size
+        trace.happened(span_id, event)
+        self.size += trace.size - before
+
     def find(
         self,
         *,
@@ -174,6 +200,19 @@ class TraceStore:
     def _newest(self) -> Iterator[KeptTrace]:
         return reversed(self.traces.values())
 
+    def _next_to_go(self, newest: KeptTrace) -> KeptTrace | None:
+        """The trace that makes way: the oldest of those that have more than their share."""
+        ordinary, others = self._ordinary, self._others
+        while True:
+            too_many = BASELINE_SHARE * len(ordinary) > len(self.traces)
+            for group in (ordinary, others) if too_many else (others, ordinary):
+                oldest = next((trace for trace in group.values() if trace is not newest), None)
+                if oldest is not None:
+                    break
+            if oldest is None or group is others or len(oldest.reasons) == 1:
+                return oldest
+            others[oldest.trace_id] = ordinary.pop(oldest.trace_id)
+
     def _make_room(self, newest: KeptTrace) -> None:
         """Let the oldest go, but not the one that something has just been added to."""
         while (
@@ -181,10 +220,12 @@ class TraceStore:
             or self.size > self._max_bytes
             or len(self.traces) > self._max_traces
         ):
-            oldest = next((trace for trace in self.traces.values() if trace is not newest), None)
+            oldest = self._next_to_go(newest)
             if oldest is None:
                 return
             del self.traces[oldest.trace_id]
+            for group in (self._ordinary, self._others):
+                group.pop(oldest.trace_id, None)
             self.span_count -= len(oldest)
             self.size -= oldest.size
             self.evicted += 1

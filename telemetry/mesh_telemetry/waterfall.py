@@ -156,6 +156,8 @@ class WaterfallRow(msgspec.Struct, frozen=True, kw_only=True):
     """Log lines of the call that there was no room for."""
     detached: bool = False
     """Whether this is the gateway's span of a call that was made inside ``mesh.detached()``."""
+    served_by: str = ""
+    """The process id of the instance that got the call; empty where none is known to have."""
 
 
 def summary(trace: KeptTrace) -> TraceSummary:
@@ -278,6 +280,7 @@ def _row(depth: int, node: Node, first: int) -> WaterfallRow:
         method=_method(attributes) if of_mesh else "",
         lines_left_out=left_out if of_mesh and isinstance(left_out, int) else 0,
         detached=of_mesh and attributes.get(names.CALL_DETACHED) is True,
+        served_by=str(attributes.get(names.INSTANCE_ID, "")) if of_mesh else "",
     )
 
 

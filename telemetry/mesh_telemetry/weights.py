@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mesh_telemetry.spans import Span
+    from mesh_telemetry.spans import Span, SpanEvent
 
 ENTRY = 130
 """One attribute beside its texts: the two objects, and their place in a map."""
@@ -71,12 +71,17 @@ def attributes_weight(attributes: Mapping[str, object] | None) -> int:
     return size
 
 
+def event_weight(event: SpanEvent) -> int:
+    """An event of a span."""
+    return EVENT + text_weight(event.name) + attributes_weight(event.attributes)
+
+
 def span_weight(span: Span) -> int:
     """A span as the gateway holds it."""
     size = SPAN + text_weight(span.name) + attributes_weight(span.attributes)
     size += text_weight(span.status_message) + len(span.trace_state) + len(span.scope)
     for event in span.events:
-        size += EVENT + text_weight(event.name) + attributes_weight(event.attributes)
+        size += event_weight(event)
     for link in span.links:
         size += EVENT + attributes_weight(link.attributes)
     return size

@@ -150,7 +150,9 @@ async def test_what_waited_in_vain_is_shown_where_it_was_counted(autojump_clock:
 
 async def test_an_exemplar_goes_with_its_trace(autojump_clock: MockClock) -> None:
     """After each of many calls, every exemplar is of a trace in the store; `shown` looks."""
-    settings = TraceSettings(store_spans=100, baseline=1000, max_spans_per_second=1e6)
+    settings = TraceSettings(
+        store_spans=100, baseline=1000, max_spans_per_second=1e6, slow_after=10
+    )
     async with shop(settings) as (it, caller):
         await caller.call("orders", "place", 3.0, timeout=20)
         await it.settled()

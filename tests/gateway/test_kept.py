@@ -265,6 +265,22 @@ async def test_a_trace_is_found_by_its_first_digits_or_its_activity() -> None:
             assert (status, told["summary"]["trace_id"]) == (200, trace.trace_id), name
 
 
+async def test_the_decisions_are_the_same_by_all_three_ways() -> None:
+    async with shop() as (gateway, caller):
+        trace = (await gateway.traces.find(activity_id="order/1"))[0]
+        by_code = msgspec.to_builtins(await gateway.traces.explain("order/1"))
+        assert by_code["steps"][0]["decision"] == "only_instance"
+        assert by_code["summary"]["trace_id"] == trace.trace_id
+        wanted = {"id": trace.trace_id, "format": "explain"}
+        assert await caller.call("mesh", "trace", wanted) == by_code
+        path = f"/api/traces/{trace.trace_id[:6]}"
+        assert await ask(gateway, path, format="explain") == (200, by_code)
+        assert await ask(gateway, path, format="explain", width=80) == (
+            400,
+            {"error": "width is for format text, not for explain"},
+        )
+
+
 async def test_what_is_not_there_is_explained() -> None:
     async with mesh.Gateway(admin="127.0.0.1:0") as gateway:
         status, told = await ask(gateway, "/api/traces/abcdef")
@@ -291,7 +307,7 @@ async def test_what_is_not_there_is_explained() -> None:
         some = (await gateway.traces.find())[0].trace_id
         assert await ask(gateway, f"/api/traces/{some}", format="xml") == (
             400,
-            {"error": "format must be one of otlp, waterfall, text, not 'xml'"},
+            {"error": "format must be one of otlp, waterfall, text, explain, not 'xml'"},
         )
         assert await ask(gateway, f"/api/traces/{some}", form="otlp") == (
             400,

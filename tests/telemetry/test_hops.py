@@ -41,6 +41,14 @@ def test_the_four_spans_of_a_hop_are_one() -> None:
     assert [one.name for one in hop.walk()] == ["orders.place", "users.get"]
 
 
+def test_what_was_decided_for_it_is_none_of_its_events() -> None:
+    """That is told by its explanation, and would be said twice."""
+    rows = call(0, "shop", "orders.place", 0, 20)
+    mine = {"name": "mine", "at_ms": 2.0, "attributes": {}}
+    rows[1]["events"] = [{"name": "mesh.decision.kept", "at_ms": 1.0, "attributes": {}}, mine]
+    assert [event.name for event in only(tree(*rows)).events] == ["mine"]
+
+
 def test_every_span_may_stay_one_of_its_own() -> None:
     hops = fold(tree(*call(0, "shop", "orders.place", 0, 20)), whole=True)
     found = [(len(one.rows), one.own_ms, one.way_ms) for one in hops[0].walk()]

@@ -35,6 +35,8 @@ def row(call_id: int, *, entry_id: int = 1, activity_id: str = "a") -> Record:
         "",
         "",
         False,
+        (),
+        (),
     )
 
 

@@ -14,8 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from mesh_telemetry import CODE_NAMES, KeptTrace, Party, TraceStore
 from mesh_telemetry.kept_trace import EMPTY
-from mesh_telemetry.spans import CLIENT, SERVER, Attributes, CallFacts, Span, build
-from mesh_telemetry.weights import attributes_weight, span_weight
+from mesh_telemetry.spans import CLIENT, SERVER, Attributes, CallFacts, Span, SpanEvent, build
+from mesh_telemetry.weights import attributes_weight, event_weight, span_weight
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,6 +45,23 @@ def spans(numbers: Iterable[int], trace_id: bytes = ONE) -> list[Span]:
 def ids(trace: KeptTrace | None) -> list[int]:
     assert trace is not None
     return [int.from_bytes(one.span_id, "big") for _, one in trace.spans()]
+
+
+def test_what_happens_after_a_span_came_is_told_with_it_and_weighed() -> None:
+    """As long as there is room; a span that is not there is told of nothing."""
+    store = TraceStore(1000, 10 * 20_000)
+    trace = store.open(ONE, "error", 5)
+    store.add(ONE, "p1", RESOURCE, spans([1, 2]))
+    before = store.size
+    late = SpanEvent("late", 7, {"by": "users-1"})
+    store.happened(ONE, bytes(7) + b"\x02", late)
+    store.happened(ONE, bytes(7) + b"\x03", late)
+    store.happened(TWO, bytes(7) + b"\x02", late)
+    assert [one.events for _, one in trace.spans()] == [(), (late,)]
+    assert store.size - before == event_weight(late)
+    store.happened(ONE, bytes(7) + b"\x02", SpanEvent("large", 8, {"text": "x" * 30_000}))
+    assert [len(one.events) for _, one in trace.spans()] == [0, 1]
+    assert store.size == trace.size
 
 
 def test_spans_are_kept_by_process_with_their_resource() -> None:
@@ -124,6 +141,28 @@ def test_the_oldest_traces_make_way_and_are_gone() -> None:
     found = store.find(limit=1000)
     assert found[0] is new
     assert [trace.started for trace in found[1:]] == list(range(25, 3, -1))
+
+
+def test_the_baseline_makes_way_for_what_somebody_will_look_for() -> None:
+    """And keeps a quarter against it."""
+    store = TraceStore(400)  # a hundred traces
+
+    def held(reason: str) -> list[int]:
+        return [trace.started for trace in store.find(reason=reason, limit=1000)]
+
+    def keep(reason: str, numbers: range) -> None:
+        for number in numbers:
+            store.open(number.to_bytes(16), reason, number)
+
+    keep("error", range(1, 11))
+    late = store.open((11).to_bytes(16), "baseline", 11)
+    late.reasons = ("baseline", "late")  # a result came after its call's end
+    keep("baseline", range(12, 2000))
+    assert held("error") == list(range(10, 0, -1))
+    assert held("late") == [11]
+    keep("error", range(2000, 3000))
+    assert held("error") == list(range(2999, 2924, -1))
+    assert held("baseline") == list(range(1999, 1974, -1))
 
 
 def test_late_spans_do_not_evict_their_own_trace() -> None:
@@ -339,13 +378,19 @@ class AnySequence(RuleBasedStateMachine):
         self.opened: list[bytes] = []
         self.store.on_evict.append(self.gone.append)
 
-    @rule(number=st.integers(1, 15))
-    def open(self, number: int) -> None:
+    @rule(number=st.integers(1, 15), reason=st.sampled_from(["error", "baseline"]))
+    def open(self, number: int, reason: str) -> None:
         trace_id = bytes([number]) * 16
         if self.store.get(trace_id) is None:
             self.opened.append(trace_id)
-        self.store.open(trace_id, "error", 0)
+        self.store.open(trace_id, reason, 0)
         assert self.store.get(trace_id) is not None
+
+    @rule(number=st.integers(1, 15))
+    def more_speaks_for_it(self, number: int) -> None:
+        trace = self.store.get(bytes([number]) * 16)
+        if trace is not None:
+            trace.reasons = (trace.reason, "late")
 
     @rule(
         number=st.integers(1, 15),
@@ -391,6 +436,8 @@ class AnySequence(RuleBasedStateMachine):
         here = [trace.trace_id for trace in self.store.find(limit=1000)]
         assert sorted(here + self.gone) == sorted(self.opened)
         assert all(self.store.get(trace_id) is not None for trace_id in here)
+        groups = self.store._ordinary, self.store._others
+        assert sorted(trace_id for group in groups for trace_id in group) == sorted(here)
 
 
 AnySequence.TestCase.settings = settings(max_examples=50, stateful_step_count=30)
