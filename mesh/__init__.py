@@ -42,7 +42,16 @@ from mesh.errors import (
     Unknown,
     UsageError,
 )
-from mesh.gateway import EdgeView, Gateway, GatewayView, InstanceView, ServiceView, TraceView
+from mesh.gateway import (
+    ContractView,
+    EdgeView,
+    Gateway,
+    GatewayView,
+    InstanceView,
+    ServiceDetails,
+    ServiceView,
+    TraceView,
+)
 from mesh.handlers import in_thread
 from mesh.limits import Limits
 from mesh.running import run
@@ -66,6 +75,7 @@ __all__ = [
     "Code",
     "Contract",
     "ContractError",
+    "ContractView",
     "DataLoss",
     "DeadlineExceeded",
     "EdgeView",
@@ -87,6 +97,7 @@ __all__ = [
     "Reason",
     "RemoteProtocolError",
     "ResourceExhausted",
+    "ServiceDetails",
     "ServiceView",
     "SettingError",
     "TraceView",

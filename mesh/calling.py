@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import trio
 
 from mesh import context
+from mesh.contracts.versions import check_version
 from mesh.errors import CallError, Code, Reason, UsageError
 from mesh.limits import LONGEST
 from mesh.outgoing import GRACE
@@ -48,6 +49,7 @@ class Caller:
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - travels with the call
         idempotent: bool = False,
+        version: str | None = None,
     ) -> Any: ...
 
     @overload
@@ -60,6 +62,7 @@ class Caller:
         result: type[T],
         timeout: float | None = None,  # noqa: ASYNC109
         idempotent: bool = False,
+        version: str | None = None,
     ) -> T: ...
 
     async def call(
@@ -71,6 +74,7 @@ class Caller:
         result: Any = Any,
         timeout: float | None = None,  # noqa: ASYNC109
         idempotent: bool = False,
+        version: str | None = None,
     ) -> Any:
         """Call a method and return its result.
 
@@ -85,19 +89,24 @@ class Caller:
             timeout: Seconds until :class:`~mesh.DeadlineExceeded`; 30 by default, ``math.inf`` for
                 none. An enclosing trio scope or the call being served may end it earlier.
             idempotent: Whether running it twice does no harm.
+            version: Of the service's contract that this call is written for, such as ``"1.2.0"``:
+                only an instance that serves such callers gets it. Any where None.
 
         Raises:
             CallError: It failed; the subclass tells how. Not raised where a trio cancel scope of
                 the caller's set the limit: there that scope fires, as in all of trio.
             UsageError: The client is closed.
-            ValueError: ``timeout`` is not a number of seconds, or a name is too long.
-            TypeError: A name is no text, or ``result`` is no type that `msgspec` knows.
+            ValueError: ``timeout`` is not a number of seconds, ``version`` not three numbers, or a
+                name is too long.
+            TypeError: A name or ``version`` is no text, or ``result`` no type that `msgspec` knows.
         """
         uplink = self._uplink
         parent = context.current.get()
         if uplink.leaving and (uplink.closed or parent is None):
             raise UsageError(f"client {self.name!r} is closed")
         target = name_of(service, method)
+        if version is not None:
+            check_version(version)
         try:
             encoding = uplink.encoding
             payload = encode_params(params, target, encoding)
@@ -173,7 +182,7 @@ class Caller:
                 entry_id, gateway = parent.entry_id, parent.gateway
         outgoing = uplink.outgoing
         call_id = outgoing.last_id = outgoing.last_id + 1
-        header = (
+        header: tuple[Any, ...] = (
             call_id,
             parent_id,
             entry_id,
@@ -193,6 +202,8 @@ class Caller:
             None,
             None,
         )
+        if version is not None:
+            header = (*header, version)
         if len(payload) <= uplink.max_chunk:
             uplink.send(encode_frame(Kind.CALL, header, payload))
             frames = 0

@@ -171,6 +171,8 @@ class Client(Caller):
         service: str,
         handlers: Mapping[str, Handler],
         options: dict[str, dict[str, Any]],
+        version: str = "",
+        schema: dict[str, Any] | None = None,
     ) -> None:
         """Serve methods by handlers, all of them or none; for what makes these by itself.
 
@@ -178,9 +180,11 @@ class Client(Caller):
             service: Whose they are.
             handlers: By the methods' names.
             options: What the gateway shall know of each.
+            version: Of the service's contract; empty where they belong to none.
+            schema: That contract, as :func:`~mesh.contracts.schema.describe` tells it.
 
         Raises:
-            ValueError: One is served by this client already.
+            ValueError: One is served by this client already, or another version of the service.
             UsageError: The client is closed.
         """
         if self._uplink.leaving:
@@ -192,8 +196,8 @@ class Client(Caller):
                     f"{service}.{name} is served by {serving[service, name].function!r} already; "
                     "unregister it first"
                 )
+        self._uplink.register(service, options, version, schema)
         serving.update({(service, name): handler for name, handler in handlers.items()})
-        self._uplink.register(service, options)
 
     def unregister(self, name: str, *, service: str | None = None) -> None:
         """Serve a method no longer. Calls of it that run go on to their end.

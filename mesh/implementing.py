@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mesh.contracts.implementations import implemented
+from mesh.contracts.schema import describe
 from mesh.errors import Internal, Reason
 from mesh.handlers import Handler, is_async, plain_of
 from mesh.payload import encode, readers_of
@@ -25,7 +26,8 @@ def implement(client: Client, implementation: Contract) -> None:
 
     Raises:
         ContractError: It does not do what its contracts say.
-        ValueError: One of the methods is served by this client already.
+        ValueError: One of the methods is served by this client already, or its service by another
+            version.
     """
     for info, functions in list(implemented(implementation, is_async)):
         handlers: dict[str, Handler] = {
@@ -33,7 +35,7 @@ def implement(client: Client, implementation: Contract) -> None:
             for name, function in functions.items()
         }
         options = {name: _options(info.methods[name]) for name in functions}
-        client.register_all(info.name, handlers, options)
+        client.register_all(info.name, handlers, options, str(info.version), describe(info))
 
 
 def _options(method: ContractMethod) -> dict[str, Any]:

@@ -119,6 +119,8 @@ class Limits:
     """Bytes of half-arrived chunked messages that one peer holds."""
     max_methods: Count = 1_000
     """Methods that one connection may register."""
+    max_schema: Size = 1 * MIB
+    """Schemas of contracts that one connection may register."""
     max_connections: Count = 10_000
     """Connections of one gateway."""
     max_callers: CountOrNone = 1000

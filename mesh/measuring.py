@@ -44,11 +44,17 @@ class MeasuredUplink(Uplink):
         self.dispatcher = self._measured
         self.exposition = PeerExposition(self.made, self.served, [self._runtime])
 
-    def register(self, service: str, methods: dict[str, dict[str, Any]]) -> None:
+    def register(
+        self,
+        service: str,
+        methods: dict[str, dict[str, Any]],
+        version: str = "",
+        schema: dict[str, Any] | None = None,
+    ) -> None:
         """Serve these methods, which shows them with zeros before the first call."""
         for method in methods:
             self.served.method(service, method)
-        super().register(service, methods)
+        super().register(service, methods, version, schema)
 
     def answer(self, call_id: int, kind: Kind, header: tuple[Any, ...], payload: bytes) -> None:
         """Answer a call that this peer serves, which is its end."""
@@ -132,6 +138,7 @@ class MeasuredClient(Client):
         result: Any = Any,
         timeout: float | None = None,  # noqa: ASYNC109 - as in the class above
         idempotent: bool = False,
+        version: str | None = None,
     ) -> Any:
         """As :meth:`Client.call`; what raises for its arguments is no call, and not counted."""
         name_of(service, method)  # raises where there is nothing to name the series by
@@ -144,7 +151,13 @@ class MeasuredClient(Client):
         code: Code | None = Code.UNKNOWN
         try:
             answer = await super().call(
-                service, method, params, result=result, timeout=timeout, idempotent=idempotent
+                service,
+                method,
+                params,
+                result=result,
+                timeout=timeout,
+                idempotent=idempotent,
+                version=version,
             )
             code = Code.OK
         except CallError as failure:

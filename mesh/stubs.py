@@ -77,6 +77,7 @@ def _make_class(info: ContractInfo) -> type[Stub]:
 def _make_method(info: ContractInfo, method: ContractMethod) -> Callable[..., Any]:
     """A plain function that returns what is awaited: one coroutine less on the way of each call."""
     service, name, options = info.name, method.name, method.options
+    version = str(info.version)
     result, declared = method.signature.result, options.timeout
     idempotent = options.idempotent
     pack = _packer(method)
@@ -90,6 +91,7 @@ def _make_method(info: ContractInfo, method: ContractMethod) -> Callable[..., An
             result=result,
             timeout=declared if timeout is None else timeout,
             idempotent=idempotent,
+            version=version,
         )
 
     made = _restoring(call, method.errors) if method.errors else call

@@ -14,6 +14,7 @@ from mesh.conversation import Conversation
 from mesh.errors import CallError, Code, MeshError, Reason, Unavailable
 from mesh.outcomes import MESSAGE_KEPT, REASON_KEPT
 from mesh.outgoing import Outgoing
+from mesh.registering import Registrations
 from mesh.service import Dispatcher
 from mesh.tracing import Reporter
 from mesh.transport import IN_PROCESS, HandshakeFailed
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from mesh.context import Call
     from mesh.limits import Limits
     from mesh.process import Process
+    from mesh.registering import Served
     from mesh.transport import Dialer, Link
     from mesh_telemetry.decisions import Noted
 
@@ -38,7 +40,6 @@ log = logging.getLogger("mesh.client")
 
 ROUNDING = 1e-6
 """Seconds by which a deadline may be off that has been taken apart and put together again."""
-METHODS_PER_FRAME = 64
 
 
 def _drop(_: bytes) -> None:
@@ -56,6 +57,7 @@ class Uplink:
         max_message: The gateway's bound, in bytes.
         max_chunk: The payload of one frame, in bytes.
         max_header: The header of one frame that the gateway takes, in bytes.
+        max_schema: The schema of a contract that it takes, in bytes.
         service_wait: How long calls wait for a connection, in seconds.
         call_timeout: What a call may take where nobody says otherwise, in seconds.
         sends_tracebacks: Whether the gateway lets tracebacks travel.
@@ -103,6 +105,7 @@ class Uplink:
         self.max_message = limits.max_message
         self.max_chunk = limits.max_chunk
         self.max_header = limits.max_header
+        self.max_schema = limits.max_schema
         self.call_timeout = limits.call_timeout
         self.service_wait = limits.service_wait
         self.sends_tracebacks = False
@@ -126,7 +129,7 @@ class Uplink:
         self.dispatcher = Dispatcher(self, limits.max_threads)
         self._dialer = dialer
         self._reconnect = reconnect
-        self._services: dict[str, dict[str, dict[str, Any]]] = {}
+        self._registrations = Registrations(self.metadata)
         self._conversation: Conversation | None = None
         self._ready = trio.Event()
         self._last_fault = "no connection has been tried"
@@ -229,32 +232,33 @@ class Uplink:
                 found.add(header.call_id)
         return found
 
-    def register(self, service: str, methods: dict[str, dict[str, Any]]) -> None:
-        """Serve these methods, now and after every reconnect."""
-        self._services.setdefault(service, {}).update(methods)
+    def register(
+        self,
+        service: str,
+        methods: dict[str, dict[str, Any]],
+        version: str = "",
+        schema: dict[str, Any] | None = None,
+    ) -> None:
+        """Serve these methods, now and after every reconnect.
+
+        Arguments and what is raised: :meth:`.Registrations.add`.
+        """
+        served = self._registrations.add(service, methods, version, schema)
         if self.listeners:
             told = events.MethodsRegistered(service=service, methods=list(methods))
             self.feed.publish(told)
         if self.link is not None and not self.leaving:
-            for frame in self._registrations(service, methods):
+            for frame in self._frames(service, served):
                 self.send(frame)
 
     def unregister(self, service: str, methods: list[str]) -> None:
         """Serve these methods no longer."""
-        registered = self._services.get(service, {})
-        for method in methods:
-            registered.pop(method, None)
-        if not registered:
-            self._services.pop(service, None)
+        self._registrations.remove(service, methods)
         if self.link is not None:
             self.send(codec.encode_header(codec.Unregister(service, methods)))
 
-    def _registrations(self, service: str, methods: dict[str, dict[str, Any]]) -> Iterator[bytes]:
-        """REGISTER frames, each well below the longest header."""
-        names = list(methods)
-        for start in range(0, len(names), METHODS_PER_FRAME):
-            some = {name: methods[name] for name in names[start : start + METHODS_PER_FRAME]}
-            yield codec.encode_header(codec.Register(service, "", some, self.metadata))
+    def _frames(self, service: str, served: Served) -> Iterator[bytes]:
+        return self._registrations.frames(service, served, self.max_chunk, self.max_schema)
 
     # Life.
 
@@ -328,6 +332,7 @@ class Uplink:
         self.max_message = limits.get("max_message", self.max_message)
         self.max_chunk = limits.get("max_chunk", self.max_chunk)
         self.max_header = limits.get("max_header", self.max_header)
+        self.max_schema = limits.get("max_schema", self.max_schema)
         self.service_wait = limits.get("service_wait_us", 5_000_000) / 1e6
         self.call_timeout = limits.get("call_timeout_us", 30_000_000) / 1e6
         self.sends_tracebacks = "tracebacks" in welcome.features
@@ -338,8 +343,8 @@ class Uplink:
         self.ready = True
         self.send = conversation.gathering.send
         self.outgoing.assembler = conversation.assembler
-        for service, methods in self._services.items():
-            for frame in self._registrations(service, methods):
+        for service, served in self._registrations.services.items():
+            for frame in self._frames(service, served):
                 link.put(frame)
         link.flush()
         self._ready.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import click
 import msgspec
 import trio
 
+from mesh.cli.checking import ask_contracts, check_call
 from mesh.cli.commands import example, run
+from mesh.cli.completing import complete_method, complete_params, complete_service
 from mesh.cli.failures import hint
 from mesh.cli.output import make_console, outcome, print_json, print_value, to_json
 from mesh.cli.peer import check_activity, check_name, gateway_option, json_option, peer
@@ -23,6 +26,7 @@ from mesh_telemetry.texts import duration
 _AFTER = frozenset(
     {
         Reason.HANDLER_FAILED,
+        Reason.INVALID_RESULT,
         Reason.UNENCODABLE,
         Reason.UNDECODABLE,
         Reason.MESSAGE_TOO_LARGE,
@@ -31,8 +35,10 @@ _AFTER = frozenset(
 """Reasons that tell of what a handler did or returned, unless the call did not run at all."""
 
 
-def _parse_params(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -> Any:
-    return None if text is None else read_params(text)
+def _parse_params(ctx: click.Context, _parameter: click.Parameter, text: str | None) -> Any:
+    if text is None or ctx.resilient_parsing:  # a shell completes, and standard input is its own
+        return None
+    return read_params(text)
 
 
 def read_params(text: str) -> Any:
@@ -61,9 +67,9 @@ def read_params(text: str) -> Any:
         "mesh call mesh status --json",
     )
 )
-@click.argument("service", callback=check_name)
-@click.argument("method", callback=check_name)
-@click.argument("params", required=False, callback=_parse_params)
+@click.argument("service", callback=check_name, shell_complete=complete_service)
+@click.argument("method", callback=check_name, shell_complete=complete_method)
+@click.argument("params", required=False, callback=_parse_params, shell_complete=complete_params)
 @click.option(
     "--timeout",
     type=click.FloatRange(0, min_open=True),
@@ -91,7 +97,8 @@ def call(
 ) -> None:
     """Call METHOD of SERVICE and print its result as JSON.
 
-    PARAMS is JSON, or @FILE, or - for standard input. With --json, one document tells the outcome,
+    PARAMS is JSON, or @FILE, or - for standard input. Where SERVICE has a contract, METHOD and
+    PARAMS are checked by it before the call is sent. With --json, one document tells the outcome,
     the activity id and the duration. Exits 1 if the call failed.
     """
     ended = run(_call, service, method, params, gateway, timeout=timeout, activity_id=activity_id)
@@ -128,7 +135,13 @@ async def _call(
     start = trio.current_time()
     with activity(activity_id) as activity_id:  # noqa: PLR1704 - the same id, or a new one
         try:
-            async with peer(gateway, patience=timeout) as client:
+            async with AsyncExitStack() as stack:
+                client = await stack.enter_async_context(peer(gateway, patience=timeout))
+                schemas = await ask_contracts(client, service, timeout)
+                check_call(service, method, params, schemas)
+                if schemas:  # JSON can say all that these have types for: bytes, or keys of numbers
+                    typed = peer(gateway, patience=timeout, encoding="json")
+                    client = await stack.enter_async_context(typed)
                 start = trio.current_time()
                 result = await client.call(service, method, params, timeout=timeout)
                 end = trio.current_time()

@@ -19,8 +19,9 @@ from mesh_telemetry.logs import clean
 def check(*, gateway: str | None, as_json: bool) -> None:
     """Check the mesh, and say of what is not in order what to do about it.
 
-    Looks at heartbeats, loop lag, outboxes, services without an instance or with several versions,
-    the export of traces, and the calls and lost spans of the last five minutes. Exits 1 if
+    Looks at heartbeats, loop lag, outboxes, services without an instance or with several
+    versions of one contract, the export of traces, and the calls, callers of versions that nobody
+    serves, and lost spans of the last five minutes. Exits 1 if
     something is wrong, also if there is no gateway.
     """
     findings = run(_ask, gateway)

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
 from mesh.cli.failures import INTERRUPTED, explain
 from mesh.errors import MeshError
@@ -73,11 +74,22 @@ class Commands(click.Group):
         assert isinstance(command, click.Command)  # noqa: S101 - a line of the table is wrong
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The commands and options that begin so, without importing any of them."""
+        own = [
+            CompletionItem(name, help=entry.summary)
+            for name, entry in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*own, *click.Command.shell_complete(self, ctx, incomplete)]
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command that the arguments name, or an error that knows the nearest one."""
         name = args[0]
+        if ctx.resilient_parsing:
+            return super().resolve_command(ctx, args)  # a shell completes, and wants no errors
         if name not in COMMANDS and not name.startswith("-"):
             near = difflib.get_close_matches(name, COMMANDS, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mesh.cli.commands import example, run
+from mesh.cli.completing import complete_service
 from mesh.cli.listing import BUILTIN, STYLES
 from mesh.cli.output import fit_columns, make_console, print_json, print_table
 from mesh.cli.peer import check_name, gateway_option, json_option, peer
@@ -25,12 +26,14 @@ _SPARE = ("p95", "in flight", "p50")
 
 
 @click.command(epilog=example("mesh info orders", "mesh info orders --json | jq .callers"))
-@click.argument("service", callback=check_name)
+@click.argument("service", callback=check_name, shell_complete=complete_service)
 @gateway_option
 @json_option
 def info(*, service: str, gateway: str | None, as_json: bool) -> None:
     """Show the methods, instances and callers of SERVICE, with errors and latencies.
 
+    Where it has a contract, its methods are shown with their types, errors and documentation;
+    --json has them as JSON Schema. Instances of several versions may have several contracts.
     Counts and latencies are since the gateway's start. Exits 1 if no such service is known.
     """
     found = run(_ask, service, gateway)
@@ -55,8 +58,11 @@ async def _ask(service: str, gateway: str | None) -> dict[str, Any]:
 def _print(console: Console, found: dict[str, Any]) -> None:
     from rich.text import Text
 
+    from mesh.cli.contract import print_contracts
+
     versions = ", ".join(found["versions"]) or "none named"
     console.print(Text.assemble((found["name"], "bold cyan"), f"  version {clean(versions)}"))
+    print_contracts(console, found.get("contracts", []))  # older gateways tell none
     stats = {row["method"]: row for row in found["stats"]}
     rows: list[list[str | Text]] = []
     for method in sorted({*found["methods"], *stats}):

@@ -26,7 +26,7 @@ METHODS = 16
 @click.option("--all", "show_all", is_flag=True, help="Show the gateway's own service, too.")
 @json_option
 def list_services(*, gateway: str | None, show_all: bool, as_json: bool) -> None:
-    """List services with their methods and instances."""
+    """List services with their methods, instances and the versions of these."""
     services = run(_ask, gateway)
     if not show_all:
         services = [service for service in services if service["name"] != BUILTIN]
@@ -51,7 +51,7 @@ def _print(services: list[dict[str, Any]]) -> None:
     for service in services:
         name, methods = Text(service["name"], style="bold cyan"), ", ".join(service["methods"])
         if not service["instances"]:
-            rows.append([name, "-", "-", Text("gone", style="red"), "-", "-"])
+            rows.append([name, "-", "-", Text("gone", style="red"), "-", "-", "-"])
         for instance in service["instances"]:
             state = instance["state"]
             rows.append(
@@ -60,6 +60,7 @@ def _print(services: list[dict[str, Any]]) -> None:
                     methods if console.is_terminal else methods.replace(" ", ""),
                     clean(instance["process_id"]),
                     Text(state, style=STYLES.get(state, "")),
+                    clean(instance["version"]) or "-",
                     str(instance["in_flight"]),
                     duration(instance["connected_s"]),
                 ]
@@ -67,14 +68,16 @@ def _print(services: list[dict[str, Any]]) -> None:
             if console.is_terminal:
                 name, methods = Text(), ""  # said once for people; each line stands alone in a pipe
     figures: tuple[str, ...] = ("in flight", "connected")
-    columns = ("service", "methods", "instance", "state", *figures)
-    whole: tuple[str, ...] = ("service", "instance", "state")
+    columns = ("service", "methods", "instance", "state", "version", *figures)
+    whole: tuple[str, ...] = ("service", "instance", "state", "version")
     widths = [max(map(len, cells)) + 2 for cells in zip(columns, *rows, strict=True)]
     widths[1] = min(widths[1], METHODS)
     if console.is_terminal and sum(widths) > console.width:
         # `mesh info` tells them, too; names of methods that get no room would be told nowhere.
-        columns, figures = columns[:4], ()
-        rows = [row[:4] for row in rows]
-        if sum(widths[:4]) > console.width:
+        # Versions do as well, where there is room.
+        count = 5 if sum(widths[:5]) <= console.width else 4
+        columns, figures = columns[:count], ()
+        rows = [row[:count] for row in rows]
+        if sum(widths[:count]) > console.width:
             whole = ()
     print_table(console, columns, rows, figures=figures, whole=whole)

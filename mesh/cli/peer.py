@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from mesh.client import Client
+    from mesh.payload import Encoding
 
 NAME = "mesh-cli"
 """How calls of the command are labelled in the mesh's metrics."""
@@ -25,7 +26,11 @@ CONNECT_TIMEOUT = 2.0
 
 @contextlib.asynccontextmanager
 async def peer(
-    gateway: str | None, name: str = NAME, *, patience: float | None = None
+    gateway: str | None,
+    name: str = NAME,
+    *,
+    patience: float | None = None,
+    encoding: Encoding = "msgpack",
 ) -> AsyncIterator[Client]:
     """Be a peer of the mesh at this address, or at the default one.
 
@@ -33,10 +38,13 @@ async def peer(
         gateway: The address; None for the default one.
         name: What the peer is called.
         patience: Seconds to wait for the gateway, where whoever runs the command has said so.
+        encoding: How its parameters travel.
     """
     if patience is None:
         patience = CONNECT_TIMEOUT
-    async with connect(name, gateway=gateway, connect_timeout=patience) as client:
+    async with connect(
+        name, gateway=gateway, connect_timeout=patience, encoding=encoding
+    ) as client:
         yield client
 
 

@@ -9,6 +9,7 @@ import click
 import trio
 
 from mesh.cli.commands import example, run
+from mesh.cli.completing import complete_service
 from mesh.cli.listing import BUILTIN
 from mesh.cli.output import print_json
 from mesh.cli.peer import check_name, gateway_option, json_option, peer
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog=example("mesh ping", "mesh ping orders --count 10"))
-@click.argument("service", required=False, callback=check_name)
+@click.argument("service", required=False, callback=check_name, shell_complete=complete_service)
 @click.option("--count", type=click.IntRange(1), default=5, show_default=True, help="Round trips.")
 @click.option(
     "--interval",

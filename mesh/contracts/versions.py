@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
+from functools import lru_cache
 from typing import NamedTuple
 
 _FORM = re.compile(r"(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})")
@@ -38,6 +39,19 @@ class Version(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.major}.{self.minor}.{self.patch}"
+
+
+@lru_cache(maxsize=256)
+def check_version(text: str) -> None:
+    """Refuse what is no version; cheap for one that was seen before.
+
+    Raises:
+        TypeError: It is no text.
+        ValueError: It is not three numbers.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"version {text!r} must be text")
+    Version.parse(text)
 
 
 class Fit(Enum):

@@ -3,13 +3,22 @@
 from mesh.gateway.filters import TraceFilters
 from mesh.gateway.kept import TraceView, TraceViews
 from mesh.gateway.server import Gateway
-from mesh.gateway.views import EdgeView, GatewayView, InstanceView, ServiceView
+from mesh.gateway.views import (
+    ContractView,
+    EdgeView,
+    GatewayView,
+    InstanceView,
+    ServiceDetails,
+    ServiceView,
+)
 
 __all__ = [
+    "ContractView",
     "EdgeView",
     "Gateway",
     "GatewayView",
     "InstanceView",
+    "ServiceDetails",
     "ServiceView",
     "TraceFilters",
     "TraceView",

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mesh.gateway.server import Gateway
     from mesh.gateway.session import Session
     from mesh.gateway.tapping import TapPage
-    from mesh.gateway.views import EdgeView, GatewayView, SampleView, ServiceView
+    from mesh.gateway.views import EdgeView, GatewayView, SampleView, ServiceDetails, ServiceView
     from mesh.transport import Link
     from mesh_telemetry import Explanation, Record, TraceSummary
 
@@ -103,8 +103,8 @@ class Builtin:
         """Every service, with its methods and instances."""
         return self._views.services()
 
-    async def service(self, name: str) -> ServiceView:
-        """One service, with its methods and instances."""
+    async def service(self, name: str) -> ServiceDetails:
+        """One service, with its methods, instances and contracts."""
         found = self._views.service(name)
         if found is None:
             raise NotFound(

@@ -74,6 +74,8 @@ class InFlight(msgspec.Struct, eq=False):
     """What its instance was chosen by, where there were several."""
     decisions: tuple[Decision, ...] = ()
     """What else was decided for it."""
+    version: str | None = None
+    """Of the contract that the caller was written for, where it named one."""
 
     @property
     def name(self) -> str:

@@ -61,7 +61,7 @@ class Finding(msgspec.Struct, frozen=True):
 def check(core: Core, views: Views) -> list[Finding]:
     """Everything that is not in order now, what is worst first."""
     services = [service for service in views.services() if service.name != RESERVED]
-    found = [*_gateway(core), *_calls(core)]
+    found = [*_gateway(core), *_calls(core), *_misfits(core)]
     there = {service.name for service in services if service.methods}
     for service in services:
         found += _service(service)
@@ -142,16 +142,45 @@ def _service(service: ServiceView) -> Iterator[Finding]:
             "no instance is connected any more",
             "Start it, or look into its log to see why it left.",
         )
-    versions = Counter(instance.version for instance in service.instances)
-    if len(versions) > 1:
-        mix = ", ".join(
-            f"{version or 'none'} ({versions[version]})" for version in sorted(versions)
-        )
+    # Other contracts live side by side on purpose; of one, the newest version serves everybody.
+    versions: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for instance in service.instances:
+        versions[_contract_of(instance.version)][instance.version] += 1
+    for some in versions.values():
+        if len(some) > 1:
+            mix = ", ".join(f"{version} ({some[version]})" for version in sorted(some))
+            yield Finding(
+                "warning",
+                service.name,
+                f"its instances have different versions of one contract: {mix}",
+                "Finish the deployment, or take it back.",
+            )
+    if len(versions) > 1 and (plain := versions.get("")):
         yield Finding(
             "warning",
             service.name,
-            f"its instances have different versions: {mix}",
-            "Finish the deployment, or take it back.",
+            f"{plain.total()} of its instances have no version, and get calls of every version",
+            "Serve them by a contract, too.",
+        )
+
+
+def _contract_of(version: str) -> str:
+    """What the versions have in common between which a caller may be served."""
+    if not version:
+        return ""
+    major, minor, _ = version.split(".")
+    return f"{major}.{minor}" if major == "0" else major
+
+
+def _misfits(core: Core) -> Iterator[Finding]:
+    now = core.clock()
+    for misfit, offered, advice in core.fitting.misfits(now):
+        yield Finding(
+            "error",
+            misfit.service,
+            f"{misfit.caller} calls it by version {misfit.version}, which no instance serves: "
+            f"{misfit.recent(now):,} refused in the last five minutes; {offered}",
+            f"{advice[0].upper()}{advice[1:]}.",
         )
 
 

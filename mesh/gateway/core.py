@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from mesh.gateway.calls import CallTable, HeldCalls
+from mesh.gateway.fitting import Fitting
 from mesh.gateway.registry import Registry
 from mesh.transport import Traffic
 from mesh.wire import codec
@@ -35,6 +36,7 @@ class Core:
         events: What happens here, for those who listen.
         listeners: They, of whom there are mostly none.
         draw: Draws so many random bits.
+        fitting: Which instances serve which callers, by their versions.
         draining: Whether new entry calls are refused.
         taps: How many wait for calls to end now.
         tracing: The traces of calls; None where telemetry is off.
@@ -50,6 +52,7 @@ class Core:
         "draining",
         "draw",
         "events",
+        "fitting",
         "held",
         "instance",
         "limits",
@@ -85,6 +88,7 @@ class Core:
         self.counters = GatewayCounters(limits.max_depth)
         self.recorder = Recorder()
         self.registry = Registry(limits, self.metrics)
+        self.fitting = Fitting(self)
         self.table = CallTable()
         self.held = HeldCalls()
         self.sessions: dict[int, Session] = {}

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from mesh.gateway.calls import InFlight
     from mesh.gateway.core import Core
     from mesh.gateway.observing import Refusal
-    from mesh.gateway.registry import Method
     from mesh.gateway.session import Session
 
 
@@ -82,13 +81,13 @@ def forward_more(core: Core, entry: InFlight, callee: Session, flags: int, paylo
     core.send_bulk(callee.link, entry.id, head, payload)
 
 
-def overloaded(core: Core, method: Method) -> Refusal:
-    """Why no instance can take one more call."""
+def overloaded(core: Core, name: str, instances: list[Session]) -> Refusal:
+    """Why none of the instances that serve a caller can take one more call."""
     limit = core.limits.max_in_flight
-    for session in method.instances:
+    for session in instances:
         if session.load < limit:
-            return outbox_full(core, method.full_name, session)
-    facts = {"call": method.full_name, "instances": len(method.instances)}
+            return outbox_full(core, name, session)
+    facts = {"call": name, "instances": len(instances)}
     decision = Decision(DecisionKind.OVERLOADED, core.clock(), limit, facts)
     return Code.RESOURCE_EXHAUSTED, Reason.OVERLOADED, decision
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import difflib
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from mesh.contracts.versions import Version
 from mesh.errors import RemoteProtocolError
+from mesh.gateway.schemas import Incoming, take_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from mesh.gateway.session import Session
     from mesh.limits import Limits
+    from mesh.wire import codec
     from mesh_telemetry import CallMetrics, CallSeries
 
 MAX_TEXT = 4096
@@ -29,6 +32,7 @@ class Method:
         "_metrics",
         "_series",
         "chain",
+        "fitting",
         "full_name",
         "gone_at",
         "instances",
@@ -42,6 +46,7 @@ class Method:
         self.full_name = f"{service}.{method}"
         self.chain = (self.full_name,)  # of an entry call
         self.instances: list[Session] = []
+        self.fitting: dict[str, list[Session]] = {}  # those for callers of a version
         self.gone_at: float | None = None
         self._metrics = metrics
         self._series: dict[str, CallSeries] = {}
@@ -59,23 +64,31 @@ class Method:
 class Service:
     """One service: its methods, its instances, and those that take no new calls before they go."""
 
-    __slots__ = ("draining", "instances", "methods", "name")
+    __slots__ = ("draining", "gone", "instances", "methods", "name")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.methods: dict[str, Method] = {}
         self.instances: dict[Session, Registration] = {}
         self.draining: dict[Session, Registration] = {}
+        self.gone: dict[Version | None, float] = {}  # versions that left and are expected back
+
+    def changed(self) -> None:
+        """Forget who serves which callers, as instances have come, gone or changed."""
+        for method in self.methods.values():
+            method.fitting.clear()
 
 
 class Registration:
     """What one instance said when it registered a service."""
 
-    __slots__ = ("metadata", "methods", "version")
+    __slots__ = ("metadata", "methods", "parsed", "schema", "version")
 
-    def __init__(self, version: str, metadata: dict[str, str]) -> None:
-        self.version = version
-        self.metadata = metadata
+    def __init__(self) -> None:
+        self.version = ""
+        self.parsed: Version | None = None
+        self.metadata: dict[str, str] = {}
+        self.schema = Incoming()
         self.methods: dict[str, None] = {}  # an ordered set
 
 
@@ -88,19 +101,15 @@ class Registry:
         self.services: dict[str, Service] = {}
         self.methods: dict[tuple[str, str], Method] = {}
 
-    def add(
-        self,
-        session: Session,
-        service_name: str,
-        version: str,
-        methods: dict[str, dict[str, Any]],
-        metadata: dict[str, str],
-    ) -> None:
+    def add(self, session: Session, header: codec.Register) -> None:
         """A peer serves these methods from now on; those it served before stay.
 
         Raises:
-            RemoteProtocolError: The name is the gateway's own, or there are too many methods.
+            RemoteProtocolError: The name is the gateway's own, the version none, or there are too
+                many methods.
         """
+        service_name, version = header.service, header.version
+        methods, metadata = header.methods, header.metadata
         if service_name == RESERVED and not session.internal:
             raise RemoteProtocolError(
                 f"service name {RESERVED!r} is the gateway's own; choose another"
@@ -120,13 +129,19 @@ class Registry:
             raise RemoteProtocolError(
                 f"version and metadata of {size:,} characters exceed {MAX_TEXT:,}"
             )
+        try:
+            parsed = Version.parse(version) if version else None
+        except ValueError as fault:
+            raise RemoteProtocolError(f"service {service_name!r}: {fault}") from fault
         service = self.services.get(service_name)
         if service is None:
             service = self.services[service_name] = Service(service_name)
         registration = service.instances.get(session)
         if registration is None:
-            registration = service.instances[session] = Registration(version, metadata)
-        registration.version, registration.metadata = version, metadata
+            registration = service.instances[session] = Registration()
+        registration.version, registration.parsed = version, parsed
+        registration.metadata = metadata
+        service.changed()
         for name, options in methods.items():
             method = service.methods.get(name)
             if method is None:
@@ -141,12 +156,23 @@ class Registry:
             self._metrics.declare(service_name, name, objective=objective, deprecated=deprecated)
         session.services[service_name] = registration
 
+    def take_schema(self, session: Session, header: codec.Register, piece: bytes) -> None:
+        """The payload of a REGISTER has come: a piece of its service's schema, if it says so.
+
+        Raises:
+            RemoteProtocolError: It is too long, or no JSON object.
+        """
+        service = self.services.get(header.service)
+        if header.schema_size and service is not None:
+            take_schema(session, service, header.schema_size, piece, self._limits.max_schema)
+
     def remove(self, session: Session, service_name: str, names: Iterable[str] = ()) -> None:
         """A peer no longer serves these methods, or with none named the whole service."""
         service = self.services.get(service_name)
         registration = session.services.get(service_name)
         if service is None or registration is None:
             return
+        service.changed()
         for name in tuple(names) or tuple(registration.methods):
             registration.methods.pop(name, None)
             method = service.methods.get(name)
@@ -174,6 +200,8 @@ class Registry:
         for service_name, registration in session.services.items():
             service = self.services[service_name]
             service.instances.pop(session, None)
+            service.gone[registration.parsed] = now
+            service.changed()
             if draining:
                 service.draining[session] = registration
             for name in registration.methods:
@@ -190,6 +218,11 @@ class Registry:
         for method in list(self.methods.values()):
             if method.gone_at is not None and now - method.gone_at > memory:
                 self._forget(method)
+        for service in self.services.values():
+            if service.gone:
+                service.gone = {
+                    version: at for version, at in service.gone.items() if now - at <= memory
+                }
 
     def _forget(self, method: Method) -> None:
         self.methods.pop((method.service, method.method), None)

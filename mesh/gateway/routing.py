@@ -13,7 +13,7 @@ from mesh import events
 from mesh.errors import Code, Reason, RemoteProtocolError
 from mesh.gateway.balancing import pick
 from mesh.gateway.calls import InFlight
-from mesh.gateway.forwarding import forward, forward_more, hand_over, outbox_full, overloaded
+from mesh.gateway.forwarding import forward, forward_more, hand_over, outbox_full
 from mesh.gateway.refusals import Refusals
 from mesh.gateway.registry import RESERVED
 from mesh.gateway.waiting import WaitingCalls
@@ -128,15 +128,21 @@ class Router:
             return
 
         callee: Session | None = None
+        version = header.version
         if method is not None and method.instances:
-            callee = pick(method.instances, limits.max_in_flight)
+            instances = method.instances
+            if version is not None:
+                instances = core.fitting.instances(method, version)
+            callee = pick(instances, limits.max_in_flight)
             if callee is None:
-                self._refuse(caller, header, chain, overloaded(core, method), method, above)
-                return
+                refusal = core.fitting.turn_away(caller.name, method, instances, version, now)
+                if refusal is not None:
+                    self._refuse(caller, header, chain, refusal, method, above)
+                    return
         elif not self.waiting.is_expected(header, method, now):
             self._refuse(caller, header, chain, self._refusals.missing(header), method, above)
             return
-        elif not self.waiting.has_room(len(payload)):
+        if callee is None and not self.waiting.has_room(len(payload)):
             self._refuse(caller, header, chain, self.waiting.full(), method, above)
             return
 
@@ -178,6 +184,8 @@ class Router:
         )
         if flags:
             entry.received = len(payload)
+        if version is not None:
+            entry.version = version
         table.enter(entry)
         if tracing is not None and above is None and trace is None:
             tracing.begin(entry)
@@ -224,11 +232,12 @@ class Router:
             del lost.serving[entry.id]
         entry.callee, entry.picked = None, ()
         method = self._core.registry.methods.get((entry.service, entry.method))
-        callee = (
-            pick(method.instances, self._core.limits.max_in_flight)
-            if method is not None and method.instances
-            else None
-        )
+        callee: Session | None = None
+        if method is not None and method.instances:
+            instances = method.instances
+            if entry.version is not None:
+                instances = self._core.fitting.instances(method, entry.version)
+            callee = pick(instances, self._core.limits.max_in_flight)
         if callee is None:
             unsent = Decision(
                 DecisionKind.UNSENT, self._core.clock(), None, {"service": entry.service}

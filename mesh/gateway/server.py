@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Sequence
 
-    from mesh.gateway.views import GatewayView, ServiceView
+    from mesh.gateway.views import GatewayView, ServiceDetails, ServiceView
     from mesh.transport import CertificateFiles
 
 log = logging.getLogger("mesh.gateway")
@@ -149,8 +149,8 @@ class Gateway:
         """
         return self.views.services()
 
-    def service(self, name: str) -> ServiceView | None:
-        """One service with its methods and instances; None where none of this name is known.
+    def service(self, name: str) -> ServiceDetails | None:
+        """One service with its methods, instances and contracts; None where it is not known.
 
         A service that has just gone is known for 30 s more, without instances.
 

@@ -262,12 +262,11 @@ class Session:
                 self._endings.cancelled(self, header)
             case codec.Heartbeat():
                 heard(core, self, header)
-            case codec.Register():
-                if self.draining:
-                    return
-                core.registry.add(
-                    self, header.service, header.version, header.methods, header.metadata
-                )
+            case codec.Register() if not self.draining:
+                core.registry.add(self, header)
+                core.registry.take_schema(self, header, payload)
+                if not header.methods:
+                    return  # a further piece of a schema
                 self._router.waiting.resume(header.service)
                 core.events.registered(self, header)
                 self._tell_of(header.service)
@@ -300,7 +299,7 @@ class Session:
                 if core.tracing is not None:
                     core.tracing.collector.take(self, header, payload)
             case _:
-                pass  # of a later version
+                pass  # of a later version, or what one that drains would serve
 
     def _tell_of(self, service: str) -> None:
         """Log one line of a peer that serves; those that only call would drown the others."""
@@ -381,6 +380,7 @@ def _make_welcome(core: Core, session_id: int, *, tracebacks: bool) -> codec.Wel
             "max_header": limits.max_header,
             "max_in_flight": limits.max_in_flight,
             "max_message": limits.max_message,
+            "max_schema": limits.max_schema,
             "service_wait_us": int(limits.service_wait * 1e6),
             "silent_after": limits.silent_after,
         },

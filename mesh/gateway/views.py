@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from operator import add
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import trio
@@ -23,6 +23,7 @@ from mesh_telemetry.metrics import errors_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from mesh.contracts.versions import Version
     from mesh.gateway.core import Core
     from mesh.gateway.registry import Registration, Service
     from mesh.gateway.session import Session
@@ -74,6 +75,23 @@ class ServiceView(msgspec.Struct, frozen=True, kw_only=True):
     methods: list[str]
     """Those that can be called now."""
     instances: list[InstanceView]
+
+
+class ContractView(msgspec.Struct, frozen=True, kw_only=True):
+    """A contract as instances have registered it."""
+
+    version: str
+    instances: list[str]
+    """The process ids of those that have registered this very one."""
+    schema: dict[str, Any]
+    """Its methods with their types, as JSON Schema; see the wire protocol's REGISTER."""
+
+
+class ServiceDetails(ServiceView, frozen=True, kw_only=True):
+    """One service with all that is known of it."""
+
+    contracts: list[ContractView]
+    """Those that its instances have, the newest first; none where they have told none."""
 
 
 class EdgeView(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,6 +164,27 @@ class SampleView(msgspec.Struct, frozen=True, kw_only=True):
     methods: list[MethodView]
 
 
+def _registered(service: Service) -> dict[Session, Registration]:
+    """All that serve it, those included that finish what they have."""
+    return {**service.instances, **service.draining}
+
+
+def _contracts(service: Service) -> list[ContractView]:
+    found: dict[tuple[Version | None, bytes], ContractView] = {}
+    for session, how in _registered(service).items():
+        schema = how.schema.whole
+        if not schema:
+            continue
+        view = found.get((how.parsed, schema))
+        if view is None:
+            told = msgspec.json.decode(schema)  # read before, when it came
+            view = ContractView(version=how.version, instances=[], schema=told)
+            found[how.parsed, schema] = view
+        view.instances.append(session.process_id)
+    newest = sorted(found, key=lambda key: key[0] or (), reverse=True)
+    return [found[key] for key in newest]
+
+
 class Views:
     """Builds the structures of one gateway."""
 
@@ -157,10 +196,13 @@ class Views:
         services = self._core.registry.services
         return [self._service(services[name]) for name in sorted(services)]
 
-    def service(self, name: str) -> ServiceView | None:
+    def service(self, name: str) -> ServiceDetails | None:
         """One service; None where none of this name is known."""
         found = self._core.registry.services.get(name)
-        return self._service(found) if found is not None else None
+        if found is None:
+            return None
+        view = self._service(found)
+        return ServiceDetails(**msgspec.structs.asdict(view), contracts=_contracts(found))
 
     def explain_missing(self, name: str) -> str:
         """What to say where there is no service of this name."""
@@ -174,7 +216,7 @@ class Views:
         return any(session.name == name for session in self._core.sessions.values())
 
     def _service(self, service: Service) -> ServiceView:
-        registered = {**service.instances, **service.draining}
+        registered = _registered(service)
         return ServiceView(
             name=service.name,
             versions=sorted({one.version for one in registered.values() if one.version}),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mesh.errors import Code, Reason
 from mesh.gateway.balancing import pick
 from mesh.gateway.calls import Request
-from mesh.gateway.forwarding import forward, forward_more, overloaded
+from mesh.gateway.forwarding import forward, forward_more
 from mesh.timers import Timers
 from mesh_telemetry import Decision, DecisionKind
 from mesh_telemetry.texts import milliseconds
@@ -75,6 +75,8 @@ class WaitingCalls:
     def _why_expected(self, entry: InFlight) -> str:
         core = self._core
         method = core.registry.methods.get((entry.service, entry.method))
+        if method is not None and method.instances:
+            return f"no instance served version {entry.version} then"
         if method is not None and method.gone_at is not None:
             return f"it had been gone for {milliseconds((entry.started - method.gone_at) * 1e3)}"
         if entry.service in core.registry.services:
@@ -86,6 +88,10 @@ class WaitingCalls:
         core = self._core
         entry = core.held.entries[call_id]
         method = core.registry.methods.get((entry.service, entry.method))
+        if method is not None and method.instances and entry.version is not None:
+            refusal = core.fitting.refuse(entry.caller.name, method, entry.version)
+            self._endings.fail(entry, *refusal, maybe_executed=False)
+            return
         no_service, missing = core.registry.explain_missing(entry.service, entry.method)
         if method is not None:
             code, reason = Code.UNAVAILABLE, Reason.NO_INSTANCE
@@ -113,16 +119,24 @@ class WaitingCalls:
 
     def _resume_one(self, entry: InFlight, method: Method) -> None:
         core = self._core
-        callee = pick(method.instances, core.limits.max_in_flight)
+        instances, version, now = method.instances, entry.version, core.clock()
+        if version is not None:
+            instances = core.fitting.instances(method, version)
+        callee = pick(instances, core.limits.max_in_flight)
+        refusal: Refusal | None = None
+        if callee is None:
+            caller = entry.caller.name
+            refusal = core.fitting.turn_away(caller, method, instances, version, now)
+            if refusal is None:
+                return
         entry.series.method.in_flight -= core.observes
         entry.series = method.series(entry.caller.name)
         entry.series.method.in_flight += core.observes
-        if callee is None:
-            self._endings.fail(entry, *overloaded(core, method), maybe_executed=False)
-        else:
-            now = core.clock()
+        if callee is not None:
             request = core.held.leave(entry, now, core.limits.service_wait)
             (flags, payload), *rest = request.frames
             forward(core, entry, callee, request.header, flags, payload, now)
             for flags, payload in rest:
                 forward_more(core, entry, callee, flags, payload)
+        elif refusal is not None:
+            self._endings.fail(entry, *refusal, maybe_executed=False)

@@ -66,6 +66,9 @@ ActivityId = Annotated[str, Meta(min_length=1, max_length=128)]
 Hop = Annotated[str, Meta(max_length=257)]  # two names and the point between them
 Text = dict[str, str]
 ProcessId = Annotated[str, Meta(pattern=r"^[\x21-\x7e]{1,64}\Z")]
+MAX_VERSION = 32
+"""Characters of a contract's version."""
+Version = Annotated[str, Meta(max_length=MAX_VERSION)]
 Options = Annotated[dict[str, bool | int | float | str | None], Meta(max_length=16)]
 """Kept by the gateway for each method, hence small."""
 
@@ -103,9 +106,11 @@ class Register(Header):
     """Methods that this peer serves from now on, with the options of each."""
 
     service: Name
-    version: str
+    version: Version
     methods: dict[Name, Options]
     metadata: Text
+    schema_size: Unsigned = 0
+    """Bytes of the contract's schema, pieces of which are the payloads; 0 where there is none."""
 
 
 class Unregister(Header):
@@ -136,6 +141,7 @@ class Call(Header):
     gateway: str | None
     caller: str | None
     principal: str | None
+    version: Version | None = None
 
 
 class Result(Header):

@@ -37,6 +37,8 @@ class DecisionKind(StrEnum):
     SERVICE_MISSING = "service_missing"
     METHOD_MISSING = "method_missing"
     INSTANCE_MISSING = "instance_missing"
+    INCOMPATIBLE = "incompatible"
+    NO_VERSION = "no_version"
     OVERLOADED = "overloaded"
     OUTBOX_FULL = "outbox_full"
     WAITING_FULL = "waiting_full"
@@ -225,6 +227,17 @@ FORMS: Final[Mapping[DecisionKind, Form]] = {
         lambda of: f"no instance of {of['call']} is connected any more",
         "limits.service_memory",
         lambda of: f"; one that is gone is expected back for {of['value']:g} s",
+    ),
+    DecisionKind.INCOMPATIBLE: Form(
+        "refused: ",
+        lambda of: (
+            f"{of['caller']} calls {of['call']} by version {of['version']} of its contract, which "
+            f"no instance serves: {of['told']}; {of['advice']}"
+        ),
+    ),
+    DecisionKind.NO_VERSION: Form(
+        "refused: ",
+        lambda of: f"{of['caller']} calls {of['call']} by what is no version: {of['told']}",
     ),
     DecisionKind.OVERLOADED: Form(
         "refused: ",

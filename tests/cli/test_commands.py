@@ -27,6 +27,7 @@ def test_list_shows_who_serves_what_in_plain_text(served: Mesh) -> None:
         "METHODS",
         "INSTANCE",
         "STATE",
+        "VERSION",
         "IN",
         "FLIGHT",
         "CONNECTED",

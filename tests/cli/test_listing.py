@@ -21,7 +21,13 @@ def test_what_is_copied_stays_in_one_line_where_there_is_room(
         "name": "payments",
         "methods": [f"charge_{number}" for number in range(12)],
         "instances": [
-            {"process_id": INSTANCE, "state": "healthy", "in_flight": 3, "connected_s": 61.0}
+            {
+                "process_id": INSTANCE,
+                "state": "healthy",
+                "version": "1.2.0",
+                "in_flight": 3,
+                "connected_s": 61.0,
+            }
         ],
     }
     with console.capture() as printed:
@@ -30,4 +36,5 @@ def test_what_is_copied_stays_in_one_line_where_there_is_room(
     assert sum(INSTANCE in line for line in lines) == (width >= 80)
     assert sum(line.count("charge_") for line in lines) == 12
     assert ("CONNECTED" in lines[0]) == (width == 200)
+    assert sum("1.2.0" in line for line in lines) == (width == 200)
     assert max(map(len, lines)) <= width

@@ -355,7 +355,7 @@ async def test_services_that_come_and_go_leave_nothing_behind(autojump_clock: Mo
             peer.register("method", echo, service=f"service_{number}")
             peer.unregister("method", service=f"service_{number}")
         await settled(peer)
-        assert not peer._uplink._services
+        assert not peer._uplink._registrations.services
         assert not peer.registered_methods()
         assert set(gateway.core.registry.services) == before
 

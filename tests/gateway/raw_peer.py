@@ -43,11 +43,12 @@ def call_header(
     metadata: dict[str, str] | None = None,
     trace_id: bytes = TRACE,
     span_id: bytes = SPAN,
+    version: str | None = None,
 ) -> codec.Call:
     """A CALL's header; what is not named is what a first call of a tree carries."""
     return codec.Call(
         call_id, parent_id, 0, timeout_us, trace_id, span_id, 3, 1, service, method, codec.MSGPACK,
-        options, metadata, activity_id, chain, gateway, None, None,
+        options, metadata, activity_id, chain, gateway, None, None, version,
     )  # fmt: skip
 
 
@@ -63,9 +64,11 @@ def result_header(call_id: int) -> codec.Result:
     return codec.Result(call_id, codec.MSGPACK, 0, 0, None, None)
 
 
-def register_header(service: str, *methods: str) -> codec.Register:
+def register_header(
+    service: str, *methods: str, version: str = "", schema_size: int = 0
+) -> codec.Register:
     """A REGISTER's header."""
-    return codec.Register(service, "", {name: {} for name in methods}, {})
+    return codec.Register(service, version, {name: {} for name in methods}, {}, schema_size)
 
 
 class _Speaker:

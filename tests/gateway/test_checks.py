@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,6 +15,7 @@ from opentelemetry import trace as otel
 import mesh
 from mesh.gateway.checks import ENOUGH, Finding, _instance, _service, check
 from mesh.gateway.losses import MOST_PEERS, MOST_TRACES, RECENT, Losses
+from tests.gateway.raw_peer import raw_peer, register_header
 from tests.gateway.traces import running
 from tests.telemetry import backends
 
@@ -140,11 +142,80 @@ async def test_each_state_of_an_instance_has_its_finding() -> None:
             assert says in finding.what
             assert finding.advice.endswith(".")
         assert list(_service(service)) == []
-        mixed = [replace(good, version="1.0"), replace(good, version="1.1"), good]
-        (finding,) = _service(replace(service, instances=mixed))
-        assert finding.what == "its instances have different versions: none (1), 1.0 (1), 1.1 (1)"
         (finding,) = _service(replace(service, instances=[replace(good, state="draining")]))
         assert (finding.level, finding.what) == ("error", "no instance is connected any more")
+
+
+@pytest.mark.parametrize(
+    ("versions", "told"),
+    [
+        ("1.0.0 1.0.0", []),
+        ("1.0.0 2.0.0", []),  # side by side on purpose
+        ("0.1.0 0.2.0", []),
+        ("- -", []),
+        ("1.0.0 1.1.0 2.0.0 1.1.0", ["different versions of one contract: 1.0.0 (1), 1.1.0 (2)"]),
+        (
+            "0.1.0 0.1.1 - -",
+            ["of one contract: 0.1.0 (1), 0.1.1 (1)", "2 of its instances have no"],
+        ),
+    ],
+)
+async def test_only_versions_of_one_contract_are_an_unfinished_deployment(
+    versions: str, told: list[str]
+) -> None:
+    async with mesh.Gateway() as gateway, AsyncExitStack() as stack:
+        for number, version in enumerate(versions.split()):
+            users = await stack.enter_async_context(raw_peer(gateway, process_id=f"p{number}"))
+            named = version.replace("-", "")
+            await users.send(register_header("users", "get", version=named))
+        await trio.testing.wait_all_tasks_blocked()
+        service = gateway.service("users")
+        assert service is not None
+        found = list(_service(service))
+        assert len(found) == len(told)
+        for finding, part in zip(found, told, strict=True):
+            assert part in finding.what
+
+
+async def test_callers_that_no_instance_fits_are_named_until_one_does(
+    autojump_clock: MockClock,
+) -> None:
+    """Or until five minutes have passed since the last."""
+    async with (
+        mesh.Gateway() as gateway,
+        raw_peer(gateway, "users", process_id="users-3") as users,
+        mesh.connect("orders", gateway=gateway) as orders,
+    ):
+        await users.send(register_header("users", "get", version="2.0.0"))
+        await trio.sleep(6)
+
+        async def refused(count: int) -> None:
+            for _ in range(count):
+                with pytest.raises(mesh.FailedPrecondition):
+                    await orders.call("users", "get", version="1.4.0")
+
+        await refused(80)
+        await trio.sleep(200)
+        await refused(40)
+        finding = findings(gateway)["users"]
+        assert finding.level == "error"
+        assert finding.what == (
+            "orders calls it by version 1.4.0, which no instance serves: 120 refused in the last "
+            "five minutes; 2.0.0 (users at users-3) is another contract"
+        )
+        assert finding.advice == (
+            "Run an instance of users 1.4.0 beside these, or call by the contract 2.0.0."
+        )
+        await trio.sleep(200)
+        assert "40 refused" in findings(gateway)["users"].what
+        async with raw_peer(gateway, "users", process_id="users-4") as old:
+            await old.send(register_header("users", "get", version="1.5.0"))
+            await trio.testing.wait_all_tasks_blocked()
+            assert "users" not in findings(gateway)
+        await trio.testing.wait_all_tasks_blocked()
+        assert "40 refused" in findings(gateway)["users"].what
+        await trio.sleep(200)
+        assert "users" not in findings(gateway)
 
 
 async def until_found(gateway: mesh.Gateway, subject: str) -> Finding:

@@ -20,6 +20,7 @@ from mesh.gateway.session import Session
 from mesh.gateway.telling import GatewayFeed
 from mesh.process import Process
 from mesh.transport import StreamLink
+from mesh.wire import codec
 from mesh_telemetry import CallMetrics
 
 if TYPE_CHECKING:
@@ -45,7 +46,12 @@ class Room:
 
     def add(self, session: Session, service: str, *methods: str) -> None:
         """Register methods without options."""
-        self.registry.add(session, service, "", {name: {} for name in methods}, {})
+        self.register(session, service, "", *methods)
+
+    def register(self, session: Session, service: str, version: str, *methods: str) -> None:
+        """Register methods of a contract's version."""
+        header = codec.Register(service, version, {name: {} for name in methods}, {})
+        self.registry.add(session, header)
 
     def instances(self, service: str, method: str) -> list[Session]:
         """Who serves a method."""

@@ -28,6 +28,10 @@ SPENT = [
 DEADLINE = "the deadline of orders.place (250.0 ms, set by shop)"
 KEPT = {"reason": "error", "method": "users.get"}
 
+# What no attribute can hold: the shares of a deadline, which the other spans tell, and the versions
+# that there are, which the text does.
+LEFT_OUT = {"spent", "offered"}
+
 TABLE: dict[DecisionKind, tuple[float | None, dict[str, Any], str]] = {
     Kind.CONNECTION_AWAITED: (
         5.0,
@@ -102,6 +106,27 @@ TABLE: dict[DecisionKind, tuple[float | None, dict[str, Any], str]] = {
         None,
         {"told": "service 'users' has no method 'x'"},
         "refused: service 'users' has no method 'x'",
+    ),
+    Kind.INCOMPATIBLE: (
+        None,
+        {
+            "caller": "orders",
+            "call": "users.get",
+            "version": "1.3.0",
+            "told": "1.2.0 (users at u-1) is older",
+            "advice": "deploy users 1.3.0 or later before what calls it",
+            "offered": [{"version": "1.2.0", "fault": "too new"}],
+        },
+        (
+            "refused: orders calls users.get by version 1.3.0 of its contract, which no instance "
+            "serves: 1.2.0 (users at u-1) is older; deploy users 1.3.0 or later before what calls "
+            "it"
+        ),
+    ),
+    Kind.NO_VERSION: (
+        None,
+        {"caller": "orders", "call": "users.get", "version": "1", "told": "it must be three"},
+        "refused: orders calls users.get by what is no version: it must be three",
     ),
     Kind.INSTANCE_MISSING: (
         30.0,
@@ -290,9 +315,7 @@ def test_each_kind_is_an_event_the_details_of_an_error_and_a_sentence(kind: Deci
     told = from_event(event.name, event.attributes, 2.0)
     assert told is not None
     assert (told.kind, told.at, told.value, told.setting) == (kind, 2.0, value, decision.setting)
-    # What no attribute can hold, the shares of a deadline, is what the other spans tell.
-    left_out = {"spent"} & facts.keys()
-    assert told.facts == {name: fact for name, fact in facts.items() if name not in left_out}
+    assert told.facts == {name: fact for name, fact in facts.items() if name not in LEFT_OUT}
 
 
 def test_every_kind_has_a_form_and_every_setting_of_one_is_known() -> None:
@@ -339,7 +362,7 @@ def test_any_decision_is_told_in_all_three_ways_and_read_back(decision: Decision
         decision.setting,
         decision.value,
     )
-    assert told.facts == {name: one for name, one in decision.facts.items() if name != "spent"}
+    assert told.facts == {name: one for name, one in decision.facts.items() if name not in LEFT_OUT}
     for key in event.attributes:
         assert key.startswith("mesh.decision.")
 

@@ -249,6 +249,21 @@ def frames() -> list[dict[str, Any]]:
     add("welcome", "The gateway answers.", "WELCOME", WELCOME)
     add("welcome-bare", "Without features.", "WELCOME", WELCOME | {"features": []})
     add("register", "Two methods, one with options.", "REGISTER", REGISTER)
+    schema = b'{"methods":{"get":{"params":{"type":"object"}}}}'
+    add(
+        "register-schema",
+        "With the whole schema of the contract.",
+        "REGISTER",
+        REGISTER | {"schema_size": len(schema)},
+        schema,
+    )
+    add(
+        "register-schema-piece",
+        "A further piece of a schema that is longer than a frame.",
+        "REGISTER",
+        REGISTER | {"methods": {}, "schema_size": 100_000},
+        schema,
+    )
     add(
         "unregister-one",
         "One method leaves.",
@@ -293,6 +308,13 @@ def frames() -> list[dict[str, Any]]:
         "The same, where the gateway has the context from the caller only, with a principal.",
         "CALL",
         FORWARDED | {"options": 6, "principal": "spiffe://shop/orders"},
+        PARAMS,
+    )
+    add(
+        "call-version",
+        "Of a caller that was written for version 1.2.0 of the contract.",
+        "CALL",
+        CALL | {"version": "1.2.0"},
         PARAMS,
     )
     add("call-raw-empty", "Raw and empty.", "CALL", CALL | {"encoding": 2})
@@ -441,6 +463,18 @@ def lenient() -> list[dict[str, Any]]:
         "Nor strings.",
         frame("GOAWAY", b"\x92\xdb\x00\x00\x00\x03bye\x00"),
         understood("GOAWAY", {"reason": "bye", "drain_us": 0}),
+    )
+    add(
+        "call-no-version",
+        "An optional field may be nil as well as left out.",
+        frame("CALL", CALL | {"version": None}, PARAMS),
+        understood("CALL", CALL | {"version": None}, PARAMS),
+    )
+    add(
+        "register-no-schema",
+        "Likewise 0; then a payload is ignored.",
+        frame("REGISTER", REGISTER | {"schema_size": 0}, b"{}"),
+        understood("REGISTER", REGISTER | {"schema_size": 0}, b"{}"),
     )
     add(
         "unknown-flags",
@@ -785,6 +819,30 @@ def malformed() -> list[dict[str, Any]]:
         "Options with a map as a key.",
         frame("REGISTER", b"\x94\xa1s\xa1v\x81\xa1m\x81\xa1k\x81\x80\x01\x80"),
         "header of REGISTER",
+    )
+    add(
+        "register-version-long",
+        "A version of 33 characters.",
+        frame("REGISTER", REGISTER | {"version": "1" * 33}),
+        "header of REGISTER: Expected `str` of length <= 32 - at `version`",
+    )
+    add(
+        "register-schema-size",
+        "A schema of less than nothing.",
+        frame("REGISTER", REGISTER | {"schema_size": -1}),
+        "header of REGISTER: Expected `int` >= 0 - at `schema_size`",
+    )
+    add(
+        "call-version-number",
+        "A version that is a number.",
+        frame("CALL", CALL | {"version": 1.2}),
+        "header of CALL: Expected `str | null`, got `float` - at `version`",
+    )
+    add(
+        "call-version-long",
+        "A version of 33 characters.",
+        frame("CALL", CALL | {"version": "1" * 33}),
+        "header of CALL: Expected `str` of length <= 32 - at `version`",
     )
     add(
         "register-name",

@@ -1,0 +1,147 @@
+"""Whether a call fits what its service's contract says, before it is sent.
+
+Schemas come from the service. What one says that cannot be checked here is for the service to
+check.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any
+
+from mesh.cli.listing import BUILTIN
+from mesh.cli.output import to_json
+from mesh.contracts.telling import type_text
+from mesh.errors import CallError, InvalidArgument, Reason, Unimplemented
+from mesh_telemetry.texts import shorten
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from jsonschema import ValidationError
+
+    from mesh.client import Client
+
+_SHOWN = 60
+"""Characters of a value that a message shows."""
+
+
+async def ask_contracts(
+    client: Client,
+    service: str,
+    timeout: float | None,  # noqa: ASYNC109 - travels with the call
+) -> list[dict[str, Any]]:
+    """The schemas of a service's contracts, the newest first; none where it has told none."""
+    if service == BUILTIN:
+        return []
+    try:
+        found = await client.call(BUILTIN, "service", service, timeout=timeout)
+    except CallError:
+        return []  # it may come yet: the call itself waits for it, and tells what is wrong
+    plain = set(found["methods"])
+    schemas = [contract["schema"] for contract in found.get("contracts", [])]
+    for schema in schemas:
+        plain -= methods_of(schema).keys()
+    # What is registered beside a contract is known, too.
+    return [*schemas, {"methods": dict.fromkeys(plain)}] if schemas else []
+
+
+def methods_of(schema: dict[str, Any]) -> dict[str, Any]:
+    """What a contract's schema says of each method."""
+    methods = schema.get("methods")
+    return methods if isinstance(methods, dict) else {}
+
+
+def check_call(service: str, method: str, params: object, schemas: list[dict[str, Any]]) -> None:
+    """Refuse a call that the contracts of its service forbid.
+
+    Args:
+        service: Its name.
+        method: The method.
+        params: What to call it with; None for nothing.
+        schemas: What the service has told, if anything: one that allows the call is enough.
+
+    Raises:
+        Unimplemented: There is no such method; the message has the nearest one.
+        InvalidArgument: The parameters are wrong; the message has the path, and what is wanted.
+    """
+    target = f"{service}.{method}"
+    known = [schema for schema in schemas if method in methods_of(schema)]
+    if schemas and not known:
+        names = {name for schema in schemas for name in methods_of(schema)}
+        raise Unimplemented(
+            f"service {service!r} has no method {method!r}{_hint(method, names)}",
+            reason=Reason.METHOD_NOT_FOUND,
+            chain=(target,),
+            maybe_executed=False,
+        )
+    faults = [_fault(params, methods_of(schema)[method], schema) for schema in known]
+    if faults and all(faults):
+        raise InvalidArgument(
+            f"parameters of {target}: {faults[0]}",
+            reason=Reason.UNDECODABLE,
+            chain=(target,),
+            maybe_executed=False,
+        )
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    ordered = sorted(known)
+    near = difflib.get_close_matches(name, ordered, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(ordered)}"
+
+
+def _fault(params: object, method: object, document: dict[str, Any]) -> str:
+    """What is wrong with parameters; empty where nothing is, or it cannot be told here."""
+    schema = method.get("params") if isinstance(method, dict) else None
+    if not isinstance(schema, dict):
+        return ""
+    # Half of what a short command takes to start; needed only here.
+    from jsonschema import Draft202012Validator, validators
+    from jsonschema.exceptions import best_match
+    from referencing import Registry
+
+    def check_type(validator: Any, types: Any, value: Any, own: dict[str, Any]) -> Any:
+        if own.get("format") == "decimal" and _is_number(value):
+            return ()  # which takes numbers as well as text
+        return Draft202012Validator.VALIDATORS["type"](validator, types, value, own)
+
+    kinds = document.get("$defs", {})
+    # An empty registry: a schema of somebody's is no reason to fetch what it refers to.
+    checker = validators.extend(Draft202012Validator, {"type": check_type})(
+        {**schema, "$defs": kinds}, registry=Registry()
+    )
+    given = {} if params is None else params
+    try:
+        errors = list(checker.iter_errors(given))
+        unknown = (one for one in errors if one.validator == "additionalProperties")
+        # A wrong name often means that the right one is missing, too: it says more.
+        error = next(unknown, None) or best_match(errors)
+        return "" if error is None else f"{error.json_path} {_explain(error, kinds)}"
+    except Exception:  # noqa: BLE001 - whatever a schema that is none leads to
+        return ""
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _explain(error: ValidationError, kinds: dict[str, Any]) -> str:
+    """What is wanted where a value is wrong."""
+    value, wanted = error.instance, error.schema
+    properties = wanted.get("properties", {}) if isinstance(wanted, dict) else {}
+    match error.validator:
+        case "type" if not error.path:
+            return f"must be a map by parameter name, not {shorten(to_json(value), _SHOWN)}"
+        case "type" | "anyOf" | "oneOf" | "enum" | "const":
+            told = type_text(wanted, kinds)
+            return f"must be {told}, not {shorten(to_json(value), _SHOWN)}"
+        case "required":
+            missing = [name for name in error.validator_value if name not in value]
+            return "lacks " + ", ".join(
+                f"{name}: {type_text(properties.get(name), kinds)}" for name in missing
+            )
+        case "additionalProperties" if error.validator_value is False:
+            unknown = next(name for name in value if name not in properties)
+            return f"has no {unknown!r}{_hint(unknown, properties) if properties else ''}"
+    return shorten(str(error.message), 5 * _SHOWN)

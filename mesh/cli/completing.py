@@ -1,0 +1,93 @@
+"""What a shell completes: names of services, methods and parameters, asked of the gateway.
+
+A person waits for it with a finger on the key, and anything printed lands in the line being typed:
+it is quick and silent, and where there is no gateway it completes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from mesh.cli.checking import methods_of
+from mesh.cli.commands import run
+from mesh.cli.listing import BUILTIN
+from mesh.cli.peer import peer
+from mesh.contracts.telling import method_shape
+
+if TYPE_CHECKING:
+    import click
+
+PATIENCE = 0.3
+"""Seconds to wait for a gateway."""
+LONGEST = 1.0
+"""Seconds in all."""
+
+_KEY = re.compile(r"""(?P<before>.*[{,]\s*)(?P<key>"?[A-Za-z0-9_]*)""", re.DOTALL)
+"""JSON in which the name of a parameter is being typed."""
+
+
+def complete_service(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """The names of services that begin so."""
+    found = _ask(ctx, "services") or []
+    names = [service["name"] for service in found if service["name"] != BUILTIN or incomplete]
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def complete_method(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """The methods of the service before it that begin so."""
+    found = _ask(ctx, "service", ctx.params.get("service"))
+    return [name for name in found["methods"] if name.startswith(incomplete)] if found else []
+
+
+def complete_params(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """The JSON so far with the names of the parameters that may come next.
+
+    Nothing where it has not been begun: it needs quotes, and which ones the shell does not say.
+    """
+    typed = _KEY.fullmatch(incomplete)
+    if typed is None or _is_inside(typed["before"]):
+        return []
+    found = _ask(ctx, "service", ctx.params.get("service"))
+    if not found:
+        return []
+    names: dict[str, None] = {}
+    for contract in found.get("contracts", []):
+        schema = contract["schema"]
+        method = methods_of(schema).get(ctx.params.get("method", ""))
+        if isinstance(method, dict):
+            fields = method_shape("", method, schema).fields
+            names |= dict.fromkeys(field.partition(":")[0] for field in fields)
+    before, key = typed["before"], typed["key"].removeprefix('"')
+    return [
+        f'{before}"{name}": '
+        for name in names
+        if name.startswith(key) and f'"{name}"' not in before
+    ]
+
+
+def _is_inside(text: str) -> bool:
+    """Whether JSON ends within a text, or deeper than the names of parameters."""
+    bare = re.sub(r'"(?:[^"\\]|\\.)*"', "", text)
+    depth = sum(bare.count(mark) for mark in "{[") - sum(bare.count(mark) for mark in "}]")
+    return '"' in bare or depth != 1
+
+
+def _ask(ctx: click.Context, method: str, params: object = None) -> Any:
+    """What the built-in service answers; None where it does not, or not in time."""
+    # Python's logging tells warnings to the terminal where nobody else takes them.
+    logging.getLogger("mesh").addHandler(logging.NullHandler())
+
+    async def ask() -> Any:
+        with trio.move_on_after(LONGEST):
+            async with peer(ctx.params.get("gateway"), patience=PATIENCE) as client:
+                return await client.call(BUILTIN, method, params)
+        return None
+
+    try:
+        return run(ask)
+    except Exception:  # noqa: BLE001 - whatever it is, a shell that completes is no place to tell
+        return None

@@ -1,0 +1,325 @@
+"""Contracts in the command: `info`, `list`, `call`, `check` and completion, on real processes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from rich.console import Console
+
+import mesh
+from mesh.cli.checking import check_call
+from mesh.cli.commands import COMMANDS
+from mesh.cli.contract import print_contracts
+from tests.cli.conftest import Mesh, read_line, start
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SERVICE = '''
+import enum, sys
+from abc import abstractmethod
+from dataclasses import dataclass
+from decimal import Decimal
+import mesh
+
+VERSION = sys.argv[2]
+
+class Plan(enum.Enum):
+    FREE = "free"
+    PAID = "paid"
+
+@dataclass
+class User:
+    id: str
+    plan: Plan = Plan.FREE
+    paid: Decimal = Decimal(0)
+
+@dataclass
+class UserMissing(mesh.NotFound):
+    """No user {user_id}."""
+    user_id: str
+
+class Users(mesh.Contract, name="users", version=VERSION):
+    """The user directory."""
+
+    @mesh.method(idempotent=True, timeout=2.0, slo=0.25, raises=[UserMissing], access="users.read")
+    @abstractmethod
+    async def get(self, user_id: str, deep: bool = False) -> User:
+        """Look a user up."""
+
+    @mesh.method(deprecated="call get")
+    @abstractmethod
+    async def put(self, users: list[User], notes: dict[int, bytes] = {}) -> int: ...
+
+    if VERSION >= "2":
+        @mesh.method
+        @abstractmethod
+        async def delete(self, user_id: str) -> None: ...
+
+class Service(Users):
+    async def get(self, user_id, deep=False):
+        if user_id == "nobody":
+            raise UserMissing(user_id)
+        return User(user_id)
+
+    async def put(self, users, notes={}):
+        return len(users) + sum(len(note) for note in notes.values())
+
+    async def delete(self, user_id):
+        pass
+
+async def plain(client):
+    @client.method("ready", service="users")
+    async def is_ready():
+        return True
+    await client.call("mesh", "status")
+    print("ready", flush=True)
+
+mesh.run(Service(), plain, gateway=sys.argv[1])
+'''
+
+
+@pytest.fixture(scope="module", name="shop")
+def make_shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    """A shell with a gateway, and the service `users` in versions 1.2.0 and 2.0.0."""
+    shell = Mesh(tmp_path_factory.mktemp("run"))
+    with shell.gateway() as (_, ready):
+        address = ready["addresses"][0]
+        shell.env["MESH_GATEWAY"] = address
+        shell.env["ADMIN"] = ready["admin"]
+        command = [sys.executable, "-c", SERVICE, address]
+        with (
+            start([*command, "1.2.0"], shell.env) as old,
+            start([*command, "2.0.0"], shell.env) as new,
+        ):
+            for process in (old, new):
+                assert read_line(process) == "ready\n"
+            yield shell
+
+
+GET = """\
+  get(user_id: str, deep: bool = False) -> User
+      Look a user up.
+      raises USER_MISSING(user_id: str), not_found
+      timeout 2s, slo 250ms, idempotent, access users.read
+"""
+
+
+def test_info_shows_the_contract_of_each_version(shop: Mesh) -> None:
+    result = shop("info", "users")
+    assert (result.returncode, result.stderr) == (0, "")
+    title, rest = result.stdout.split("\n", 1)
+    assert title == "users  version 1.2.0, 2.0.0"
+    _, new, old = rest.split("\ncontract ")
+    assert new.startswith("2.0.0 at ")
+    assert old.startswith("1.2.0 at ")
+    for contract in (new, old):
+        assert "\nThe user directory.\n\n" + GET + "\n" in contract
+        assert "  put(users: list[User], notes: dict[str, bytes] = {}) -> int\n" in contract
+        assert "      deprecated: call get\n" in contract
+        assert "  Plan = Literal['free', 'paid']\n" in contract
+        assert "  User(id: str, plan: Plan = 'free', paid: Decimal = '0')\n" in contract
+    assert "  delete(user_id: str) -> None\n" in new
+    assert "delete(" not in old
+
+
+def test_info_for_programs_has_the_json_schema(shop: Mesh) -> None:
+    """As it was registered; `/api/services/users` tells the same."""
+    document = json.loads(shop("info", "users", "--json").stdout)
+    new, old = document["contracts"]
+    assert (new["version"], old["version"]) == ("2.0.0", "1.2.0")
+    ids = {one["version"]: one["process_id"] for one in document["instances"]}
+    assert (new["instances"], old["instances"]) == ([ids["2.0.0"]], [ids["1.2.0"]])
+    params = old["schema"]["methods"]["get"]["params"]
+    assert params["properties"]["user_id"] == {"type": "string"}
+    assert params["required"] == ["user_id"]
+    assert old["schema"]["$defs"]["User"]["required"] == ["id"]
+    address = f"http://{shop.env['ADMIN']}/api/services/users"
+    fetch = "import sys, urllib.request as it; print(it.urlopen(sys.argv[1]).read().decode())"
+    told = subprocess.run(
+        [sys.executable, "-c", fetch, address], capture_output=True, text=True, check=True
+    )
+    assert json.loads(told.stdout)["contracts"] == document["contracts"]
+
+
+def test_list_shows_the_version_of_each_instance(shop: Mesh) -> None:
+    rows = [line.split() for line in shop("list").stdout.splitlines()]
+    column = rows[0].index("VERSION")
+    assert sorted(row[column] for row in rows[1:]) == ["1.2.0", "2.0.0"]
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "message"),
+    [
+        ("gett", "{}", "service 'users' has no method 'gett'; did you mean 'get'?"),
+        ("zzz", "{}", "has no method 'zzz'; there are delete, get, put, ready"),
+        ("get", None, "parameters of users.get: $ lacks user_id: str"),
+        ("get", "[1]", "parameters of users.get: $ must be a map by parameter name, not [1]"),
+        ("get", '{"user_id": 5}', "parameters of users.get: $.user_id must be str, not 5"),
+        ("get", '{"user": "x"}', "$ has no 'user'; did you mean 'user_id'?"),
+        ("put", '{"users": [{"id": "a"}, {}]}', "$.users[1] lacks id: str"),
+        (
+            "put",
+            '{"users": [{"id": "a", "plan": "dear"}]}',
+            "$.users[0].plan must be Literal['free', 'paid'], not \"dear\"",
+        ),
+    ],
+)
+def test_a_call_is_checked_before_it_is_sent(
+    shop: Mesh, method: str, params: str | None, message: str
+) -> None:
+    before = json.loads(shop("info", "users", "--json").stdout)["callers"]
+    result = shop("call", "users", method, *([params] if params else []), "--json")
+    assert result.returncode == 1
+    error = json.loads(result.stdout)["error"]
+    assert message in error["message"]
+    assert error["code"] == ("unimplemented" if "method" in message else "invalid_argument")
+    assert not error["maybe_executed"]
+    assert json.loads(shop("info", "users", "--json").stdout)["callers"] == before
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "result"),
+    [
+        ("get", {"user_id": "ada"}, {"id": "ada", "plan": "free", "paid": "0"}),
+        ("get", {"user_id": "ada", "deep": True}, {"id": "ada", "plan": "free", "paid": "0"}),
+        # What only JSON can say: keys that are numbers, bytes; and a decimal as a number.
+        ("put", {"users": [{"id": "a", "paid": 1.5}], "notes": {"7": "eHk="}}, 3),
+        ("delete", {"user_id": "ada"}, None),  # of the newer contract alone
+        ("ready", None, True),  # of none
+    ],
+)
+def test_a_call_that_fits_is_made(shop: Mesh, method: str, params: Any, result: Any) -> None:
+    arguments = [json.dumps(params)] if params is not None else []
+    for _ in range(2):  # by either version, or by the one that has it
+        ended = shop("call", "users", method, *arguments)
+        if method == "delete" and ended.returncode:
+            continue  # without a version, a call goes to any instance that has the method
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert json.loads(ended.stdout) == result
+
+
+def test_a_declared_error_comes_with_its_fields(shop: Mesh) -> None:
+    ended = shop("call", "users", "get", '{"user_id": "nobody"}', "--json")
+    error = json.loads(ended.stdout)["error"]
+    assert (error["reason"], error["details"]) == ("USER_MISSING", {"user_id": "nobody"})
+
+
+# What schemas of others may be.
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"$ref": "https://example.invalid/schema.json"},
+        {"$ref": "#/$defs/missing"},
+        {"$ref": "#"},
+        {"properties": 5},
+        {"type": 7},
+        {"type": "unknown"},
+        {"patternProperties": {"(": {}}},
+        "no schema",
+    ],
+    ids=str,
+)
+def test_a_schema_that_is_none_lets_calls_pass(params: Any) -> None:
+    """The service itself will judge them; and nothing is fetched."""
+    check_call("users", "get", {"a": {"b": 1}}, [{"methods": {"get": {"params": params}}}])
+
+
+def test_a_call_that_one_of_several_contracts_allows_is_made() -> None:
+    def contract(kind: str) -> dict[str, Any]:
+        params = {"type": "object", "properties": {"user_id": {"type": kind}}}
+        return {"methods": {"get": {"params": params}}}
+
+    both = [contract("integer"), contract("string")]
+    check_call("users", "get", {"user_id": "x"}, both)
+    check_call("users", "get", {"user_id": 1}, both)
+    with pytest.raises(mesh.InvalidArgument, match=r"\$\.user_id must be int, not true"):
+        check_call("users", "get", {"user_id": True}, both)
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_contract_keeps_to_the_width_and_steers_no_terminal(width: int) -> None:
+    console = Console(force_terminal=True, width=width, color_system=None)
+    fields = {f"a_parameter_{number}": {"type": "string"} for number in range(5)}
+    method = {"doc": "Very long. " * 20, "params": {"properties": fields}, "access": "\x1b[31m"}
+    schema = {"doc": "\x1b]0;title\x07", "methods": {"get\x1b[2J": method, "odd": 5}}
+    with console.capture() as printed:
+        print_contracts(console, [{"version": "\x1b", "instances": ["\x9b"], "schema": schema}] * 2)
+    text = printed.get()
+    assert max(map(len, text.splitlines())) <= width
+    assert not {"\x1b", "\x07", "\x9b"} & set(text)
+    assert text.count("a_parameter_4: str = ...,") == 2
+
+
+# Completion.
+
+
+def complete(shell: Mesh, line: str, kind: str = "bash") -> list[str]:
+    """What a shell is told of the last word of a line: nothing else is written."""
+    words = f"{line} ." if line.endswith(" ") else line
+    count = len(words.split()) - 1 if "'" not in words else 4
+    env = {
+        **shell.env,
+        "_MESH_COMPLETE": f"{kind}_complete",
+        "COMP_WORDS": line,
+        "COMP_CWORD": line.rpartition(" ")[2] if kind == "fish" else str(count),
+    }
+    told = subprocess.run(
+        [sys.executable, "-c", "from mesh.cli import main; main(prog_name='mesh')"],
+        env=env, capture_output=True, text=True, timeout=30, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert (told.returncode, told.stderr) == (0, "")
+    lines = told.stdout.splitlines()
+    if kind == "zsh":
+        return [name for name in lines[1::3] if name]
+    return [one.split("\t")[0].removeprefix("plain,") for one in lines if one]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("mesh c", ["call", "check"]),
+        ("mesh call u", ["users"]),
+        ("mesh call ", ["users"]),
+        ("mesh call m", ["mesh"]),
+        ("mesh info u", ["users"]),
+        ("mesh ping u", ["users"]),
+        ("mesh call users ", ["delete", "get", "put", "ready"]),
+        ("mesh call users g", ["get"]),
+        ("mesh call orders g", []),
+        ("mesh call users get '{", ['{"user_id": ', '{"deep": ']),
+        ("mesh call users get '{\"de", ['{"deep": ']),
+        ('mesh call users get \'{"deep": true, ', ['{"deep": true, "user_id": ']),
+        ('mesh call users put \'{"users": [{', []),
+        ('mesh call users get \'{"user_id": "{', []),
+        ("mesh call users get ", []),
+        ("mesh nothing ", list(COMMANDS)),
+    ],
+)
+def test_a_shell_completes_names(shop: Mesh, line: str, expected: list[str]) -> None:
+    assert complete(shop, line) == expected
+
+
+@pytest.mark.parametrize("kind", ["bash", "zsh", "fish"])
+def test_every_shell_completes(shop: Mesh, kind: str) -> None:
+    assert complete(shop, "mesh call users g", kind) == ["get"]
+
+
+def test_a_shell_that_completes_leaves_standard_input_alone(shop: Mesh) -> None:
+    assert complete(shop, "mesh call users get - --js") == ["--json"]
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{}, {"MESH_GATEWAY": "nowhere"}, {"MESH_TLS_CA": "/nothing", "MESH_GATEWAY": "tls:a:1"}],
+    ids=["no gateway", "no address", "no certificate"],
+)
+def test_without_a_gateway_completion_is_silent(shell: Mesh, variables: dict[str, str]) -> None:
+    shell.env |= variables
+    assert complete(shell, "mesh call u") == []
