@@ -17,7 +17,7 @@ from mesh.cli.peer import check_duration, check_name, gateway_option, json_optio
 from mesh.cli.readings import read_again
 from mesh.cli.waterfall import print_lines
 from mesh_telemetry.logs import clean_line, timestamp
-from mesh_telemetry.texts import Look, Part, cut, shorten
+from mesh_telemetry.texts import Look, Part, cells, cut, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,10 +28,13 @@ if TYPE_CHECKING:
 INTERVAL = 0.5
 """Seconds between two looks of `--follow`."""
 DAY = 86_400.0
-TIME, PIPED_TIME, CHANGE = 11, 27, 12
-"""Characters of columns that are always as wide."""
-WHO = 20
-"""What most names take, and what a narrow terminal has for them."""
+TIME, LONG_TIME, PIPED_TIME = 8, 11, 27
+"""Characters of a moment: of the last day, with its day, and as a whole."""
+CHANGE = 12
+WHO, PIPED_WHO = 20, 40
+"""Characters of who it is, of a narrow terminal, and of a wide one or a pipe."""
+UNIQUE = 8
+"""Characters at the end of a process id that tell it from others."""
 LEAST = 20
 """Columns that a sentence has at least on a terminal."""
 LOOKS = {
@@ -108,73 +111,76 @@ async def _ask(client: Client, filters: dict[str, Any]) -> dict[str, Any]:
 class _Screen:
     def __init__(self) -> None:
         self._console = make_console()
-        self._begun = False
+        self._layout: Layout | None = None
 
     def show(self, change: dict[str, Any]) -> None:
-        """Print a change, the first one under a heading."""
-        console = self._console
-        width = console.width if console.is_terminal else None
-        if not self._begun:
-            self._begun = True
-            print_lines(console, [heading(width)])
-        print_lines(console, lines(change, width, time.time()))
+        """Print a change, the first one, which is the oldest, under a heading."""
+        console, now = self._console, time.time()
+        if self._layout is None:
+            width = console.width if console.is_terminal else None
+            self._layout = Layout(width, days=now - change["at"] >= DAY)
+            print_lines(console, [self._layout.heading()])
+        print_lines(console, self._layout.lines(change, now))
 
 
-def heading(width: int | None) -> Line:
-    """What stands above all changes."""
-    at = f"{'AT':<{PIPED_TIME if width is None else TIME}}"
-    return [Part(f"{at}  {'CHANGE':<{CHANGE}}  {'WHO':<{_room(width)}}  HOW", Look.STRONG)]
-
-
-def lines(change: dict[str, Any], width: int | None, now: float) -> Iterator[Line]:
-    """A change in one line; on a terminal, the end of a long one stands below.
+class Layout:
+    """The columns of one output.
 
     Args:
-        change: What the gateway tells.
-        width: Columns of the terminal; None for a pipe.
-        now: Unix time.
+        width: Of the terminal; None for a pipe, where nothing is cut or goes on below.
+        days: Whether some of the changes are older than a day.
     """
-    name, room = change["change"], _room(width)
-    at = _moment(change["at"], now, whole=width is None)
-    who, how = clean_line(_who(change)), clean_line(_how(change, now, whole=width is None))
-    first: Line = [
-        Part(f"{at}  ", Look.FAINT),
-        Part(f"{name:<{CHANGE}}", LOOKS.get(name, Look.PLAIN)),
-        Part(f"  {who if width is None else shorten(who, room):<{room}}  "),
-    ]
-    if width is None:
-        yield [*first, Part(how)]
-        return
-    margin = sum(len(part.text) for part in first)
-    begins, *rest = textwrap.wrap(how, max(width - margin, LEAST))
-    yield cut([*first, Part(begins)], width)
-    for more in rest:
-        yield cut([Part(" " * margin + more)], width)
 
+    def __init__(self, width: int | None, *, days: bool) -> None:
+        self._width = width
+        self._time = PIPED_TIME if width is None else LONG_TIME if days else TIME
+        self._who = PIPED_WHO if width is None else max(WHO, min(width // 4, PIPED_WHO))
 
-def _room(width: int | None) -> int:
-    """Columns for who it is: more of a wide terminal."""
-    return WHO if width is None else max(WHO, min(width // 4, 40))
+    def heading(self) -> Line:
+        """What stands above all changes."""
+        who = f"{'WHO':<{self._who}}"
+        return [Part(f"{'AT':<{self._time}}  {'CHANGE':<{CHANGE}}  {who}  HOW", Look.STRONG)]
 
+    def lines(self, change: dict[str, Any], now: float) -> Iterator[Line]:
+        """A change in one line; on a terminal, what has no room there stands below.
 
-def _moment(at: float, now: float, *, whole: bool) -> str:
-    text = timestamp(at)
-    if whole:
-        return f"{text:<{PIPED_TIME}}"
-    short = text[11:19] if now - at < DAY else f"{text[5:10]} {text[11:16]}"
-    return f"{short:<{TIME}}"
+        Args:
+            change: What the gateway tells.
+            now: Unix time.
+        """
+        name, how = change["change"], change["what"]
+        if change["count"] > 1:
+            how = f"x{change['count']:,} {how} (first {self._moment(change['first'], now)})"
+        how = clean_line(how)
+        first: Line = [
+            Part(f"{self._moment(change['at'], now):<{self._time}}  ", Look.FAINT),
+            Part(f"{name:<{CHANGE}}", LOOKS.get(name, Look.PLAIN)),
+            Part(f"  {self._whose(change):<{self._who}}  "),
+        ]
+        if self._width is None:
+            yield [*first, Part(how)]
+            return
+        margin = sum(cells(part.text) for part in first)
+        room = max(self._width - margin, LEAST)
+        for part in textwrap.wrap(how, room, break_on_hyphens=False):
+            yield cut([*first, Part(part)], self._width)
+            first = [Part(" " * margin)]
 
+    def _moment(self, at: float, now: float) -> str:
+        text = timestamp(at)
+        if self._width is None:
+            return text
+        return text[11:19] if now - at < DAY else f"{text[5:10]} {text[11:16]}"
 
-def _who(change: dict[str, Any]) -> str:
-    services = change["services"]
-    if services:
-        return f"{services[0]} +{len(services) - 1}" if len(services) > 1 else str(services[0])
-    return change["peer"] or ("a peer" if change["change"] == "refused" else "the gateway")
-
-
-def _how(change: dict[str, Any], now: float, *, whole: bool) -> str:
-    how = change["what"]
-    if change["count"] > 1:
-        since = _moment(change["first"], now, whole=whole).strip()
-        how = f"x{change['count']:,} since {since}; {how}"
-    return f"{how} ({change['process_id']})" if change["process_id"] else how
+    def _whose(self, change: dict[str, Any]) -> str:
+        services, process = change["services"], clean_line(change["process_id"])
+        who = services[0] if services else change["peer"]
+        if not who:
+            who = "a peer" if change["change"] == "refused" else "gateway"
+        if len(services) > 1:
+            who = f"{who} +{len(services) - 1}"
+        who = clean_line(who)
+        if self._width is not None and len(who) + 1 + len(process) > self._who:
+            process = f"\N{HORIZONTAL ELLIPSIS}{process[-UNIQUE:]}" if process else ""
+            who = shorten(who, self._who - len(process) - 1)
+        return f"{who} {process}".rstrip()

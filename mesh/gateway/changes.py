@@ -156,14 +156,14 @@ class Changes:
         row.newest = self._put(change, newest.count, newest.first)
         return True
 
-    def _put(self, change: Change, count: int = 1, first: float = 0.0) -> int:
+    def _put(self, change: Change, count: int = 1, first: float | None = None) -> int:
         self.last += 1
         self._shares[change.source] += 1
         self._lines[self.last] = msgspec.structs.replace(
             change,
             number=self.last,
             count=count,
-            first=first or change.at,
+            first=change.at if first is None else first,
         )
         return self.last
 
@@ -204,6 +204,6 @@ def _bounded(change: Change) -> Change:
     return msgspec.structs.replace(
         change,
         what=change.what[:TEXT],
-        services=change.services[:NAMES],
+        services=list(change.services[:NAMES]),
         methods=change.methods[:NAMES],
     )

@@ -178,19 +178,13 @@ class GatewayFeed(Feed[events.GatewayEvent]):
 
     def health(self, session: Session, state: str, silent: float) -> None:
         """A peer's heartbeats are missing for so many seconds, or are here again after them."""
-        again = state == "healthy"
-        log.log(
-            logging.INFO if again else logging.WARNING,
-            "peer %s (%s) is %s: %s %.1f s",
-            session.name,
-            session.process_id,
-            f"{state} again" if again else state,
-            "a heartbeat after" if again else "no heartbeat for",
-            silent,
-        )
+        level, why = logging.WARNING, "no heartbeat for"
+        if state == "healthy":
+            level, why = logging.INFO, "a heartbeat after"
+        who = session.name, session.process_id
+        log.log(level, "peer %s (%s) is %s: %s %.1f s", *who, state, why, silent)
         if not session.internal:
-            what = f"{'a heartbeat after' if again else 'no heartbeat for'} {duration(silent)}"
-            self._note(state, what, session, services=session.served)
+            self._note(state, f"{why} {duration(silent)}", session, services=session.served)
 
     def drains_peer(self, session: Session) -> None:
         """A peer takes no new calls, and leaves once those that it works on have ended."""
@@ -226,7 +220,7 @@ class GatewayFeed(Feed[events.GatewayEvent]):
                 f": {session.expelled}" if session.expelled else "",
             )
         why = fault or session.expelled
-        left = f", {in_flight:,} calls in flight" if in_flight else ""
+        left = f", {in_flight:,} in flight" if in_flight else ""
         lasted = duration(after)
         if not session.is_open:
             if fault is not None:
@@ -237,7 +231,7 @@ class GatewayFeed(Feed[events.GatewayEvent]):
         elif served and session.draining:
             self._note("left", f"in order, after {lasted}{left}", session, services=served)
         elif served and session.is_over:
-            what = f"its connection ended without a goodbye, after {lasted}{left}"
+            what = f"without a goodbye, after {lasted}{left}"
             self._note("lost", what, session, services=served)
 
     def _tell_disconnected(self, session: Session, services: Sequence[str], reason: str) -> None:
