@@ -1,13 +1,12 @@
 """What came, went and changed in a mesh, for whoever asks afterwards: bounded, oldest first.
 
 Free of I/O and of clocks: :class:`~mesh.gateway.telling.GatewayFeed` says what has happened, and
-when. What happens again and again is counted in one line, and nobody's lines push out those of
-others, however often he comes and goes.
+when. What happens again and again is counted in one line, and nobody has more than a share of the
+lines, however often he comes and goes.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -21,6 +20,8 @@ CAPACITY = 1000
 """Changes that are remembered."""
 ALONE = 5
 """The same changes in a row that have a line each: the instances of a deployment, say."""
+SHARE = 4
+"""Nobody has more than this part of all lines: a quarter."""
 QUIET = 60.0
 """Seconds without a change of its kind that end a row."""
 SETTLING = 1.0
@@ -78,7 +79,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def source(self) -> str:
-        """By whom lines are shared out."""
+        """Among whom lines are shared out."""
         return self.peer or self.change
 
 
@@ -105,7 +106,7 @@ class _Row:
 
 
 class Changes:
-    """Remembers changes; of those who have most lines, the oldest line makes way.
+    """Remembers changes, for everybody at most a quarter of all; the oldest makes way.
 
     Attributes:
         last: The number of the newest change.
@@ -116,7 +117,7 @@ class Changes:
         self._capacity = capacity
         self._lines: dict[int, Change] = {}  # by number, hence the oldest one first
         self._rows: dict[tuple[object, ...], _Row] = {}
-        self._shares: Counter[str] = Counter()
+        self._numbers: dict[str, dict[int, None]] = {}  # of the lines by whose they are
         self.last = 0
         self.dropped = 0
 
@@ -136,8 +137,11 @@ class Changes:
         else:
             self._take(newest)
             row.newest = self._put(change, newest.count + 1, newest.first)
-        if len(self._lines) > self._capacity:
-            self._make_room()
+        own = self._numbers[change.source]
+        if len(own) > max(1, self._capacity // SHARE):
+            self._drop(next(iter(own)))
+        elif len(self._lines) > self._capacity:
+            self._drop(next(iter(self._lines)))
 
     def amend(self, change: Change) -> bool:
         """Put a change in the place of one of its kind and process that has just been told of.
@@ -158,7 +162,7 @@ class Changes:
 
     def _put(self, change: Change, count: int = 1, first: float | None = None) -> int:
         self.last += 1
-        self._shares[change.source] += 1
+        self._numbers.setdefault(change.source, {})[self.last] = None
         self._lines[self.last] = msgspec.structs.replace(
             change,
             number=self.last,
@@ -169,15 +173,15 @@ class Changes:
 
     def _take(self, line: Change) -> None:
         del self._lines[line.number]
-        self._shares[line.source] -= 1
-        if not self._shares[line.source]:
-            del self._shares[line.source]
+        own = self._numbers[line.source]
+        del own[line.number]
+        if not own:
+            del self._numbers[line.source]
 
-    def _make_room(self) -> None:
-        most = max(self._shares.values())
-        line = next(one for one in self._lines.values() if self._shares[one.source] == most)
+    def _drop(self, number: int) -> None:
+        line = self._lines[number]
         self._take(line)
-        if self._rows[line.kind].newest == line.number:
+        if self._rows[line.kind].newest == number:
             del self._rows[line.kind]
         self.dropped += 1
 
