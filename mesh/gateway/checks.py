@@ -140,7 +140,7 @@ def _service(service: ServiceView) -> Iterator[Finding]:
             "error",
             service.name,
             "no instance is connected any more",
-            "Start it, or look into its log to see why it left.",
+            f"Start it; `mesh changes --service {service.name}` shows when and how it left.",
         )
     # Other contracts live side by side on purpose; of one, the newest version serves everybody.
     versions: defaultdict[str, Counter[str]] = defaultdict(Counter)

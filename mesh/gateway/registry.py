@@ -101,8 +101,11 @@ class Registry:
         self.services: dict[str, Service] = {}
         self.methods: dict[tuple[str, str], Method] = {}
 
-    def add(self, session: Session, header: codec.Register) -> None:
+    def add(self, session: Session, header: codec.Register) -> list[str]:
         """A peer serves these methods from now on; those it served before stay.
+
+        Returns:
+            Those that it did not serve before.
 
         Raises:
             RemoteProtocolError: The name is the gateway's own, the version none, or there are too
@@ -115,10 +118,10 @@ class Registry:
                 f"service name {RESERVED!r} is the gateway's own; choose another"
             )
         if not methods:
-            return  # a service without methods would never be forgotten
+            return []  # a service without methods would never be forgotten
         own = session.services.get(service_name)
-        total = sum(len(one.methods) for one in session.services.values())
-        total += sum(own is None or name not in own.methods for name in methods)
+        new = [name for name in methods if own is None or name not in own.methods]
+        total = sum(len(one.methods) for one in session.services.values()) + len(new)
         if total > self._limits.max_methods:
             raise RemoteProtocolError(
                 f"{total:,} methods of one connection exceed max_methods of "
@@ -155,6 +158,7 @@ class Registry:
             objective = _objective(options.get("slo"))
             self._metrics.declare(service_name, name, objective=objective, deprecated=deprecated)
         session.services[service_name] = registration
+        return new
 
     def take_schema(self, session: Session, header: codec.Register, piece: bytes) -> None:
         """The payload of a REGISTER has come: a piece of its service's schema, if it says so.
@@ -166,15 +170,21 @@ class Registry:
         if header.schema_size and service is not None:
             take_schema(session, service, header.schema_size, piece, self._limits.max_schema)
 
-    def remove(self, session: Session, service_name: str, names: Iterable[str] = ()) -> None:
-        """A peer no longer serves these methods, or with none named the whole service."""
+    def remove(self, session: Session, service_name: str, names: Iterable[str] = ()) -> list[str]:
+        """A peer no longer serves these methods, or with none named the whole service.
+
+        Returns:
+            Those of them that it did serve.
+        """
         service = self.services.get(service_name)
         registration = session.services.get(service_name)
         if service is None or registration is None:
-            return
+            return []
         service.changed()
-        for name in tuple(names) or tuple(registration.methods):
-            registration.methods.pop(name, None)
+        served = registration.methods
+        gone = [name for name in tuple(names) or tuple(served) if name in served]
+        for name in gone:
+            served.pop(name, None)
             method = service.methods.get(name)
             if method is not None and session in method.instances:
                 method.instances.remove(session)
@@ -183,6 +193,7 @@ class Registry:
         if not registration.methods:
             del session.services[service_name]
             del service.instances[session]
+        return gone
 
     def withdraw(self, session: Session, now: float, *, draining: bool = False) -> None:
         """A peer leaves or will soon: no more calls for it, but its services are expected back.
