@@ -284,7 +284,7 @@ def complete(shell: Mesh, line: str, kind: str = "bash") -> list[str]:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("mesh c", ["call", "check"]),
+        ("mesh ca", ["call"]),
         ("mesh call u", ["users"]),
         ("mesh call ", ["users"]),
         ("mesh call m", ["mesh"]),
