@@ -86,12 +86,12 @@ async def test_what_is_registered_later_has_a_line_of_its_own(autojump_clock: Mo
         await callee.send(register_header("svc", *many[:9]))  # nothing new
         await trio.testing.wait_all_tasks_blocked()
         now += SETTLING + 1
-        await callee.send(codec.Register("svc", "1.2", {name: {} for name in many}, {}))
+        await callee.send(codec.Register("svc", "1.2.0", {name: {} for name in many}, {}))
         await trio.testing.wait_all_tasks_blocked()
         _, first, later = gateway.changes()
         assert first.what == "m0, m1, m2, m3, m4, m5, m6, m7 and 1 more"
-        assert (later.what, later.methods) == ("also m9, m10, m11; version 1.2", many[9:])
-        assert (first.version, later.version) == ("", "1.2")
+        assert (later.what, later.methods) == ("also m9, m10, m11; version 1.2.0", many[9:])
+        assert (first.version, later.version) == ("", "1.2.0")
         assert (first.at, later.at) == (1e9, 1e9 + SETTLING + 1)
 
 
