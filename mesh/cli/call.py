@@ -11,7 +11,7 @@ import click
 import msgspec
 import trio
 
-from mesh.cli.checking import ask_contracts, check_call
+from mesh.cli.checking import LONGEST, ask_contracts, check_call
 from mesh.cli.commands import example, run
 from mesh.cli.completing import complete_method, complete_params, complete_service
 from mesh.cli.failures import hint
@@ -138,7 +138,7 @@ async def _call(
             async with AsyncExitStack() as stack:
                 client = await stack.enter_async_context(peer(gateway, patience=timeout))
                 schemas = await ask_contracts(client, service, timeout)
-                check_call(service, method, params, schemas)
+                check_call(service, method, params, schemas, min(timeout or LONGEST, LONGEST))
                 if schemas:  # JSON can say all that these have types for: bytes, or keys of numbers
                     typed = peer(gateway, patience=timeout, encoding="json")
                     client = await stack.enter_async_context(typed)

@@ -1,12 +1,13 @@
 """Whether a call fits what its service's contract says, before it is sent.
 
-Schemas come from the service. What one says that cannot be checked here is for the service to
-check.
+Schemas come from the service. What one says that cannot be checked here, or not in the time that a
+person waits, is for the service to check.
 """
 
 from __future__ import annotations
 
 import difflib
+import time
 from typing import TYPE_CHECKING, Any
 
 from mesh.cli.listing import BUILTIN
@@ -16,7 +17,7 @@ from mesh.errors import CallError, InvalidArgument, Reason, Unimplemented
 from mesh_telemetry.texts import shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from jsonschema import ValidationError
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 _SHOWN = 60
 """Characters of a value that a message shows."""
+LONGEST = 1.0
+"""Seconds that a check may take."""
+_LEFT = ("pattern", "patternProperties", "uniqueItems", "unevaluatedItems", "unevaluatedProperties")
+"""Keywords that are for the service to check: one of them alone may take for ever."""
 
 
 async def ask_contracts(
@@ -52,7 +57,13 @@ def methods_of(schema: dict[str, Any]) -> dict[str, Any]:
     return methods if isinstance(methods, dict) else {}
 
 
-def check_call(service: str, method: str, params: object, schemas: list[dict[str, Any]]) -> None:
+def check_call(
+    service: str,
+    method: str,
+    params: object,
+    schemas: list[dict[str, Any]],
+    patience: float = LONGEST,
+) -> None:
     """Refuse a call that the contracts of its service forbid.
 
     Args:
@@ -60,6 +71,7 @@ def check_call(service: str, method: str, params: object, schemas: list[dict[str
         method: The method.
         params: What to call it with; None for nothing.
         schemas: What the service has told, if anything: one that allows the call is enough.
+        patience: Seconds after which a call that is still being checked is allowed.
 
     Raises:
         Unimplemented: There is no such method; the message has the nearest one.
@@ -75,7 +87,8 @@ def check_call(service: str, method: str, params: object, schemas: list[dict[str
             chain=(target,),
             maybe_executed=False,
         )
-    faults = [_fault(params, methods_of(schema)[method], schema) for schema in known]
+    end = time.monotonic() + patience
+    faults = [_fault(params, methods_of(schema)[method], schema, end) for schema in known]
     if faults and all(faults):
         raise InvalidArgument(
             f"parameters of {target}: {faults[0]}",
@@ -91,7 +104,7 @@ def _hint(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(ordered)}"
 
 
-def _fault(params: object, method: object, document: dict[str, Any]) -> str:
+def _fault(params: object, method: object, document: dict[str, Any], end: float) -> str:
     """What is wrong with parameters; empty where nothing is, or it cannot be told here."""
     schema = method.get("params") if isinstance(method, dict) else None
     if not isinstance(schema, dict):
@@ -104,11 +117,28 @@ def _fault(params: object, method: object, document: dict[str, Any]) -> str:
     def check_type(validator: Any, types: Any, value: Any, own: dict[str, Any]) -> Any:
         if own.get("format") == "decimal" and _is_number(value):
             return ()  # which takes numbers as well as text
-        return Draft202012Validator.VALIDATORS["type"](validator, types, value, own)
+        return rules["type"](validator, types, value, own)
 
+    def check_others(validator: Any, others: Any, value: Any, own: dict[str, Any]) -> Any:
+        if "patternProperties" in own:
+            return ()  # which others there are, patterns tell
+        return rules["additionalProperties"](validator, others, value, own)
+
+    def bound(rule: Callable[..., Any]) -> Callable[..., Any]:
+        def check(*about: Any) -> Any:
+            if time.monotonic() > end:  # types that refer to others may double at each
+                raise TimeoutError
+            return rule(*about)
+
+        return check
+
+    rules = Draft202012Validator.VALIDATORS
+    own_rules = {"type": check_type, "additionalProperties": check_others}
+    bounded = {name: bound(rule) for name, rule in {**rules, **own_rules}.items()}
+    left = dict.fromkeys(_LEFT, lambda *_: ())
     kinds = document.get("$defs", {})
     # An empty registry: a schema of somebody's is no reason to fetch what it refers to.
-    checker = validators.extend(Draft202012Validator, {"type": check_type})(
+    checker = validators.extend(Draft202012Validator, bounded | left)(
         {**schema, "$defs": kinds}, registry=Registry()
     )
     given = {} if params is None else params

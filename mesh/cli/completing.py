@@ -16,7 +16,6 @@ from mesh.cli.checking import methods_of
 from mesh.cli.commands import run
 from mesh.cli.listing import BUILTIN
 from mesh.cli.peer import peer
-from mesh.contracts.telling import method_shape
 
 if TYPE_CHECKING:
     import click
@@ -58,15 +57,21 @@ def complete_params(ctx: click.Context, _parameter: click.Parameter, incomplete:
     for contract in found.get("contracts", []):
         schema = contract["schema"]
         method = methods_of(schema).get(ctx.params.get("method", ""))
-        if isinstance(method, dict):
-            fields = method_shape("", method, schema).fields
-            names |= dict.fromkeys(field.partition(":")[0] for field in fields)
+        names |= dict.fromkeys(parameters_of(method))
     before, key = typed["before"], typed["key"].removeprefix('"')
     return [
         f'{before}"{name}": '
         for name in names
         if name.startswith(key) and f'"{name}"' not in before
     ]
+
+
+def parameters_of(method: object) -> list[str]:
+    """The names of a method's parameters: those alone that a shell will not take for more."""
+    match method:
+        case {"params": {"properties": dict(properties)}}:
+            return [name for name in properties if name.isascii() and name.isidentifier()]
+    return []
 
 
 def _is_inside(text: str) -> bool:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _PLAIN = {"integer": "int", "number": "float", "boolean": "bool", "null": "None", "string": "str"}
+_TYPES = {*_PLAIN, "array", "object"}
 _FORMATS = {
     "date-time": "datetime",
     "date": "date",
@@ -26,6 +27,8 @@ _CHOICES = 6
 """Values of an enumeration that are told; there may be hundreds."""
 _DEEPEST = 20
 """Types within types that are told."""
+_LONGEST = 80
+"""Characters of a type's name that are told: a schema may refer to it a thousand times."""
 
 
 class Shape(msgspec.Struct, frozen=True):
@@ -104,7 +107,9 @@ def type_text(schema: object, kinds: Mapping[str, Any], depth: int = 0) -> str:
         case {"anyOf": list(choices)} | {"oneOf": list(choices)}:
             return " | ".join(dict.fromkeys(inner(one) for one in choices)) or "Any"
         case {"type": list(types)}:
-            return " | ".join(inner({**schema, "type": one}) for one in types) or "Any"
+            # Each once: else a few lists within lists would tell what is in them a million times.
+            known = dict.fromkeys(one for one in types if isinstance(one, str) and one in _TYPES)
+            return " | ".join(inner({**schema, "type": one}) for one in known) or "Any"
         case {"type": "string", "contentEncoding": "base64"}:
             return "bytes"
         case {"type": "string", "format": str(form)} if form in _FORMATS:
@@ -118,7 +123,7 @@ def type_text(schema: object, kinds: Mapping[str, Any], depth: int = 0) -> str:
         case {"type": "array"}:
             return "list"
         case {"type": "object", "title": str(title)}:
-            return title
+            return title[:_LONGEST]
         case {"type": "object", "additionalProperties": dict(values)}:
             return f"dict[str, {inner(values)}]"
         case {"type": "object"}:
@@ -142,7 +147,7 @@ def _fields(schema: Mapping[str, Any], kinds: Mapping[str, Any]) -> Iterator[str
 def _name(name: str, kinds: Mapping[str, Any]) -> str:
     """What a type is called: ``Page[User]``, whose key is ``Page_User_``."""
     title = _map(kinds.get(name)).get("title")
-    return title if isinstance(title, str) else name
+    return (title if isinstance(title, str) else name)[:_LONGEST]
 
 
 def _literal(values: list[Any]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +15,10 @@ from rich.console import Console
 import mesh
 from mesh.cli.checking import check_call
 from mesh.cli.commands import COMMANDS
+from mesh.cli.completing import parameters_of
 from mesh.cli.contract import print_contracts
+from mesh.contracts.contract import info_of
+from mesh.contracts.schema import describe
 from tests.cli.conftest import Mesh, read_line, start
 
 if TYPE_CHECKING:
@@ -257,6 +262,51 @@ def test_a_contract_keeps_to_the_width_and_steers_no_terminal(width: int) -> Non
     assert text.count("a_parameter_4: str = ...,") == 2
 
 
+def doubling(depth: int) -> dict[str, Any]:
+    kinds: dict[str, Any] = {
+        f"d{level}": {"anyOf": [{"$ref": f"#/$defs/d{level + 1}"}] * 2} for level in range(depth)
+    }
+    return kinds | {f"d{depth}": {"type": "string"}}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"type": "string", "pattern": "^(a+)+$"},
+        {"type": "object", "patternProperties": {"^(a+)+$": {}}},
+        {
+            "type": "object",
+            "patternProperties": {"^(a+)+$": {}},
+            "additionalProperties": False,
+        },
+        {
+            "type": "object",
+            "patternProperties": {"^(a+)+$": {}},
+            "unevaluatedProperties": False,
+        },
+        {"type": "object", "propertyNames": {"pattern": "^(a+)+$"}},
+        {"$ref": "#/$defs/d0"},
+    ],
+)
+def test_no_schema_can_keep_a_call_from_being_sent(kind: dict[str, Any]) -> None:
+    name = "a" * 40 + "!"
+    value: Any = {"pattern": name, "$ref": 1}.get(list(kind)[-1], {name: 1})
+    params = {"type": "object", "properties": {"x": kind}}
+    schema = {"methods": {"get": {"params": params}}, "$defs": doubling(40)}
+    start = time.monotonic()
+    check_call("users", "get", {"x": value}, [schema], 0.2)
+    assert time.monotonic() - start < 5
+
+
+def test_what_a_service_does_not_refuse_is_not_refused_here() -> None:
+    class Sets(mesh.Contract, name="sets", version="1.0.0"):
+        @mesh.method
+        @abstractmethod
+        async def put(self, it: set[int]) -> None: ...
+
+    check_call("sets", "put", {"it": [1, 1]}, [describe(info_of(Sets))])
+
+
 # Completion.
 
 
@@ -304,6 +354,21 @@ def complete(shell: Mesh, line: str, kind: str = "bash") -> list[str]:
 )
 def test_a_shell_completes_names(shop: Mesh, line: str, expected: list[str]) -> None:
     assert complete(shop, line) == expected
+
+
+def test_only_identifiers_are_completed() -> None:
+    """What stands in the line is run by the next key."""
+    properties: dict[str, Any] = {
+        "x'; touch y; '": {},
+        "a\nb": {},
+        "b\x1b[31m": {},
+        "id": {},
+        "é": {},
+    }
+    assert parameters_of({"params": {"properties": properties}}) == ["id"]
+    odd: Any
+    for odd in (None, {}, {"params": 1}, {"params": {"properties": ["a"]}}):
+        assert parameters_of(odd) == []
 
 
 @pytest.mark.parametrize("kind", ["bash", "zsh", "fish"])

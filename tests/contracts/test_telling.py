@@ -218,3 +218,20 @@ def test_no_document_is_too_odd_to_be_told(document: dict[str, Any]) -> None:
     assert isinstance(str(error_shape("R", document, document)), str)
     assert all(isinstance(str(one), str) for one in type_shapes(document))
     assert isinstance(type_text(document, document), str)
+
+
+@pytest.mark.parametrize("types", [["array"] * 4, ["array", ["array"], "array"], ["array", "null"]])
+def test_what_lists_of_types_hold_is_told_once(types: list[Any]) -> None:
+    """Else 1 KB of schema would be a text of gigabytes."""
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(19):
+        schema = {"type": types, "items": schema}
+    assert len(type_text(schema, {})) < 1000
+
+
+def test_a_long_name_is_told_in_short_each_time() -> None:
+    schema = {"prefixItems": [{"$ref": "#/$defs/a"}] * 100, "type": "array"}
+    for kinds in ({"a": {"title": "a" * 10_000}}, {}):
+        schema["prefixItems"] = [{"$ref": "#/$defs/" + "a" * (1 if kinds else 10_000)}] * 100
+        assert len(type_text(schema, kinds)) < 10_000
+    assert len(type_text({"type": "object", "title": "a" * 10_000}, {})) < 100
