@@ -144,6 +144,7 @@ class Registry:
             registration = service.instances[session] = Registration()
         registration.version, registration.parsed = version, parsed
         registration.metadata = metadata
+        service.gone.pop(parsed, None)
         service.changed()
         for name, options in methods.items():
             method = service.methods.get(name)

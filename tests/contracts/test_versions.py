@@ -55,7 +55,19 @@ def test_a_version_is_read_as_it_is_written(version: Version) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "1", "1.2", "1.2.3.4", "v1.2.3", "1.2.3-beta", "01.2.3", "1.2.x", "-1.2.3", "1.2.٣"],
+    [
+        "",
+        "1",
+        "1.2",
+        "1.2.3.4",
+        "v1.2.3",
+        "1.2.3-beta",
+        "01.2.3",
+        "1.2.x",
+        "-1.2.3",
+        "1.2.٣",
+        "1٣.0.0",
+    ],
 )
 def test_what_is_no_version(text: str) -> None:
     with pytest.raises(ValueError, match=r"must be three numbers, MAJOR.MINOR.PATCH"):

@@ -228,6 +228,24 @@ async def test_a_version_that_has_just_left_is_expected_back(autojump_clock: Moc
         assert trio.current_time() == before
 
 
+async def test_a_version_that_came_back_and_was_withdrawn_is_not_expected(
+    autojump_clock: MockClock,
+) -> None:
+    """It said so: that it had been gone before is of no matter."""
+    async with served("2.0.0") as (gateway, caller, _):
+        async with raw_peer(gateway, "users", process_id="first") as first:
+            await first.send(register_header("users", "get", version="1.0.0"))
+            await trio.sleep(1)
+        async with raw_peer(gateway, "users", process_id="second") as second:
+            await second.send(register_header("users", "get", version="1.0.0"))
+            await trio.sleep(1)
+            await second.send(codec.Unregister("users", ["get"]))
+            await trio.sleep(1)
+            began = trio.current_time()
+            assert (await outcome(caller, "1.0.0")).reason == Reason.INCOMPATIBLE_VERSION
+            assert trio.current_time() - began < 1
+
+
 async def test_a_call_that_never_left_goes_to_no_instance_that_does_not_fit(
     autojump_clock: MockClock,
 ) -> None:
