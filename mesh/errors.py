@@ -195,13 +195,11 @@ class CallError(MeshError):
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)  # type: ignore[arg-type]  # where it is called
         }
-        first, *_ = (type(self).__doc__ or "").strip().splitlines() or [""]
-        if first.startswith(f"{type(self).__name__}("):
-            first = ""  # what the dataclass itself has written
+        template = template_of(type(self))
         try:
-            message = first.format(**fields)
+            message = template.format(**fields)
         except (LookupError, ValueError, AttributeError, TypeError):
-            message = first
+            message = template
         CallError.__init__(self, message, reason=self.default_reason(), details=fields)
         self.args = tuple(fields.values())
 
@@ -213,6 +211,13 @@ class CallError(MeshError):
     def of(code: Code, message: str = "", **rest: Any) -> CallError:
         """An error of the subclass that stands for ``code``; arguments as in the constructor."""
         return _CLASSES.get(code, Unknown)(message, **rest)
+
+
+def template_of(kind: type[CallError]) -> str:
+    """What a dataclass makes its messages of: the first line of its docstring."""
+    first, *_ = (kind.__doc__ or "").strip().splitlines() or [""]
+    # Else what the dataclass itself has written.
+    return "" if first.startswith(f"{kind.__name__}(") else first
 
 
 def _again(kind: type[CallError], args: tuple[Any, ...]) -> CallError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import inspect
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
@@ -17,7 +18,7 @@ from mesh.errors import ContractError
 from mesh.wire.codec import is_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
 RESERVED = "mesh"
 """The gateway's own service."""
@@ -56,8 +57,8 @@ class Contract(abc.ABC):
     Args:
         name: The service's name.
         version: Of the contract, ``MAJOR.MINOR.PATCH``: see :func:`~mesh.contracts.versions.fit`.
-        requires: Contracts of services that an implementation calls; it is not ready before these
-            are there.
+        requires: Contracts of services that an implementation calls, or one; it is not ready before
+            these are there.
 
     Raises:
         ContractError: Something in it cannot be; the message names class, method and parameter.
@@ -82,18 +83,20 @@ class Contract(abc.ABC):
         *,
         name: str | None = None,
         version: str | None = None,
-        requires: Iterable[type[Contract]] = (),
+        requires: Iterable[type[Contract]] | type[Contract] = (),
         **more: Any,
     ) -> None:
         super().__init_subclass__(**more)
         where = f"contract {cls.__qualname__}"
-        if requires := tuple(requires):
-            cls.__mesh_requires__ = (*cls.__mesh_requires__, *_required(where, requires))
+        more_required = tuple(requires) if isinstance(requires, Iterable) else (requires,)
+        if more_required:
+            cls.__mesh_requires__ = (*cls.__mesh_requires__, *_required(where, more_required))
         if name is None and version is None:
             _check_implementation(cls)
             return
         if name is None or version is None:
-            raise ContractError(f"{where}: it needs a name and a version")
+            missing = "name" if name is None else "version"
+            raise ContractError(f"{where}: it needs a name and a version; its {missing} is missing")
         if not is_name(name) or name == RESERVED:
             raise ContractError(
                 f"{where}: name {name!r} must begin with a letter or _, then letters, digits and "

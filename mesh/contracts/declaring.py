@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import isfinite
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -10,7 +11,7 @@ import msgspec
 from mesh.errors import CallError, ContractError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -44,7 +45,7 @@ def method(
     public: bool = False,
     audit: bool = False,
     deprecated: str | None = None,
-    raises: Iterable[type[CallError]] = (),
+    raises: Iterable[type[CallError]] | type[CallError] = (),
 ) -> Callable[[F], F]: ...
 
 
@@ -58,7 +59,7 @@ def method(
     public: bool = False,
     audit: bool = False,
     deprecated: str | None = None,
-    raises: Iterable[type[CallError]] = (),
+    raises: Iterable[type[CallError]] | type[CallError] = (),
 ) -> F | Callable[[F], F]:
     """Declare a method of a contract. Whatever is wrong with it is told when the class is made.
 
@@ -71,8 +72,8 @@ def method(
         public: Whether anybody may call it.
         audit: Whether its calls are to be written down.
         deprecated: What to call instead. Callers are warned, and calls counted.
-        raises: Errors that travel typed: classes made with :class:`dataclasses.dataclass` from
-            subclasses of :class:`~mesh.CallError`.
+        raises: Errors that travel typed, or one: classes made with :class:`dataclasses.dataclass`
+            from subclasses of :class:`~mesh.CallError`.
 
     Example:
         >>> @mesh.method(idempotent=True, timeout=2.0, raises=[UserNotFound])
@@ -88,7 +89,7 @@ def method(
         public=public,
         audit=audit,
         deprecated=deprecated,
-        raises=tuple(raises),
+        raises=tuple(raises) if isinstance(raises, Iterable) else (raises,),
     )
 
     def declare(function: F) -> F:

@@ -7,17 +7,19 @@ the contract can still tell them apart.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, get_type_hints
+import re
+import string
+from typing import TYPE_CHECKING, Any, ClassVar, get_origin, get_type_hints
 
 import msgspec
 
 from mesh.contracts.signatures import check_type
-from mesh.errors import CallError, ContractError, Reason
+from mesh.errors import CallError, ContractError, Reason, template_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-TAKEN = frozenset({"args", *vars(CallError()), "code", "of"})
+TAKEN = frozenset({*dir(CallError()), "code"})
 """What every error has; a field of that name would hide it."""
 
 
@@ -61,6 +63,10 @@ def _read(where: str, kind: Any, names: Mapping[str, Any]) -> DeclaredError:
     at = f"{where}: raises {kind.__name__}"
     if "__dataclass_fields__" not in vars(kind):
         raise ContractError(f"{at}, which is no dataclass; put @dataclass above it")
+    if vars(kind)["__dataclass_params__"].frozen:
+        raise ContractError(f"{at}, which is frozen: nobody could raise it, as raising changes it")
+    if any(vars(base).get("__slots__") for base in kind.__mro__):
+        raise ContractError(f"{at}, which has slots: copies would lose what is in them")
     if vars(kind).get("__hash__") is None:
         # A dataclass that compares by value loses it, and an error without it cannot be logged by
         # everything that remembers what it has seen.
@@ -80,7 +86,39 @@ def _read(where: str, kind: Any, names: Mapping[str, Any]) -> DeclaredError:
             continue
         check_type(f"{at}: field {field.name!r}", types[field.name])
         fields.append((field.name, types[field.name]))
+    _check_others(at, kind, types)
+    _check_template(at, kind)
     return DeclaredError(kind, reason, msgspec.defstruct(kind.__name__, fields))
+
+
+def _check_others(at: str, kind: Any, types: Mapping[str, Any]) -> None:
+    """Refuse what a constructor takes and no field keeps."""
+    kept = {field.name for field in dataclasses.fields(kind)}
+    for name in kind.__dataclass_fields__.keys() - kept:
+        if types[name] is not ClassVar and get_origin(types[name]) is not ClassVar:
+            raise ContractError(
+                f"{at}: {name!r} is an InitVar, which would not travel; make it a field"
+            )
+
+
+def _check_template(at: str, kind: type[CallError]) -> None:
+    """Refuse a message that names what is no field."""
+    own = kind.__mro__[: kind.__mro__.index(CallError)]
+    if any("__post_init__" in vars(base) for base in own):
+        return  # it makes its own message
+    known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    try:
+        parts = list(string.Formatter().parse(template_of(kind)))
+    except ValueError as fault:
+        raise ContractError(
+            f"{at}: the first line of its docstring is no message: {fault}"
+        ) from None
+    for _, name, _, _ in parts:
+        if name is not None and re.split(r"[.\[]", name)[0] not in known:
+            raise ContractError(
+                f"{at}: the first line of its docstring names {{{name}}}, which is no field of it; "
+                "write {{ and }} for braces"
+            )
 
 
 def restore(error: CallError, declared: Mapping[str, DeclaredError]) -> CallError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 MAX_PARAMETERS = 100
 _LAST_LINE = -1
+_ALIKE = {(int, float), (tuple, list), (frozenset, set)}
+"""Types of defaults that do for another: as numbers do, or as they can be changed by nobody."""
 
 
 class Signature(msgspec.Struct, frozen=True):
@@ -135,11 +138,44 @@ def check_type(at: str, kind: Any) -> None:
 def _default(at: str, value: Any, kind: Any) -> Any:
     """A default as a field of a structure may have it."""
     try:
-        msgspec.msgpack.decode(msgspec.msgpack.encode(value), type=kind)
+        read = msgspec.msgpack.decode(msgspec.msgpack.encode(value), type=kind)
     except Exception as fault:
         raise ContractError(f"{at}: its default {value!r} is not of its type: {fault}") from fault
-    if isinstance(value, (list, dict, set, bytearray)) and value:
+    if isinstance(value, (list, dict, set, bytearray)) and not value:
+        return value  # of what is empty, each structure gets its own
+    if _can_change(value):
         raise ContractError(
-            f"{at}: its default {value!r} can be changed by whoever gets it; use a tuple, or None"
+            f"{at}: its default {value!r} can be changed by whoever gets it; use a tuple, what is "
+            "frozen, or None"
         )
-    return value  # of what is empty and can be changed, each structure gets its own
+    if kind is not Any and not _is_same(value, read):
+        raise ContractError(
+            f"{at}: its default {value!r} is not of its type: who is sent it gets {read!r}"
+        )
+    return value
+
+
+def _can_change(value: Any) -> bool:
+    """Whether a value, or what is in it, is not the same for ever."""
+    if isinstance(value, (list, dict, set, bytearray)):
+        return True
+    if isinstance(value, (tuple, frozenset)):
+        return any(map(_can_change, value))
+    if isinstance(value, msgspec.Struct):
+        frozen = value.__struct_config__.frozen
+        return not frozen or any(map(_can_change, msgspec.structs.astuple(value)))
+    if dataclasses.is_dataclass(value):
+        frozen = getattr(type(value), "__dataclass_params__").frozen  # noqa: B009 - not in its type
+        fields = dataclasses.fields(value)
+        return not frozen or any(_can_change(getattr(value, field.name)) for field in fields)
+    return False
+
+
+def _is_same(value: Any, read: Any) -> bool:
+    """Whether a default is what a caller that sends it has its callee get."""
+    if not isinstance(value, type(read)) and (type(value), type(read)) not in _ALIKE:
+        return False
+    if value == read:
+        return True
+    # What has no comparison, and what Any holds within it.
+    return msgspec.msgpack.encode(value) == msgspec.msgpack.encode(read)

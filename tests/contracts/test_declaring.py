@@ -5,9 +5,12 @@ from __future__ import annotations
 import copy
 import pickle
 from abc import abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
+from decimal import Decimal  # noqa: F401 - by texts below
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 import mesh
@@ -282,11 +285,79 @@ class Heavy(mesh.Aborted):
     ratio: complex
 
 
+@dataclass(frozen=True)
+class Frozen(mesh.Aborted):
+    item: str
+
+
+@dataclass(slots=True)
+class Slotted(mesh.Aborted):
+    item: str
+
+
+@dataclass
+class Passing(mesh.Aborted):
+    item: InitVar[str]
+
+
+@dataclass
+class Reasoned(mesh.Aborted):
+    default_reason: str  # type: ignore[assignment]
+
+
+@dataclass
+class Misnamed(mesh.Aborted):
+    """Missing {nothing.name}."""
+
+    item: str
+
+
+@dataclass
+class Unclosed(mesh.Aborted):
+    """Missing {item."""
+
+    item: str
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Pair(msgspec.Struct):
+    a: int = 0
+
+
+@dataclass(frozen=True)
+class Frame:
+    size: int = 0
+    tags: Any = ()
+
+
+FRAME = Frame()
+FRAME_OF_LIST = Frame(tags=[1])
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (named(name="bad"), "contract .*Bad: it needs a name and a version"),
-        (named(version="1.0.0"), "contract .*Bad: it needs a name and a version"),
+        (named(name="bad"), "contract .*Bad: it needs a name and a version; its version is miss"),
+        (named(version="1.0.0"), "contract .*Bad: it needs a name and a version; its name is miss"),
+        (named(name="bad", version="1.0.0", requires=User), "requires .*User'>, which is no"),
+        (named(name="bad", version="1.0.0", requires=5), "Bad: requires 5, which is no"),
+        (declare(raises=5), "method get: raises 5, which is no subclass"),
+        (raising(Frozen), "method get: raises Frozen, which is frozen"),
+        (raising(Slotted), "raises Slotted, which has slots"),
+        (raising(Passing), "raises Passing: 'item' is an InitVar"),
+        (raising(Reasoned), "field 'default_reason' is part of every error"),
+        (raising(Misnamed), "names {nothing.name}, which is no field"),
+        (raising(Unclosed), "the first line of its docstring is no message"),
+        (takes("async def get(self, x: User = User('a')) -> None"), "can be changed by whoever"),
+        (takes("async def get(self, x: Pair = Pair()) -> None"), "can be changed by whoever"),
+        (takes("async def get(self, x: Frame = FRAME_OF_LIST) -> None"), "can be changed by who"),
+        (takes("async def get(self, x: Any = ([1],)) -> None"), "can be changed by whoever"),
+        (takes("async def get(self, x: Colour = 'red') -> None"), "'red' is not of its type: who"),
+        (takes("async def get(self, x: Decimal = 0) -> None"), r"gets Decimal\('0'\)"),
+        (takes("async def get(self, x: Frame = {'size': 1}) -> None"), "can be changed by whoever"),
         (named(), "needs a name and a version, or to implement one"),
         (named(name="1", version="1.0.0"), "name '1' must begin with a letter"),
         (named(name="mesh", version="1.0.0"), "not be 'mesh'"),
@@ -328,3 +399,34 @@ class Heavy(mesh.Aborted):
 def test_a_fault_is_found_when_the_class_is_made(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ContractError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x: float = 1",
+        "x: float = float('nan')",
+        "x: Colour = Colour.RED",
+        "x: Decimal | None = None",
+        "x: Decimal = Decimal('1.50')",
+        "x: Frame = FRAME",
+        "x: list[int] = (1, 2)",
+        "x: list[User] = []",
+        "x: frozenset[str] = frozenset('a')",
+        "x: set[str] = frozenset('a')",
+        "x: Any = (1, 2)",
+        "x: bytes = b'a'",
+    ],
+)
+def test_a_default_is_what_the_method_gets(text: str) -> None:
+    made: Any = takes(f"async def get(self, {text}) -> None")()
+    assert "get" in info_of(made).methods
+
+
+def test_one_error_or_required_contract_needs_no_list() -> None:
+    assert list(info_of(declare(raises=UserNotFound)()).methods["get"].errors) == ["USER_NOT_FOUND"]
+
+    class Service(Users, requires=Admin):
+        """What it does is of no matter."""
+
+    assert Service.__mesh_requires__ == (Admin,)
