@@ -11,7 +11,7 @@ from mesh.contracts.implementations import implemented
 from mesh.contracts.schema import describe
 from mesh.errors import Internal, Reason
 from mesh.handlers import Handler, is_async, plain_of
-from mesh.payload import encode, readers_of
+from mesh.payload import encode, readers_of, tell_misfit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,10 +94,10 @@ def _checked(info: ContractInfo, method: ContractMethod) -> Callable[[Any, int],
         if read is not None:  # else bytes, which have no type
             try:
                 read(answer)
-            except (msgspec.MsgspecError, RecursionError, ValueError) as fault:
+            except Exception as fault:
                 raise Internal(
                     f"result of {info.name}.{method.name} breaks the contract {info.name} "
-                    f"{info.version}: {fault}",
+                    f"{info.version}: {tell_misfit(fault)}",
                     reason=Reason.INVALID_RESULT,
                 ) from fault
         return answer

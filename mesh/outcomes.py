@@ -6,13 +6,12 @@ import logging
 import traceback
 from typing import TYPE_CHECKING
 
-import msgspec
 import trio
 
 from mesh.errors import CallError, Code, Reason
 from mesh.groups import sole
 from mesh.handlers import Handler
-from mesh.payload import decode, encode, encode_details
+from mesh.payload import encode, encode_details, tell_misfit
 from mesh.wire.codec import BY_DEADLINE, MAYBE_EXECUTED, MSGPACK
 from mesh.wire.frames import Kind
 from mesh_telemetry.current import CallContext
@@ -208,20 +207,14 @@ class Outcomes:
             records.add_touched(row, touched)
 
 
-def undecodable(
-    call: context.Call, payload: bytes, encoding: int, handler: Handler, fault: Exception
-) -> BaseException:
-    """A decoding error of the parameters is the caller's fault; any other, the handler's."""
-    try:
-        decode(payload, encoding, handler.params_type)
-    except (msgspec.MsgspecError, RecursionError) as own:
-        return CallError.of(
-            Code.INVALID_ARGUMENT,
-            f"parameters of {call.chain[-1]}: {own}",
-            reason=Reason.UNDECODABLE,
-            maybe_executed=False,
-        )
-    return fault
+def undecodable(call: context.Call, fault: Exception) -> CallError:
+    """What a caller is told whose parameters are none of the method."""
+    return CallError.of(
+        Code.INVALID_ARGUMENT,
+        f"parameters of {call.chain[-1]}: {tell_misfit(fault)}",
+        reason=Reason.UNDECODABLE,
+        maybe_executed=False,
+    )
 
 
 def _clip(text: str, size: int) -> str:

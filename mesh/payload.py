@@ -101,6 +101,13 @@ def decode(payload: bytes, encoding: int, result: Any = Any) -> Any:
     raise msgspec.DecodeError(f"payload encoding {encoding} is unknown")
 
 
+def tell_misfit(fault: Exception) -> str:
+    """Why bytes are not of a type: what `msgspec` says, or what the type itself raised."""
+    if isinstance(fault, (msgspec.MsgspecError, RecursionError, ValueError)):
+        return str(fault)
+    return f"{type(fault).__name__}: {fault}"
+
+
 @functools.lru_cache(1024)
 def _decoder(result: Any, encoding: int) -> Any:
     return _DECODERS[encoding](result).decode
@@ -183,10 +190,11 @@ def decode_result(payload: bytes, encoding: int, result: Any, target: str) -> An
         if result is Any and encoding == MSGPACK:
             return _decode_any(payload)
         return decode(payload, encoding, result)
-    except (msgspec.MsgspecError, RecursionError, ValueError) as fault:
+    except Exception as fault:
         wanted = "" if result is Any else f" as {getattr(result, '__name__', result)}"
         raise Internal(
-            f"result of {target} cannot be decoded{wanted}: {fault}", reason=Reason.UNDECODABLE
+            f"result of {target} cannot be decoded{wanted}: {tell_misfit(fault)}",
+            reason=Reason.UNDECODABLE,
         ) from fault
 
 

@@ -11,7 +11,6 @@ import contextvars
 import logging
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import outcome
 import trio
 
@@ -203,7 +202,10 @@ class Dispatcher:
         failure: BaseException | None = None
         try:
             if handler.takes_params:
-                params = decode(payload, encoding, handler.params_type)
+                try:
+                    params = decode(payload, encoding, handler.params_type)
+                except Exception as fault:
+                    raise undecodable(call, fault) from fault
                 arguments: tuple[Any, ...] = (params,)
             else:
                 arguments = ()
@@ -214,8 +216,6 @@ class Dispatcher:
             else:
                 value = await handler.function(*arguments)
             answer = handler.encode(value, encoding)
-        except (msgspec.MsgspecError, RecursionError) as fault:
-            failure = undecodable(call, payload, encoding, handler, fault)
         except EncodingFault as fault:
             failure = CallError.of(
                 Code.INTERNAL,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -323,3 +324,59 @@ async def test_an_implementation_is_called_by_an_earlier_caller_without_its_clas
         told = await it.caller.call("orders", "place", params, result=Receipt)
         assert told == Receipt(2, "card")
         await settled(it.caller)
+
+
+@dataclass
+class Picky:
+    """A type that looks itself up, and raises what `msgspec` makes no fault of a value of."""
+
+    number: int
+
+    def __post_init__(self) -> None:
+        {1: "one"}[self.number]
+
+
+class Pickier(mesh.Contract, name="picky", version="1.0.0"):
+    @mesh.method
+    @abstractmethod
+    async def take(self, it: Picky) -> None: ...
+
+    @mesh.method
+    @abstractmethod
+    async def make(self, number: int) -> Picky: ...
+
+
+class PickyService(Pickier):
+    async def take(self, it: Picky) -> None:
+        raise AssertionError(it)
+
+    async def make(self, number: int) -> Picky:
+        made = Picky(1)
+        made.number = number
+        return made
+
+
+async def test_what_a_type_itself_raises_is_told_as_of_any_other_misfit() -> None:
+    async with (
+        mesh.Gateway() as gateway,
+        mesh.connect("picky", gateway=gateway) as server,
+        mesh.connect("caller", gateway=gateway) as caller,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(mesh.serve, server, PickyService())
+
+        @server.method("raw", service="plain")
+        async def raw(params: Any) -> Any:
+            return params
+
+        await settled(server)
+        with pytest.raises(mesh.InvalidArgument, match=r"parameters of picky\.take: KeyError: 9"):
+            await caller.call("picky", "take", {"it": {"number": 9}})
+        with pytest.raises(mesh.Internal, match=r"breaks the contract.*: KeyError: 5") as raised:
+            await caller.stub(Pickier).make(5)
+        assert raised.value.reason == mesh.Reason.INVALID_RESULT
+        with pytest.raises(mesh.Internal, match="cannot be decoded as Picky: KeyError: 7") as told:
+            await caller.call("plain", "raw", {"number": 7}, result=Picky)
+        assert told.value.reason == mesh.Reason.UNDECODABLE
+        assert await caller.stub(Pickier).make(1) == Picky(1)
+        nursery.cancel_scope.cancel()
