@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import CoroutineType
 
+    from mesh.errors import CallError
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -114,6 +116,9 @@ class Handler:
         self.params_type: Any = Any
         if wanted:
             self.params_type = _annotation(function, wanted[0])
+
+    def raised(self, error: CallError) -> None:
+        """Its function has raised this error. Here nobody has said which it may raise."""
 
 
 def _annotation(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import logging
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mesh.contracts.failures import breach
 from mesh.contracts.implementations import implemented
 from mesh.contracts.schema import describe
 from mesh.errors import Internal, Reason
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from mesh.client import Client
     from mesh.contracts.contract import Contract, ContractInfo, ContractMethod
     from mesh.contracts.signatures import Signature
+    from mesh.errors import CallError
+
+log = logging.getLogger("mesh.service")
 
 
 def implement(client: Client, implementation: Contract) -> None:
@@ -54,7 +59,7 @@ class ContractHandler(Handler):
         function: The implementation's, bound.
     """
 
-    __slots__ = ()
+    __slots__ = ("_method", "_name", "_told")
 
     def __init__(
         self, info: ContractInfo, method: ContractMethod, function: Callable[..., Any]
@@ -68,6 +73,16 @@ class ContractHandler(Handler):
         if not signature.needs_any:
             self.params_type = signature.params | None
         self.encode = encode if signature.result is Any else _checked(info, method)
+        self._name, self._method = f"{info.name}.{method.name}", method
+        self._told = False
+
+    def raised(self, error: CallError) -> None:
+        """Log the first error that breaks the contract: callers get it, but not as its class."""
+        if self._told or error.chain:  # one that a callee raised is not this method's
+            return
+        if told := breach(error, self._method.errors):
+            self._told = True
+            log.warning("%s %s", self._name, told)
 
 
 def _spread(signature: Signature, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -64,6 +64,7 @@ class Outcomes:
             )
             raise failure
         if isinstance(failure, CallError):
+            job[2].raised(failure)
             self.fail(
                 job,
                 failure.code,

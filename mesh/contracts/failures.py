@@ -127,9 +127,7 @@ def restore(error: CallError, declared: Mapping[str, DeclaredError]) -> CallErro
     if known is None or known.kind.code != error.code or type(error) is known.kind:
         return error
     try:
-        packed = msgspec.msgpack.encode(error.details)
-        details = msgspec.msgpack.decode(packed, type=known.details)
-        typed = known.kind(**msgspec.structs.asdict(details))
+        typed = known.kind(**msgspec.structs.asdict(_details_of(error, known)))
     except Exception:  # noqa: BLE001 - what users' classes raise; the error itself matters more
         return error
     for name in ("message", "details", "chain", "activity_id", "maybe_executed"):
@@ -138,3 +136,27 @@ def restore(error: CallError, declared: Mapping[str, DeclaredError]) -> CallErro
     for note in getattr(error, "__notes__", ()):
         typed.add_note(note)
     return typed
+
+
+def breach(error: CallError, declared: Mapping[str, DeclaredError]) -> str:
+    """How an error that a method raises breaks its contract; empty where it does not.
+
+    Whatever the mesh itself says may be raised by all methods, as may an error by its code alone.
+    """
+    reason = error.reason
+    known = declared.get(reason)
+    if known is None:
+        common = reason in Reason.__members__ or reason == error.code.upper()
+        return "" if common else f"raises {reason}, which its contract does not declare"
+    if known.kind.code != error.code:
+        return f"raises {reason} as {error.code}; its contract says {known.kind.code}"
+    try:
+        _details_of(error, known)
+    except Exception as fault:  # noqa: BLE001 - what users' types raise as well
+        return f"raises {reason}, whose fields break its contract: {fault}"
+    return ""
+
+
+def _details_of(error: CallError, known: DeclaredError) -> msgspec.Struct:
+    packed = msgspec.msgpack.encode(error.details)
+    return msgspec.msgpack.decode(packed, type=known.details)

@@ -380,3 +380,80 @@ async def test_what_a_type_itself_raises_is_told_as_of_any_other_misfit() -> Non
         assert told.value.reason == mesh.Reason.UNDECODABLE
         assert await caller.stub(Pickier).make(1) == Picky(1)
         nursery.cancel_scope.cancel()
+
+
+@dataclass
+class Missing(mesh.NotFound):
+    """No {key}."""
+
+    key: str
+
+
+@dataclass
+class Strange(mesh.Aborted):
+    """No contract declares it."""
+
+    key: str
+
+
+class Finder(mesh.Contract, name="finder", version="1.0.0"):
+    @mesh.method(raises=Missing)
+    @abstractmethod
+    async def find(self) -> None: ...
+
+    @mesh.method
+    @abstractmethod
+    async def pass_on(self) -> None: ...
+
+
+class FinderService(Finder):
+    error: mesh.CallError
+
+    def __init__(self, client: mesh.Client) -> None:
+        self.client = client
+
+    async def find(self) -> None:
+        raise self.error
+
+    async def pass_on(self) -> None:
+        await self.client.stub(Finder).find()
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (Strange("a"), "raises STRANGE, which its contract does not declare"),
+        (mesh.NotFound("a", reason="STRANGE"), "raises STRANGE, which its contract does not decl"),
+        (
+            Missing(key=5),  # type: ignore[arg-type]
+            "raises MISSING, whose fields break its contract: Expected `str`, got `int`",
+        ),
+        (mesh.Aborted("a", reason="MISSING"), "raises MISSING as aborted; its contract says not_f"),
+        (Missing("a"), ""),
+        (mesh.NotFound("a"), ""),
+        (mesh.Unavailable("a", reason="OVERLOADED"), ""),
+    ],
+)
+async def test_an_error_that_breaks_the_contract_is_logged_once_by_who_raises_it(
+    error: mesh.CallError, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        mesh.Gateway() as gateway,
+        mesh.connect("finder", gateway=gateway) as server,
+        mesh.connect("caller", gateway=gateway) as caller,
+        trio.open_nursery() as nursery,
+    ):
+        service = FinderService(server)
+        service.error = error
+        await nursery.start(mesh.serve, server, service)
+        await settled(server)
+        for call in (caller.stub(Finder).find, caller.stub(Finder).pass_on) * 2:
+            with pytest.raises(mesh.CallError) as raised:
+                await call()
+            assert (raised.value.code, raised.value.reason) == (error.code, error.reason)
+            assert raised.value.details == error.details
+        nursery.cancel_scope.cancel()
+    logged = [one for one in caplog.messages if "finder.find raises" in one]
+    assert len(logged) == bool(told)
+    assert not logged or logged[0].startswith(f"finder.find {told}")
+    assert "pass_on raises" not in caplog.text
