@@ -69,7 +69,8 @@ class Form(NamedTuple):
     text: Callable[[Facts], str]
     """What it says; the message of the error where it is one."""
     setting: str = ""
-    """The setting behind it, as in the gateway's file; ``timeout`` is the call's own."""
+    """The setting behind it, as in the gateway's file; ``timeout`` is the call's own, which is
+    ``limits.call_timeout`` where its caller gave none: a call tells the number, and not whose."""
     more: Callable[[Facts], str] = lambda _: ""
     """What a sentence says besides, that no error does."""
 
@@ -272,7 +273,7 @@ FORMS: Final[Mapping[DecisionKind, Form]] = {
         ),
     ),
     DecisionKind.EXPIRED: Form("out of time: ", _spent, "timeout", _inherited),
-    DecisionKind.CANCELLED: Form("cancelled: ", _by),
+    DecisionKind.CANCELLED: Form("cancelled: ", _by, "timeout"),
     DecisionKind.PARENT_OVER: Form(
         "ended: ",
         lambda of: f"{of['parent']}, inside which {of['call']} was called, has ended",
