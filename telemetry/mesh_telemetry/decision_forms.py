@@ -360,9 +360,22 @@ GOES_ON: Final = frozenset(
 )
 """Those that end no call; all others do."""
 
+BY_CALLER: Final = frozenset(
+    {
+        DecisionKind.CONNECTION_AWAITED,
+        DecisionKind.ROOM_AWAITED,
+        DecisionKind.UNREACHABLE,
+        DecisionKind.LEFT_NO_TIME,
+        DecisionKind.TOO_LARGE,
+    }
+)
+"""Those that a caller makes before its call leaves; all others are the gateway's."""
+
+SETTINGS: Final = frozenset(form.setting for form in FORMS.values())
+"""All that may be behind a decision, and the empty one for none."""
+
 UNITS: Final[Mapping[str, str]] = {
     "timeout": "s",
-    "limits.call_timeout": "s",
     "limits.drain": "s",
     "limits.max_message": "B",
     "limits.max_outbox": "B",

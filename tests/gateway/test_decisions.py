@@ -700,10 +700,10 @@ async def test_events_are_those_of_one_definition(autojump_clock: MockClock) -> 
         await trio.sleep(6)
         error = await failing(web, "never", "there")
         await it.settled()
-        decisions = [
-            decision
+        told = [
+            one.decision
             for _, span in it.kept[0].spans()
             for event in span.events
-            if (decision := from_event(event.name, event.attributes, 0.0)) is not None
+            if (one := from_event(event.name, event.attributes, 0.0)) is not None
         ]
-        assert decisions[0].details() == error.details
+        assert told[0].details() == error.details
