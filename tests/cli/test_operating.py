@@ -29,6 +29,7 @@ def test_info_shows_methods_instances_and_callers(served: Mesh) -> None:
     assert [line.split()[0] for line in methods.splitlines()[1:]] == [
         "bug",
         "get",
+        "many",
         "nested",
         "wait",
     ]

@@ -1,0 +1,74 @@
+"""How tapped calls are written: in columns that a terminal has room for, and as trees."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mesh.cli.tap import trees
+from mesh.cli.taplines import Layout
+from mesh_telemetry.texts import ASCII, UNICODE, cells, to_text
+
+
+def call(number: int = 1, parent: int = 0, **fields: Any) -> dict[str, Any]:
+    """A call as the gateway tells it."""
+    return {
+        "ended": "2026-11-21T16:59:48.770123Z", "duration_ms": 33.04, "caller": "shop",
+        "service": "orders", "method": "place", "code": "ok", "reason": "", "depth": 1,
+        "activity_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+        "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736", "call_id": number, "parent_id": parent,
+        "entry_id": 1, **fields,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [80, 120, 60, 30, 1])
+@pytest.mark.parametrize("signs", [UNICODE, ASCII])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"code": "deadline_exceeded", "reason": "DEADLINE_EXCEEDED"},
+        {"code": "not_found", "reason": "SERVICE_NOT_FOUND", "method": "x" * 128},
+        {"caller": "a.caller.with.a.name.of.many.words", "activity_id": "an activity\x1b[31m"},
+        {"reason": "\x1b]0;title\x07" * 20, "service": "名前" * 30, "duration_ms": 3.6e8},
+    ],
+)
+def test_no_line_is_wider_than_the_terminal(width: int, signs: Any, fields: dict[str, Any]) -> None:
+    layout = Layout(width, signs)
+    chain = [call(number, number - 1, depth=number, **fields) for number in range(1, 30)]
+    tree = {"calls": chain, "partial": True}
+    lines = [layout.heading(), layout.call(call(**fields)), *layout.tree(tree)]
+    texts = ["".join(part.text for part in line) for line in lines]
+    assert len(texts) == 2 + 29 + 1
+    assert all("\x1b" not in text for text in texts)
+    if width >= 60:
+        assert {cells(text) for text in texts[:-1]} == {width}, "columns line up"
+    assert max(map(cells, texts[1:-1])) <= width
+
+
+def test_a_tree_is_drawn_by_parents_in_the_order_of_arrival() -> None:
+    calls = [
+        call(1), call(2, 1, service="users", method="get", depth=2),
+        call(3, 2, service="regions", method="get", depth=3),
+        call(5, 1, service="stock", method="take", depth=2, code="not_found"),
+        call(9, 7, service="mail", method="send", caller="orders", depth=2),
+    ]  # fmt: skip
+    layout = Layout(80, UNICODE)
+    assert [
+        to_text(line)[:44].rstrip() for line in layout.tree({"calls": calls, "partial": 0})
+    ] == [
+        "16:59:48.770 4bf92f35  shop > orders.place",
+        "├─ users.get",
+        "│  └─ regions.get",
+        "└─ stock.take",
+        "16:59:48.770 4bf92f35  orders > mail.send",
+    ]
+
+
+def test_trees_of_an_answer() -> None:
+    page = {"calls": [call(1), call(2, 1), call(4, entry_id=4)], "partial": [4]}
+    found = trees(page)
+    assert [(one["entry_id"], one["partial"], len(one["calls"])) for one in found] == [
+        (1, False, 2), (4, True, 1),
+    ]  # fmt: skip
