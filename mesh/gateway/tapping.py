@@ -1,12 +1,14 @@
 """Live calls, for who asks: what has ended since the last answer, from the recorder's own buffer.
 
 Nothing happens on a call's way for it: a tap looks, a few times a second, at the rows that are
-recorded anyway. Its place in them is a number that it brings along, so that the gateway remembers
-nothing of a tap between two answers. One that comes too late finds rows gone, and is told how many.
+recorded anyway. Where it is among them is a number that it brings along. One that comes too late
+finds rows gone, and is told how many. All that the gateway remembers of a tap between two answers
+is that it has one of a few places, for a little while.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -38,6 +40,10 @@ TOLD_SLICE = 100
 """Calls that are told in one go: about 0.3 ms."""
 MOST_TAPS = 8
 """Taps at once; each takes one to five hundredths of the loop of a gateway at full load."""
+
+
+HELD = 2.0
+"""Seconds for which a tap that comes again keeps its place: a slow one asks once in a second."""
 
 
 class TappedCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,7 +115,7 @@ class Taps:
         Raises:
             FailedPrecondition: The gateway's telemetry is off.
             InvalidArgument: The cursor is none that this gateway, or one before it, has told.
-            ResourceExhausted: Too many wait already.
+            ResourceExhausted: Too many are open already.
         """
         core = self._core
         if not core.observes:
@@ -118,13 +124,9 @@ class Taps:
                 "`--telemetry off` (MESH_TELEMETRY, Gateway(telemetry=...))",
                 reason="TELEMETRY_OFF",
             )
-        if core.taps >= MOST_TAPS:
-            raise ResourceExhausted(
-                f"{core.taps} taps are open already, and no more are served at once",
-                reason=Reason.OVERLOADED,
-            )
-        look = _Look(core, wanted, self._start(wanted.cursor))
-        core.taps += 1
+        start, place = self._start(wanted.cursor)
+        place = self._take(place)
+        look = _Look(core, wanted, start, place)
         try:
             ends = core.clock() + wanted.wait
             while (left := ends - core.clock()) > 0 and not look.found:
@@ -132,28 +134,58 @@ class Taps:
                 await look.once(self._position)
             if not wanted.wait:
                 await look.once(self._position)
-            return await look.tell()
-        finally:
-            core.taps -= 1
+            page = await look.tell()
+        except BaseException:
+            del core.taps[place]
+            raise
+        if wanted.cursor:
+            core.taps[place] = core.clock() + HELD
+        else:  # it may never come again
+            del core.taps[place]
+        return page
 
-    def _start(self, cursor: str) -> int:
-        """Where a tap goes on. What another gateway told says nothing of this one's calls."""
+    def _take(self, place: int) -> int:
+        """The place of a tap until its answer: the one that it has, or a free one.
+
+        Raises:
+            ResourceExhausted: There is none.
+        """
+        taps, now = self._core.taps, self._core.clock()
+        if taps.get(place, math.inf) == math.inf:  # it has none, or asks twice at once
+            for other in [other for other, until in taps.items() if until <= now]:
+                del taps[other]
+            if len(taps) >= MOST_TAPS:
+                raise ResourceExhausted(
+                    f"{len(taps)} taps are open already, and no more are served at once",
+                    reason=Reason.OVERLOADED,
+                )
+            place = self._core.draw(48)
+        taps[place] = math.inf
+        return place
+
+    def _start(self, cursor: str) -> tuple[int, int]:
+        """Where a tap goes on, and its place.
+
+        What another gateway told says nothing of this one's calls.
+        """
         if not cursor:
-            return self._position
-        gateway, _, at = cursor.rpartition(":")
-        if gateway and at.isascii() and at.isdigit() and len(at) < 20:
+            return self._position, 0
+        gateway, *numbers = cursor.rsplit(":", 2)
+        known = [int(one) for one in numbers if one.isascii() and one.isdigit() and len(one) < 20]
+        if gateway and len(known) == 2:
+            at, place = known
             if gateway != self._core.instance:
-                return 0
-            if int(at) <= self._position:
-                return int(at)
+                return 0, 0
+            if at <= self._position:
+                return at, place
         raise InvalidArgument(f"cursor must be what the answer before said, not {cursor!r:.60}")
 
 
 class _Look:
     """What one tap has found since it asked."""
 
-    def __init__(self, core: Core, wanted: TapFilters, cursor: int) -> None:
-        self._core, self._wanted, self._cursor = core, wanted, cursor
+    def __init__(self, core: Core, wanted: TapFilters, cursor: int, place: int) -> None:
+        self._core, self._wanted, self._cursor, self._place = core, wanted, cursor, place
         self._left_out = self._unread = 0
         self._partial: list[int] = []
         self.found: list[Record] = []
@@ -205,7 +237,7 @@ class _Look:
             await trio.lowlevel.checkpoint()
         return TapPage(
             gateway=core.instance,
-            cursor=f"{core.instance}:{self._cursor}",
+            cursor=f"{core.instance}:{self._cursor}:{self._place}",
             calls=calls,
             left_out=self._left_out,
             unread=self._unread,

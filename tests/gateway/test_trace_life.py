@@ -1,4 +1,3 @@
-
 """What belongs to a trace, and how long the gateway holds it."""
 
 from __future__ import annotations
