@@ -17,6 +17,7 @@ import trio
 from mesh.errors import FailedPrecondition, InvalidArgument, Reason, ResourceExhausted
 from mesh.gateway.sifting import (
     Trees,
+    by_arrival,
     count_missing,
     find_ended,
     fitting,
@@ -75,7 +76,8 @@ class TappedCall(msgspec.Struct, frozen=True, kw_only=True):
     parent_id: int
     """The call inside which this one was made; 0 for an entry call."""
     entry_id: int
-    """The first call of the tree; an entry call's own id."""
+    """The first call of the tree; an entry call's own id. Where a parent had ended before, so says
+    the caller; of trees, only one that has served a call of that tree is believed."""
     caller_process: str
     instance: str
     """The process id of the peer that served it; empty where none was reached."""
@@ -214,13 +216,20 @@ class _Look:
     async def _find_trees(self, new: list[Record], *, made_way: bool) -> None:
         ended = find_ended(new, self._core.table.by_id)
         recorder = self._core.recorder
-        rows = recorder.recent(len(recorder))[::-1] if ended.whole else []
-        trees = Trees(self._wanted)
-        for some, entries in ((rows, ended.whole), (new, ended.late)):
-            if entries:
-                for start in range(0, len(some), SLICE):
-                    trees.add(some[start : start + SLICE], entries)
-                    await trio.lowlevel.checkpoint()
+        entries = ended.whole | ended.late
+        rows = recorder.recent(len(recorder))[::-1] if entries else []
+        found: list[Record] = []
+        told: set[int] = set()
+        for start in range(0, len(rows), SLICE):
+            some = [row for row in rows[start : start + SLICE] if row.entry_id in entries]
+            told.update(row.call_id for row in some if row.entry_id in ended.late)
+            found += some
+            await trio.lowlevel.checkpoint()
+        told.difference_update(row.call_id for row in new)
+        found, trees = by_arrival(found), Trees(self._wanted, told)
+        for start in range(0, len(found), SLICE):
+            trees.add(found[start : start + SLICE])
+            await trio.lowlevel.checkpoint()
         picked = pick(trees.fitting(), self._wanted.limit, self._core.process.random)
         self.found = [row for tree in picked.trees for row in tree]
         self._left_out += picked.left_out
