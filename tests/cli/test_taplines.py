@@ -22,7 +22,7 @@ def call(number: int = 1, parent: int = 0, **fields: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("width", [80, 120, 60, 30, 1])
+@pytest.mark.parametrize("width", [*range(1, 81), 120, 300])
 @pytest.mark.parametrize("signs", [UNICODE, ASCII])
 @pytest.mark.parametrize(
     "fields",
@@ -42,9 +42,32 @@ def test_no_line_is_wider_than_the_terminal(width: int, signs: Any, fields: dict
     texts = ["".join(part.text for part in line) for line in lines]
     assert len(texts) == 2 + 29 + 1
     assert all("\x1b" not in text for text in texts)
-    if width >= 60:
+    if width >= 20:
         assert {cells(text) for text in texts[:-1]} == {width}, "columns line up"
-    assert max(map(cells, texts[1:-1])) <= width
+    assert max(map(cells, texts[:-1])) <= width
+
+
+@pytest.mark.parametrize(
+    ("width", "heading", "line"),
+    [
+        (70, "ENDED ID CALL TOOK CODE DEPTH",
+         "16:59:48.770 4bf92f35  shop > …s.place  33.0 ms  deadline_exceeded   1"),
+        (69, "ENDED ID CALL TOOK CODE",
+         "16:59:48.770 4bf92f35  shop > o…ers.place  33.0 ms  deadline_exceeded"),
+        (56, "ID CALL TOOK CODE", "4bf92f35  shop > o…ers.place  33.0 ms  deadline_exceeded"),
+        (48, "CALL TOOK CODE", "shop > orders.place   33.0 ms  deadline_exceeded"),
+        (40, "CALL CODE", "shop > orders.place    deadline_exceeded"),
+        (30, "CALL CODE", "shop > …s.place  deadli…ceeded"),
+    ],
+)  # fmt: skip
+def test_a_narrow_terminal_shows_the_call_and_how_it_ended(
+    width: int, heading: str, line: str
+) -> None:
+    """Depth, time, id and duration give way, in this order."""
+    layout = Layout(width, UNICODE)
+    failed = call(code="deadline_exceeded", reason="X" * 40)
+    assert to_text(layout.heading()).split() == heading.split()
+    assert to_text(layout.call(failed)) == line
 
 
 def test_a_tree_is_drawn_by_parents_in_the_order_of_arrival() -> None:
