@@ -15,7 +15,7 @@ from mesh.cli.keys import end_by_signal, read_keys, unbuffered
 from mesh.cli.listing import BUILTIN
 from mesh.cli.live import AROUND, draw, how_many, print_heading, print_left_out, watch
 from mesh.cli.output import fit_columns, make_console, print_json, print_table
-from mesh.cli.peer import check_name, gateway_option, json_option
+from mesh.cli.peer import Seconds, check_name, gateway_option, json_option
 from mesh.cli.readings import UNCALLED, UNCOUNTED, difference, rates
 from mesh.units import tell_seconds
 from mesh_telemetry.logs import clean
@@ -66,7 +66,7 @@ SPARE = ("p50", "p95")
 )
 @click.option(
     "--interval",
-    type=click.FloatRange(0, 3600, min_open=True),
+    type=Seconds(0, 3600, min_open=True),
     default=1.0,
     show_default=True,
     help="Seconds that rates and latencies are taken over.",
