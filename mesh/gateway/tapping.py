@@ -127,7 +127,9 @@ class Taps:
                 "`--telemetry off` (MESH_TELEMETRY, Gateway(telemetry=...))",
                 reason="TELEMETRY_OFF",
             )
-        start, place = self._start(wanted.cursor)
+        start, place = self._position, 0
+        if wanted.cursor:
+            start, place = read_cursor(wanted.cursor, core.instance, start, numbers=2)
         place = self._take(place)
         look = _Look(core, wanted, start, place)
         try:
@@ -165,15 +167,6 @@ class Taps:
             place = self._core.draw(48)
         taps[place] = math.inf
         return place
-
-    def _start(self, cursor: str) -> tuple[int, int]:
-        """Where a tap goes on, and its place."""
-        if not cursor:
-            return self._position, 0
-        told, _, place = cursor.rpartition(":")
-        is_place = place.isascii() and place.isdigit() and len(place) < 20
-        at = read_cursor(told if is_place else cursor, self._core.instance, self._position)
-        return at, int(place)
 
 
 class _Look:
