@@ -83,7 +83,7 @@ def _keep(record: logging.LogRecord) -> None:
         return
     told = span.get_span_context()
     where = innermost(told.trace_id.to_bytes(16), told.span_id)
-    span.add_line(where, record.levelname, _message(record), int(record.created * 1e9))
+    span.add_line(where, record.levelname, _message(record), record.created * 1e9)
 
 
 def _message(record: logging.LogRecord) -> str:

@@ -50,7 +50,7 @@ class Unbuffered:
         """
         if self._is_in_front():
             before = termios.tcgetattr(self._terminal)
-            tty.setcbreak(self._terminal)
+            tty.setcbreak(self._terminal, termios.TCSADRAIN)  # what was pressed before counts
             if self._before is None:
                 self._before = before
 
@@ -94,8 +94,9 @@ async def mind_signals(
                 minded = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
                 signal.raise_signal(signal.SIGTSTP)  # it goes on from here, with a SIGCONT to come
                 signal.signal(signal.SIGTSTP, minded)
-            terminal.take()
-            continued()
+            else:
+                terminal.take()
+                continued()
 
 
 async def read_keys(terminal: int) -> AsyncIterator[str]:

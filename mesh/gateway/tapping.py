@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
-from mesh.errors import FailedPrecondition, InvalidArgument, Reason, ResourceExhausted
+from mesh.errors import FailedPrecondition, Reason, ResourceExhausted
+from mesh.gateway.filters import read_cursor
 from mesh.gateway.sifting import (
     Trees,
     by_arrival,
@@ -126,9 +127,12 @@ class Taps:
                 "`--telemetry off` (MESH_TELEMETRY, Gateway(telemetry=...))",
                 reason="TELEMETRY_OFF",
             )
-        start, place = self._start(wanted.cursor)
+        position = self._position
+        at, _, place = wanted.cursor.partition("~")
+        if wanted.cursor:
+            position = read_cursor(at, core.instance, position)
         place = self._take(place)
-        look = _Look(core, wanted, start, place)
+        look = _Look(core, wanted, position, place)
         try:
             ends = core.clock() + wanted.wait
             while (left := ends - core.clock()) > 0 and not look.found:
@@ -146,7 +150,7 @@ class Taps:
             del core.taps[place]
         return page
 
-    def _take(self, place: int) -> int:
+    def _take(self, place: str) -> str:
         """The place of a tap until its answer: the one that it has, or a free one.
 
         Raises:
@@ -161,32 +165,15 @@ class Taps:
                     f"{len(taps)} taps are open already, and no more are served at once",
                     reason=Reason.OVERLOADED,
                 )
-            place = self._core.draw(48)
+            place = f"{self._core.draw(48):x}"
         taps[place] = math.inf
         return place
-
-    def _start(self, cursor: str) -> tuple[int, int]:
-        """Where a tap goes on, and its place.
-
-        What another gateway told says nothing of this one's calls.
-        """
-        if not cursor:
-            return self._position, 0
-        gateway, *numbers = cursor.rsplit(":", 2)
-        known = [int(one) for one in numbers if one.isascii() and one.isdigit() and len(one) < 20]
-        if gateway and len(known) == 2:
-            at, place = known
-            if gateway != self._core.instance:
-                return 0, 0
-            if at <= self._position:
-                return at, place
-        raise InvalidArgument(f"cursor must be what the answer before said, not {cursor!r:.60}")
 
 
 class _Look:
     """What one tap has found since it asked."""
 
-    def __init__(self, core: Core, wanted: TapFilters, cursor: int, place: int) -> None:
+    def __init__(self, core: Core, wanted: TapFilters, cursor: int, place: str) -> None:
         self._core, self._wanted, self._cursor, self._place = core, wanted, cursor, place
         self._left_out = self._unread = 0
         self._partial: list[int] = []
@@ -246,7 +233,7 @@ class _Look:
             await trio.lowlevel.checkpoint()
         return TapPage(
             gateway=core.instance,
-            cursor=f"{core.instance}:{self._cursor}:{self._place}",
+            cursor=f"{core.instance}:{self._cursor}~{self._place}",
             calls=calls,
             left_out=self._left_out,
             unread=self._unread,

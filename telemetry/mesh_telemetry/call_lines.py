@@ -14,14 +14,16 @@ from collections import deque
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from mesh_telemetry.attributes import clean_text
+from mesh_telemetry.attributes import clean_text, clean_time
 from mesh_telemetry.bounds import CALL_LINES, CALL_LINES_BYTES, RUNNING_LINES_BYTES
 from mesh_telemetry.spans import SpanEvent
 from mesh_telemetry.texts import ELLIPSIS
 from mesh_telemetry.weights import EVENT, attributes_weight
 
 if TYPE_CHECKING:
-    from mesh_telemetry.spans import Span
+    from collections.abc import Iterable, Iterator
+
+    from mesh_telemetry.spans import Attributes, Span
 
 LOG = "log"
 """What the event of a log line is called."""
@@ -90,18 +92,19 @@ class CallLines:
         self.size = 0
         self.left_out = 0
 
-    def add(self, span_id: bytes, severity: str, text: str, at: int) -> None:
+    def add(self, span_id: bytes, severity: str, text: str, at: float) -> None:
         """Add a line, for which the oldest make way.
 
         Args:
             span_id: The span that it was made in: the call's own, or one of users' code.
             severity: Its level.
             text: Is cut to :data:`LONGEST` characters.
-            at: Nanoseconds since 1970.
+            at: Nanoseconds since 1970, which a record made by hand may say as it likes.
         """
         if len(text) > LONGEST:
             text = text[: LONGEST - 1] + ELLIPSIS
-        event = SpanEvent(LOG, at, {SEVERITY: clean_text(severity), MESSAGE: clean_text(text)})
+        told: Attributes = {SEVERITY: clean_text(severity), MESSAGE: clean_text(text)}
+        event = SpanEvent(LOG, clean_time(at), told)
         weight = EVENT + attributes_weight(event.attributes)
         with self._lock:
             if not self._runs:
@@ -158,6 +161,15 @@ class CallLines:
         return known
 
 
+def within(lines: Iterable[SpanEvent], span: Span) -> Iterator[SpanEvent]:
+    """Lines of a span, none of them before its start or after its end.
+
+    They were handed to their logger in between, whatever their records, or another clock, say.
+    """
+    for line in lines:
+        yield SpanEvent(line.name, min(max(line.time, span.start), span.end), line.attributes)
+
+
 def add_lines(span: Span) -> Span:
     """Put the lines that were made in a span of users' code onto it.
 
@@ -169,5 +181,5 @@ def add_lines(span: Span) -> Span:
     """
     lines = _by_span.get((span.trace_id, span.span_id))
     if lines is not None:
-        span.events = (*span.events, *lines.of(span.span_id))
+        span.events = (*span.events, *within(lines.of(span.span_id), span))
     return span

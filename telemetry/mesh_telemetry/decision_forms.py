@@ -69,7 +69,8 @@ class Form(NamedTuple):
     text: Callable[[Facts], str]
     """What it says; the message of the error where it is one."""
     setting: str = ""
-    """The setting behind it, as in the gateway's file; ``timeout`` is the call's own."""
+    """The setting behind it, as in the gateway's file; ``timeout`` is the call's own, which is
+    ``limits.call_timeout`` where its caller gave none: a call tells the number, and not whose."""
     more: Callable[[Facts], str] = lambda _: ""
     """What a sentence says besides, that no error does."""
 
@@ -272,7 +273,7 @@ FORMS: Final[Mapping[DecisionKind, Form]] = {
         ),
     ),
     DecisionKind.EXPIRED: Form("out of time: ", _spent, "timeout", _inherited),
-    DecisionKind.CANCELLED: Form("cancelled: ", _by),
+    DecisionKind.CANCELLED: Form("cancelled: ", _by, "timeout"),
     DecisionKind.PARENT_OVER: Form(
         "ended: ",
         lambda of: f"{of['parent']}, inside which {of['call']} was called, has ended",
@@ -359,9 +360,22 @@ GOES_ON: Final = frozenset(
 )
 """Those that end no call; all others do."""
 
+BY_CALLER: Final = frozenset(
+    {
+        DecisionKind.CONNECTION_AWAITED,
+        DecisionKind.ROOM_AWAITED,
+        DecisionKind.UNREACHABLE,
+        DecisionKind.LEFT_NO_TIME,
+        DecisionKind.TOO_LARGE,
+    }
+)
+"""Those that a caller makes before its call leaves; all others are the gateway's."""
+
+SETTINGS: Final = frozenset(form.setting for form in FORMS.values())
+"""All that may be behind a decision, and the empty one for none."""
+
 UNITS: Final[Mapping[str, str]] = {
     "timeout": "s",
-    "limits.call_timeout": "s",
     "limits.drain": "s",
     "limits.max_message": "B",
     "limits.max_outbox": "B",

@@ -174,10 +174,8 @@ def test_taps_that_are_killed_leave_nothing_behind(served: Mesh) -> None:
 def test_filters(served: Mesh, filters: tuple[str, ...], expected: list[str]) -> None:
     with tapping(served, "--count", str(len(expected)), *filters) as (_, told):
         served("call", "users", "get", '"ada"')
-        served("call", "absent", "get", "--timeout", "0.01")
         served("call", "users", "nested", '"nobody"', "--activity", "tapped")
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            served("call", "absent", "get")
+        served("call", "absent", "get")
     assert [f"{one['service']}.{one['method']} {one['code']}" for one in told] == expected
 
 
@@ -277,7 +275,7 @@ def test_a_gateway_that_makes_way_for_another(
         gateway.kill()
         gateway.communicate()
         _, ready = stack.enter_context(shell.gateway())
-        shell("call", "absent", "get", "--timeout", "0.01")
+        shell("call", "absent", "get")  # refused once the gateway has been up for long enough
         assert json.loads(next_line(tap)) == {"restarted": True, "gateway": ready["gateway"]}
         assert json.loads(next_line(tap))["service"] == "absent"
         assert tap.wait(30) == 0
