@@ -11,7 +11,7 @@ import trio
 
 from mesh.cli.commands import example, run
 from mesh.cli.graphs import rate
-from mesh.cli.keys import end_by_signal, read_keys, unbuffered
+from mesh.cli.keys import Unbuffered, mind_signals, read_keys
 from mesh.cli.listing import BUILTIN
 from mesh.cli.live import AROUND, draw, how_many, print_heading, print_left_out, watch
 from mesh.cli.output import fit_columns, make_console, print_json, print_table
@@ -108,9 +108,10 @@ def top(
 
 async def _with_keys(terminal: int, screen: Screen, watching: partial[Any]) -> None:
     async with trio.open_nursery() as nursery:
-        await nursery.start(end_by_signal)
+        keyboard = Unbuffered(terminal)
+        await nursery.start(mind_signals, keyboard, screen.draw)
         nursery.start_soon(watching)
-        with unbuffered(terminal):
+        with keyboard:
             async for key in read_keys(terminal):
                 if key == QUIT:
                     break

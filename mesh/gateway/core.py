@@ -93,7 +93,7 @@ class Core:
         self.loop_lag = 0.0
         self.started = trio.current_time()
         self.traffic = Traffic()
-        self.taps: dict[int, float] = {}
+        self.taps: dict[str, float] = {}
         self.tracing: Tracing | None = None
         self._touched: dict[Link, None] = {}
 

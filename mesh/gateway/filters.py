@@ -100,28 +100,23 @@ class ChangeFilters(Filters, frozen=True, kw_only=True):
     """Up to where changes have been told, as the last answer said."""
 
 
-def read_cursor(cursor: str, gateway: str, last: int, numbers: int = 1) -> list[int]:
+def read_cursor(cursor: str, gateway: str, last: int) -> int:
     """Where a reader goes on. What another gateway told says nothing of this one.
 
     Args:
         cursor: What the answer before said.
         gateway: The id of this one.
         last: How far it is by now.
-        numbers: How many a cursor has, the first of them where the reader was.
-
-    Returns:
-        These numbers; noughts from what another gateway told.
 
     Raises:
         InvalidArgument: The cursor is none that this gateway, or one before it, has told.
     """
-    told_by, *told = cursor.rsplit(":", numbers)
-    known = [int(one) for one in told if one.isascii() and one.isdigit() and len(one) < 20]
-    if told_by and len(known) == numbers:
+    told_by, _, at = cursor.rpartition(":")
+    if told_by and at.isascii() and at.isdigit() and len(at) < 20:
         if told_by != gateway:
-            return [0] * numbers
-        if known[0] <= last:
-            return known
+            return 0
+        if int(at) <= last:
+            return int(at)
     raise InvalidArgument(f"cursor must be what the answer before said, not {cursor!r:.60}")
 
 

@@ -127,11 +127,12 @@ class Taps:
                 "`--telemetry off` (MESH_TELEMETRY, Gateway(telemetry=...))",
                 reason="TELEMETRY_OFF",
             )
-        start, place = self._position, 0
+        position = self._position
+        at, _, place = wanted.cursor.partition("~")
         if wanted.cursor:
-            start, place = read_cursor(wanted.cursor, core.instance, start, numbers=2)
+            position = read_cursor(at, core.instance, position)
         place = self._take(place)
-        look = _Look(core, wanted, start, place)
+        look = _Look(core, wanted, position, place)
         try:
             ends = core.clock() + wanted.wait
             while (left := ends - core.clock()) > 0 and not look.found:
@@ -149,7 +150,7 @@ class Taps:
             del core.taps[place]
         return page
 
-    def _take(self, place: int) -> int:
+    def _take(self, place: str) -> str:
         """The place of a tap until its answer: the one that it has, or a free one.
 
         Raises:
@@ -164,7 +165,7 @@ class Taps:
                     f"{len(taps)} taps are open already, and no more are served at once",
                     reason=Reason.OVERLOADED,
                 )
-            place = self._core.draw(48)
+            place = f"{self._core.draw(48):x}"
         taps[place] = math.inf
         return place
 
@@ -172,7 +173,7 @@ class Taps:
 class _Look:
     """What one tap has found since it asked."""
 
-    def __init__(self, core: Core, wanted: TapFilters, cursor: int, place: int) -> None:
+    def __init__(self, core: Core, wanted: TapFilters, cursor: int, place: str) -> None:
         self._core, self._wanted, self._cursor, self._place = core, wanted, cursor, place
         self._left_out = self._unread = 0
         self._partial: list[int] = []
@@ -232,7 +233,7 @@ class _Look:
             await trio.lowlevel.checkpoint()
         return TapPage(
             gateway=core.instance,
-            cursor=f"{core.instance}:{self._cursor}:{self._place}",
+            cursor=f"{core.instance}:{self._cursor}~{self._place}",
             calls=calls,
             left_out=self._left_out,
             unread=self._unread,

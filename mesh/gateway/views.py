@@ -184,7 +184,7 @@ class Views:
         """
         core = self._core
         changes = core.events.changes
-        (after,) = read_cursor(wanted.cursor or f"{core.instance}:0", core.instance, changes.last)
+        after = read_cursor(wanted.cursor, core.instance, changes.last) if wanted.cursor else 0
         return ChangesPage(
             gateway=core.instance,
             cursor=f"{core.instance}:{changes.last}",

@@ -22,7 +22,10 @@ def call(number: int = 1, parent: int = 0, **fields: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("width", [*range(1, 81), 120, 300])
+@pytest.mark.parametrize(
+    "width",
+    [1, 2, 3, 9, 16, 20, 29, 30, 34, 35, 40, 42, 43, 52, 53, 56, 60, 66, 69, 70, 80, 120, 300],
+)
 @pytest.mark.parametrize("signs", [UNICODE, ASCII])
 @pytest.mark.parametrize(
     "fields",

@@ -162,10 +162,8 @@ async def test_filters_over_the_wire_and_over_http(
         ("wait", "soon", "filter wait must be a duration, in seconds or such as 250ms, not 'soon'"),
         ("tree", "maybe", "filter tree must be true or false, not 'maybe'"),
         ("cursor", "12", "cursor must be what the answer before said, not '12'"),
-        ("cursor", "gateway:1", "cursor must be what the answer before said, not 'gateway:1'"),
-        ("cursor", "gateway:-1:2", "cursor must be what the answer before said, not 'gateway:-1:2"),
-        ("cursor", "gateway:1:x", "cursor must be what the answer before said, not 'gateway:1:x'"),
-        ("cursor", "gateway:1:" + "9" * 30, "cursor must be what the answer before said, not "),
+        ("cursor", "gateway:-1", "cursor must be what the answer before said, not 'gateway:-1'"),
+        ("cursor", "gateway:" + "9" * 30, "cursor must be what the answer before said, not "),
     ],
 )
 async def test_what_cannot_be_asked_for_is_said(name: str, value: str, wrong: str) -> None:
@@ -190,9 +188,9 @@ async def test_programs_may_give_anything(name: str, value: object) -> None:
 
 async def test_a_cursor_from_the_future_is_refused() -> None:
     async with shop() as it:
-        gateway, at, place = (await it.now()).rsplit(":", 2)
+        gateway, _, at = (await it.now()).partition("~")[0].rpartition(":")
         with pytest.raises(mesh.InvalidArgument, match="cursor must be what the answer before"):
-            await it.page(cursor=f"{gateway}:{int(at) + 100}:{place}")
+            await it.page(cursor=f"{gateway}:{int(at) + 100}")
 
 
 async def test_a_cursor_of_another_gateway_begins_with_all_that_is_remembered() -> None:
