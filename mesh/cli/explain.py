@@ -1,4 +1,4 @@
-"""`mesh explain`: every decision that was made for a call, in order, with the setting behind it."""
+"""`mesh explain`: every decision made for a call, in order, with the setting behind it if any."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def explain(*, id_: str, gateway: str | None, as_json: bool) -> None:
 
     ID is an activity id, a trace id or the first six digits of one or more, of a trace that the
     gateway has kept. Each call has what was left of its deadline and what it took; each decision
-    the setting behind it, as in the gateway's file: which instance was picked, what was waited for,
-    what was refused, who cancelled it, why it failed, whether its answer came late, and why the
-    trace was kept.
+    the setting behind it where there is one, as in the gateway's file: which instance was picked,
+    what was waited for, what was refused, who cancelled it, why it failed, whether its answer came
+    late, and why the trace was kept.
     """
     told = run(ask, gateway, "trace", {"id": id_, "format": "explain"})
     if as_json:

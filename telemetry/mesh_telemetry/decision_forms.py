@@ -116,8 +116,9 @@ def _by(facts: Facts) -> str:
 def _quota(facts: Facts) -> str:
     if facts["reason"] == "forced":
         return f"somebody asked for it; up to {facts['value']:g} such traces per second are"
-    why = _KEPT_FOR[facts["reason"]]
-    return f"{why} ({facts['method']}); up to {facts['value']:g} per second are, for one method"
+    why = _KEPT_FOR["cancelled" if facts.get("cancelled") else facts["reason"]]
+    quota = "all methods without a quota of their own" if facts.get("shared") else "one method"
+    return f"{why} ({facts['method']}); up to {facts['value']:g} per second are, for {quota}"
 
 
 _KEPT_FOR = {

@@ -134,7 +134,7 @@ def explanation_lines(told: Explanation, width: int) -> Iterator[Line]:
         width: Columns that no line exceeds but those of ids.
     """
     about = told.summary
-    yield cut(heading(about, about.duration_ms or 0.0), width)
+    yield cut(heading(about, about.duration_ms or 0.0, " at gateway"), width)
     yield from ids(about, width)
     for line in missing(about):
         yield from ([Part(text, Look.ODD)] for text in textwrap.wrap(to_text(line), width))

@@ -13,7 +13,7 @@ import trio.testing
 import mesh
 from mesh.payload import decode
 from mesh.wire import Kind
-from mesh.wire.codec import MSGPACK
+from mesh.wire.codec import BY_DEADLINE, MSGPACK, Cancel
 from mesh_telemetry import TraceSettings
 from mesh_telemetry.decisions import from_event
 from tests.gateway.raw_peer import (
@@ -104,7 +104,7 @@ async def test_of_several_instances_it_is_told_what_was_compared(
         assert picked.sentence == (
             "picked users1-1 of 2 instances: 0 calls in flight there, 1 elsewhere"
         )
-        assert (picked.setting, picked.value) == ("limits.max_in_flight", 2)
+        assert (picked.setting, picked.value) == ("", None)  # nobody was left out for a limit
         assert picked.took_ms == pytest.approx(2000, abs=1)
         assert picked.left_ms == pytest.approx(30_000, abs=1)
         nursery.cancel_scope.cancel()
@@ -708,3 +708,34 @@ async def test_events_are_those_of_one_definition(autojump_clock: MockClock) -> 
             if (decision := from_event(event.name, event.attributes, 0.0)) is not None
         ]
         assert decisions[0].details() == error.details
+
+
+async def test_what_was_refused_is_named_although_its_name_is_nobodys(
+    autojump_clock: MockClock,
+) -> None:
+    """All names that nobody has registered share one quota; the sentence tells which it was."""
+    async with running() as it, it.peer("a") as a, it.peer("web") as web:
+        a.register("get", trio.lowlevel.checkpoint)
+        await settled(a)
+        await failing(web, "a", "missing")
+        step = await keep(it)
+        assert step.sentence == (
+            "trace kept: a call in it was refused (a.missing); up to 10 per second are, for all "
+            "methods without a quota of their own"
+        )
+
+
+async def test_a_call_that_its_callers_deadline_cancelled_has_not_failed(
+    autojump_clock: MockClock,
+) -> None:
+    """Its code is that of the deadline, and the line above says that it was cancelled."""
+    async with running(QUIET) as it, it.peer("a") as a, raw_peer(it.gateway, "web") as web:
+        a.register("nap", trio.sleep_forever)
+        await settled(a)
+        await web.send(call_header(1, "a", "nap"))
+        await trio.testing.wait_all_tasks_blocked()
+        await web.send(Cancel(1, BY_DEADLINE))
+        await trio.testing.wait_all_tasks_blocked()
+        steps = await explained(it, with_keep=True)
+        assert [step.decision for step in steps] == ["only_instance", "cancelled", "kept"]
+        assert steps[2].sentence.startswith("trace kept: a call in it was cancelled (a.nap); ")

@@ -377,7 +377,34 @@ def test_events_of_others_are_no_decisions(name: str, attributes: dict[str, Any]
     ],
 )
 def test_why_an_instance_was_picked(compared: tuple[int, ...], told: str) -> None:
-    assert picked(1.0, "users-2", compared, 1000).text == f"users-2 {told}"
+    decided = picked(1.0, "users-2", compared, 1000)
+    assert decided.text == f"users-2 {told}"
+    # The limit has decided something only where it left an instance out.
+    assert decided.setting == ("limits.max_in_flight" if compared[1] else "")
+
+
+@pytest.mark.parametrize(
+    ("reason", "more", "told"),
+    [
+        ("refused", {}, "refused (users.get); up to 10 per second are, for one method"),
+        (
+            "refused",
+            {"shared": True},
+            (
+                "refused (users.get); up to 10 per second are, for all methods without a quota of "
+                "their own"
+            ),
+        ),
+        (
+            "error",
+            {"cancelled": True},
+            "cancelled (users.get); up to 10 per second are, for one method",
+        ),
+    ],
+)
+def test_why_a_trace_was_kept(reason: str, more: dict[str, Any], told: str) -> None:
+    facts = {"reason": reason, "method": "users.get", **more}
+    assert Decision(DecisionKind.KEPT, 0.0, 10.0, facts).text == f"a call in it was {told}"
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ def test_it_is_told_call_by_call() -> None:
     for one in rows:
         one["served_by"] = "orders-1"
     assert lines(rows, 80, missing=["users (users-1): disconnected"]) == [
-        "orders.place by shop  ok after 29.0 ms  kept: slow",
+        "orders.place by shop  ok after 29.0 ms at gateway  kept: slow",
         "trace 0af7651916cd43dd8448eb211c80319c  activity order-42",
         "! missing: users (users-1): disconnected",
         "",
