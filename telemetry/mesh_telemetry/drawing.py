@@ -132,7 +132,10 @@ class Drawing:
             return
         yield []
         hops = fold(self._rows, whole=True) if self._whole else self._hops
-        tree = Tree(hops, self._signs, self._width, clips=self._clips, whole=self._whole)
+        tree = Tree(
+            hops, self._signs, self._width, clips=self._clips, whole=self._whole,
+            trace_id=about.trace_id,
+        )  # fmt: skip
         yield from tree.steps()
         yield from self._notes()
         yield []
