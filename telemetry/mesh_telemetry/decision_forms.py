@@ -53,6 +53,7 @@ class DecisionKind(StrEnum):
     STOPPED = "stopped"
     ANSWER_DROPPED = "answer_dropped"
     FAILED = "failed"
+    PASSED_ON = "passed_on"
     LATE = "late"
     KEPT = "kept"
     KEPT_SLOW = "kept_slow"
@@ -109,6 +110,13 @@ def _inherited(facts: Facts) -> str:
     return "" if own else f"; that was {facts['by']}"
 
 
+def _ran(facts: Facts) -> str:
+    """Whether a callee may have run a call that ended before its answer, where that is told."""
+    if "maybe_executed" not in facts:
+        return ""
+    return "; it may have run" if facts["maybe_executed"] else "; it did not run"
+
+
 def _by(facts: Facts) -> str:
     return f"{facts['by']}"
 
@@ -153,6 +161,7 @@ FORMS: Final[Mapping[DecisionKind, Form]] = {
     DecisionKind.LEFT_NO_TIME: Form(
         "out of time: ",
         lambda of: f"no time was left for {of['call']} when {of['caller']} called it",
+        "timeout",
     ),
     DecisionKind.TOO_LARGE: Form(
         "refused: ",
@@ -272,12 +281,14 @@ FORMS: Final[Mapping[DecisionKind, Form]] = {
             "the gateway, and no other instance can take it"
         ),
     ),
-    DecisionKind.EXPIRED: Form("out of time: ", _spent, "timeout", _inherited),
-    DecisionKind.CANCELLED: Form("cancelled: ", _by),
+    DecisionKind.EXPIRED: Form(
+        "out of time: ", _spent, "timeout", lambda of: f"{_inherited(of)}{_ran(of)}"
+    ),
+    DecisionKind.CANCELLED: Form("cancelled: ", _by, more=_ran),
     DecisionKind.PARENT_OVER: Form(
         "ended: ",
         lambda of: f"{of['parent']}, inside which {of['call']} was called, has ended",
-        more=lambda of: f": {of['by']}",
+        more=lambda of: f": {of['by']}{_ran(of)}",
     ),
     DecisionKind.LOST: Form(
         "failed: ",
@@ -285,6 +296,7 @@ FORMS: Final[Mapping[DecisionKind, Form]] = {
             f"the connection to {of['callee']} ({of['instance']}), which served "
             f"{of['call']}, was lost after {of['after_ms']:,.0f} ms"
         ),
+        more=_ran,
     ),
     DecisionKind.STOPPED: Form(
         "ended: ",
@@ -304,6 +316,7 @@ FORMS: Final[Mapping[DecisionKind, Form]] = {
         lambda of: f"{of['error']}: {of['told']}" if of["told"] else f"{of['error']}",
         more=lambda of: f" (from {of['where']})",
     ),
+    DecisionKind.PASSED_ON: Form("passed on: ", lambda of: f"{of['error']} of {of['of']}"),
     DecisionKind.LATE: Form(
         "late: ",
         lambda of: (

@@ -1,7 +1,7 @@
 """Explains a kept trace: every decision that was made for its calls, in order, with its setting.
 
 Beside what the spans tell as events, it knows what needs no telling: that the only instance was
-taken, and that a handler failed.
+taken, that a handler failed, and that it passed on what failed below it.
 """
 
 from __future__ import annotations
@@ -110,11 +110,15 @@ def _decisions(hop: Hop) -> list[Decision]:
     if passed is not None and DecisionKind.PICKED not in kinds:
         facts = {"instance": passed.served_by, "service": hop.service}
         told.append(Decision(DecisionKind.ONLY, passed.start_ms / 1e3, None, facts))
-    if hop.error is not None and hop.origin is None and kinds <= GOES_ON:
+    if hop.error is not None and kinds <= GOES_ON:
         error, message = hop.error
         at = hop.work[1] if hop.served is not None else hop.end
-        facts = {"error": error, "told": message, "where": _where(hop)}
-        told.append(Decision(DecisionKind.FAILED, at / 1e3, None, facts))
+        if hop.origin is None:
+            facts = {"error": error, "told": message, "where": _where(hop)}
+            told.append(Decision(DecisionKind.FAILED, at / 1e3, None, facts))
+        else:
+            facts = {"error": error, "of": hop.origin.name}
+            told.append(Decision(DecisionKind.PASSED_ON, at / 1e3, None, facts))
     return sorted(told, key=lambda decision: (decision.at, _ORDER[decision.kind]))
 
 

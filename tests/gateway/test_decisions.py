@@ -247,9 +247,10 @@ async def test_what_never_left_its_caller_is_told_by_that(autojump_clock: MockCl
         step = (await explained(it))[-1]
         check_same(error, step)
         assert step.sentence == (
-            "out of time: no time was left for users.get when the caller, which serves "
-            "orders.late, called it"
+            "out of time: no time was left for users.get when orders, which serves orders.late, "
+            "called it"
         )
+        assert (step.setting, step.value) == ("timeout", 0)
 
 
 # Refusals: one of each limit.
@@ -446,12 +447,12 @@ async def test_a_deadline_tells_whose_it_was(
         allowed = "250.0 ms" if timeout else "30.00 s"
         spent = "250.0 ms" if timeout else "30,000.0 ms"
         assert told(steps) == [
-            ("orders.place", f"out of time: orders.place was allowed {spent}"),
+            ("orders.place", f"out of time: orders.place was allowed {spent}; it may have run"),
             (
                 "users.wait",
                 (
                     "ended: orders.place, inside which users.wait was called, has ended: the "
-                    f"deadline of orders.place ({allowed}, set by web)"
+                    f"deadline of orders.place ({allowed}, set by web); it may have run"
                 ),
             ),
         ]
@@ -498,7 +499,7 @@ async def test_a_cancel_tells_who_caused_it_all_the_way_down(autojump_clock: Moc
                 "users.wait",
                 (
                     "ended: orders.place, inside which users.wait was called, has ended: web "
-                    "(web-1) cancelled orders.place"
+                    "(web-1) cancelled orders.place; it may have run"
                 ),
             ),
         ]
@@ -539,7 +540,8 @@ async def test_calls_that_outlive_their_parent_say_so(autojump_clock: MockClock)
         await raw.send(result_header(parent.call_id))
         (over,) = [step for step in await explained(it) if step.decision == "parent_over"]
         assert over.sentence == (
-            "ended: svc.go, inside which a.wait was called, has ended: svc.go was answered"
+            "ended: svc.go, inside which a.wait was called, has ended: svc.go was answered; it may "
+            "have run"
         )
 
 
@@ -559,8 +561,10 @@ async def test_a_lost_instance_is_named(autojump_clock: MockClock) -> None:
         steps = await explained(it)
         check_same(errors[0], steps[-1])
         assert steps[-1].sentence == (
-            "failed: the connection to svc (svc-1), which served svc.go, was lost after 2,000 ms"
+            "failed: the connection to svc (svc-1), which served svc.go, was lost after 2,000 ms; "
+            "it may have run"
         )
+        assert errors[0].details["maybe_executed"] is errors[0].maybe_executed is True
 
 
 async def test_an_answer_that_is_dropped_names_the_limit(autojump_clock: MockClock) -> None:
