@@ -282,6 +282,23 @@ def test_a_gateway_that_makes_way_for_another(
         assert tap.wait(30) == 0
 
 
+def test_a_name_that_nobody_has_registered_is_told_and_waited_for(
+    served: Mesh, next_line: Callable[[subprocess.Popen[str]], str]
+) -> None:
+    with served.start("tap", "--json", "--service", "user", "--count", "1") as tap:
+        assert tap.stderr is not None
+        assert tap.stderr.readline() == (
+            "no service 'user' is registered (did you mean 'users'?); waiting for calls of it\n"
+        )
+        served("call", "user", "get", "--timeout", "0.01")
+        assert json.loads(next_line(tap))["service"] == "user"
+        assert tap.wait(30) == 0
+        assert tap.stderr.read() == ""
+    result = served("tap", "--service", "users", "--method", "nosuch.get")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "--method nosuch.get is none of --service users" in result.stderr
+
+
 @pytest.mark.parametrize("arguments", [("--min-duration", "soon"), ("--rate", "0"), ("users",)])
 def test_wrong_usage(shell: Mesh, arguments: tuple[str, ...]) -> None:
     assert shell("tap", *arguments).returncode == 2
