@@ -42,6 +42,7 @@ COMMANDS: dict[str, Entry] = {
     "stat": Entry("mesh.cli.stat:stat", "Watch rates, errors and latencies of every method."),
     "top": Entry("mesh.cli.top:top", "Watch the methods with most calls, errors, latency or time."),
     "edges": Entry("mesh.cli.edges:edges", "Show who calls whom: rates, errors, latencies."),
+    "changes": Entry("mesh.cli.changes:changes", "Show what came, went and changed, newest last."),
     "check": Entry("mesh.cli.check:check", "Say what is not in order, and what to do about it."),
     "drain": Entry("mesh.cli.drain:drain", "Have the gateway end without losing a call."),
     "bench": Entry("mesh.cli.bench.command:bench", "Measure a mesh: speed, latency, CPU per call."),

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from mesh.errors import CallError, Code, InvalidArgument, NotFound
-from mesh.gateway.filters import TapFilters, TraceFilters
+from mesh.gateway.filters import ChangeFilters, TapFilters, TraceFilters
 from mesh.gateway.tapping import Taps
 from mesh.http import refusal
 
@@ -62,6 +62,9 @@ def api_routes(
         _query(request, ())
         return _json(await views.sample(status))
 
+    async def changes(request: Request) -> Response:
+        return _json(views.changes(ChangeFilters.read(_query(request))))
+
     async def tap(request: Request) -> Response:
         return _json(await taps.page(TapFilters.read(_query(request))))
 
@@ -82,6 +85,7 @@ def api_routes(
         "/api/edges": edges,
         "/api/status": show_status,
         "/api/sample": sample,
+        "/api/changes": changes,
         "/api/tap": tap,
         "/api/traces": list_traces,
         "/api/traces/{id:path}": trace,  # an activity id may have slashes

@@ -15,7 +15,7 @@ from mesh.connecting import connect
 from mesh.errors import NotFound, Reason
 from mesh.gateway import life
 from mesh.gateway.checks import check
-from mesh.gateway.filters import TapFilters, TraceFilters
+from mesh.gateway.filters import ChangeFilters, TapFilters, TraceFilters
 from mesh.gateway.registry import RESERVED
 from mesh.gateway.sifting import TAP
 from mesh.gateway.tapping import Taps
@@ -23,6 +23,7 @@ from mesh.units import tell_seconds
 from mesh_telemetry import CODE_NAMES
 
 if TYPE_CHECKING:
+    from mesh.gateway.changes import ChangesPage
     from mesh.gateway.checks import Finding
     from mesh.gateway.kept import TraceView
     from mesh.gateway.registry import Registration
@@ -47,6 +48,7 @@ METHODS = (
     "trace",
     "sample",
     "check",
+    "changes",
     "drain",
 )
 
@@ -123,6 +125,10 @@ class Builtin:
     async def check(self) -> list[Finding]:
         """What is not in order now, and what to do about it."""
         return check(self._core, self._views)
+
+    async def changes(self, filters: dict[str, Any] | None = None) -> ChangesPage:
+        """What came, went and changed in the mesh; the filters are those of `/api/changes`."""
+        return self._views.changes(ChangeFilters.read(filters or {}))
 
     async def sample(self) -> SampleView:
         """Counts so far of everything, of which two make rates and latencies."""

@@ -137,7 +137,7 @@ def _service(service: ServiceView) -> Iterator[Finding]:
             "error",
             service.name,
             "no instance is connected any more",
-            "Start it, or look into its log to see why it left.",
+            f"Start it; `mesh changes --service {service.name}` shows when and how it left.",
         )
     versions = Counter(instance.version for instance in service.instances)
     if len(versions) > 1:

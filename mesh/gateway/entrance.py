@@ -116,6 +116,8 @@ class Entrance:
             if self.inside >= limits.max_connections:
                 core.counters.connections_refused += 1
                 reason = f"{self.inside:,} connections are the limit max_connections"
+                where = f"at {listener.address} from {remote_of(sock)}"
+                core.events.refused(where, "max_connections", reason)
                 link.put(codec.encode_header(codec.GoAway(reason, 0)))
                 link.flush()
                 await link.aclose()

@@ -1,4 +1,4 @@
-"""Which kept traces, or which ended calls, somebody asks for."""
+"""Which kept traces, ended calls or changes somebody asks for."""
 
 from __future__ import annotations
 
@@ -109,6 +109,37 @@ def read_id(pasted: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+class ChangeFilters(Filters, frozen=True, kw_only=True):
+    """Which changes are asked for: those that fit all of it."""
+
+    since: float = 0.0
+    """Seconds that they are back at most; 0 for all that are remembered."""
+    service: str = ""
+    """The service that they concern."""
+    cursor: str = ""
+    """Up to where changes have been told, as the last answer said."""
+
+
+def read_cursor(cursor: str, gateway: str, last: int) -> int:
+    """Where a reader goes on. What another gateway told says nothing of this one.
+
+    Args:
+        cursor: What the answer before said.
+        gateway: The id of this one.
+        last: How far it is by now.
+
+    Raises:
+        InvalidArgument: The cursor is none that this gateway, or one before it, has told.
+    """
+    told_by, _, at = cursor.rpartition(":")
+    if told_by and at.isascii() and at.isdigit() and len(at) < 20:
+        if told_by != gateway:
+            return 0
+        if int(at) <= last:
+            return int(at)
+    raise InvalidArgument(f"cursor must be what the answer before said, not {cursor!r:.60}")
+
+
 def _wrong(name: str, value: object, wanted: str) -> InvalidArgument:
     return InvalidArgument(f"filter {name} must be {wanted}, not {value!r:.60}")
 
@@ -180,6 +211,7 @@ _READ: dict[str, Callable[[str, object], Any]] = {
     "caller": _name,
     "code": _word(CODE_NAMES),
     "min_duration": _seconds,
+    "since": _seconds,
     "activity_id": _activity,
     "reason": _word(Reason),
     "limit": _limit,

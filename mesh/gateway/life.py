@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 import trio
@@ -13,8 +12,6 @@ from mesh.wire.codec import BEAT, PING, PONG
 if TYPE_CHECKING:
     from mesh.gateway.core import Core
     from mesh.gateway.session import Session
-
-log = logging.getLogger("mesh.gateway")
 
 HEALTHY, LATE, UNRESPONSIVE = 0, 1, 2
 HEALTH_NAMES = ("healthy", "late", "unresponsive")
@@ -55,13 +52,8 @@ def beat(core: Core, session: Session, sequence: int) -> None:
         else HEALTHY
     )
     if session.health != before:
-        log.warning(
-            "peer %s (%s) is %s: no heartbeat for %.1f s",
-            session.name,
-            session.process_id,
-            HEALTH_NAMES[session.health],
-            now - session.last_heartbeat,
-        )
+        silent = now - session.last_heartbeat
+        core.events.health(session, HEALTH_NAMES[session.health], silent)
     silent = now - session.last_received
     if link.is_tcp and silent > limits.silent_after * limits.heartbeat:
         session.expel(f"silent for {silent:.0f} s")
@@ -81,6 +73,8 @@ def heard(core: Core, session: Session, heartbeat: codec.Heartbeat) -> None:
             result.append(now - started)
             event.set()
         return
+    if session.health != HEALTHY:
+        core.events.health(session, HEALTH_NAMES[HEALTHY], now - session.last_heartbeat)
     session.last_heartbeat = now
     session.health = HEALTHY
     session.heartbeat = heartbeat

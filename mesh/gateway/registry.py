@@ -95,8 +95,11 @@ class Registry:
         version: str,
         methods: dict[str, dict[str, Any]],
         metadata: dict[str, str],
-    ) -> None:
+    ) -> list[str]:
         """A peer serves these methods from now on; those it served before stay.
+
+        Returns:
+            Those that it did not serve before.
 
         Raises:
             RemoteProtocolError: The name is the gateway's own, or there are too many methods.
@@ -106,10 +109,10 @@ class Registry:
                 f"service name {RESERVED!r} is the gateway's own; choose another"
             )
         if not methods:
-            return  # a service without methods would never be forgotten
+            return []  # a service without methods would never be forgotten
         own = session.services.get(service_name)
-        total = sum(len(one.methods) for one in session.services.values())
-        total += sum(own is None or name not in own.methods for name in methods)
+        new = [name for name in methods if own is None or name not in own.methods]
+        total = sum(len(one.methods) for one in session.services.values()) + len(new)
         if total > self._limits.max_methods:
             raise RemoteProtocolError(
                 f"{total:,} methods of one connection exceed max_methods of "
@@ -137,15 +140,22 @@ class Registry:
             if session not in method.instances:
                 method.instances.append(session)
         session.services[service_name] = registration
+        return new
 
-    def remove(self, session: Session, service_name: str, names: Iterable[str] = ()) -> None:
-        """A peer no longer serves these methods, or with none named the whole service."""
+    def remove(self, session: Session, service_name: str, names: Iterable[str] = ()) -> list[str]:
+        """A peer no longer serves these methods, or with none named the whole service.
+
+        Returns:
+            Those of them that it did serve.
+        """
         service = self.services.get(service_name)
         registration = session.services.get(service_name)
         if service is None or registration is None:
-            return
-        for name in tuple(names) or tuple(registration.methods):
-            registration.methods.pop(name, None)
+            return []
+        served = registration.methods
+        gone = [name for name in tuple(names) or tuple(served) if name in served]
+        for name in gone:
+            served.pop(name, None)
             method = service.methods.get(name)
             if method is not None and session in method.instances:
                 method.instances.remove(session)
@@ -154,6 +164,7 @@ class Registry:
         if not registration.methods:
             del session.services[service_name]
             del service.instances[session]
+        return gone
 
     def withdraw(self, session: Session, now: float, *, draining: bool = False) -> None:
         """A peer leaves or will soon: no more calls for it, but its services are expected back.

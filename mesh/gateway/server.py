@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import socket
 from functools import partial
 from typing import TYPE_CHECKING, Self
@@ -15,10 +14,12 @@ from mesh._version import __version__
 from mesh.errors import UsageError
 from mesh.gateway.builtin import serve_builtin
 from mesh.gateway.core import Core
+from mesh.gateway.draining import drain
 from mesh.gateway.endings import Endings
 from mesh.gateway.entrance import Entrance
 from mesh.gateway.exporting import exporting
 from mesh.gateway.figures import Figures
+from mesh.gateway.filters import ChangeFilters
 from mesh.gateway.kept import TraceViews
 from mesh.gateway.life import pulse
 from mesh.gateway.routing import Router
@@ -31,7 +32,6 @@ from mesh.limits import Limits
 from mesh.process import Process
 from mesh.streams import CAPACITY, EventStream
 from mesh.transport import IN_PROCESS, Link, Listener, SocketLink, remote_of
-from mesh.wire import codec
 from mesh_telemetry import TraceSettings, names
 from mesh_telemetry.resource import describe
 
@@ -39,13 +39,9 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Sequence
 
+    from mesh.gateway.changes import Change
     from mesh.gateway.views import GatewayView, ServiceView
     from mesh.transport import CertificateFiles
-
-log = logging.getLogger("mesh.gateway")
-
-LAST_PARTS = 1.0
-"""Seconds that peers have at the end of a drain to tell their parts of the last kept traces."""
 
 
 class Gateway:
@@ -96,7 +92,7 @@ class Gateway:
         self._admin, self._admin_token = admin, admin_token
         self._telemetry, self._traces = telemetry, traces or TraceSettings()
         self._core: Core | None = None
-        self._feed = GatewayFeed()
+        self._feed = GatewayFeed(self._process)
         self._nursery: trio.Nursery | None = None
         self._stack = contextlib.AsyncExitStack()
         self._drain_wanted = trio.Event()
@@ -175,6 +171,16 @@ class Gateway:
         """
         running = self._nursery is not None
         return self.views.status(self.addresses, self.admin_address, running=running)
+
+    def changes(self, since: float = 0.0, service: str = "") -> list[Change]:
+        """What came, went and changed in the mesh since the gateway's start, the newest one last.
+
+        Args:
+            since: Seconds that they are back at most; 0 for all that are remembered.
+            service: The service that they concern; empty for all.
+        """
+        wanted = ChangeFilters(since=since, service=service)
+        return self._feed.changes.find(wanted, self._process.wall())
 
     def events(self, capacity: int = CAPACITY) -> EventStream[events.GatewayEvent]:
         """What happens from now on, in a bounded stream; see :mod:`mesh.events`.
@@ -261,12 +267,12 @@ class Gateway:
                     accept = self._entrance.accept
                     for listener in self._entrance.listeners:
                         nursery.start_soon(accept, nursery, listener, core, self.attach)
-                    self._feed.publish(
-                        events.GatewayStarted(gateway=self.instance, addresses=self.addresses)
-                    )
+                    self._feed.started(self.addresses)
                     task_status.started()
                     await self._drain_wanted.wait()
-                    await self._drain(core)
+                    core.draining = True
+                    self._entrance.close()
+                    await drain(core, endings)
                     nursery.cancel_scope.cancel()
         finally:
             self._entrance.close()
@@ -356,7 +362,7 @@ class Gateway:
         """
         if self._entrance.tls is None:
             raise UsageError("this gateway has no certificates; give it tls=mesh.CertificateFiles")
-        return self._entrance.tls.reload()
+        return self._entrance.tls.reload(self._feed)
 
     @property
     def core(self) -> Core:
@@ -364,36 +370,3 @@ class Gateway:
         if self._core is None:
             raise UsageError("this Gateway has not been started")
         return self._core
-
-    async def _drain(self, core: Core) -> None:
-        core.draining = True
-        self._entrance.close()
-        limit = self.limits.drain
-        peers = sum(not session.internal for session in core.sessions.values())
-        log.info("draining: %d calls in flight, %d peers", len(core.table), peers)
-        goaway = codec.encode_header(codec.GoAway("the gateway is shutting down", int(limit * 1e6)))
-        for session in list(core.sessions.values()):
-            if not session.internal:
-                core.send(session.link, goaway)
-        core.flush()
-        with trio.move_on_after(limit):
-            await core.table.wait_empty()
-        left = len(core.table)
-        for entry in list(core.table.by_id.values()):
-            self._endings.stop(entry)
-        core.flush()
-        tracing = core.tracing
-        with trio.move_on_after(LAST_PARTS):
-            if tracing is not None:
-                await tracing.collector.settle()
-        with trio.move_on_after(1.0):
-            for session in list(core.sessions.values()):
-                await session.link.wait_below(0)
-        calls = core.metrics.calls()
-        log.info(
-            "drained after %.1f s: %d calls routed, %d ended with an error, %d ended by the drain",
-            trio.current_time() - core.started,
-            core.table.last_id,
-            sum(sum(series.codes[1:]) for series in calls),
-            left,
-        )

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from mesh import _version
-from mesh.errors import AddressError, Code, Reason, RemoteProtocolError
+from mesh.errors import Code, Reason, RemoteProtocolError
 from mesh.gateway.answers import Answers
 from mesh.gateway.life import DRAINING, HEALTH_NAMES, HEALTHY, heard
-from mesh.transport import IN_PROCESS, TLS_RECORD, Address, Traffic
+from mesh.gateway.welcome import make_welcome, may_see_tracebacks
+from mesh.transport import IN_PROCESS, TLS_RECORD, Traffic
 from mesh.wire import codec
 from mesh.wire.codec import PROTOCOL_VERSION
 from mesh.wire.connection import Connection, Role
@@ -55,6 +55,9 @@ class Session:
         services: What it has registered.
         drained: The services that it still finishes calls of, once it drains.
         health: HEALTHY, LATE or UNRESPONSIVE, by its heartbeats.
+        expelled: Why this side closes the connection, if it does.
+        is_over: Whether the peer has closed it.
+        serves: Whether it has ever registered anything.
         picked: When balancing last chose it, as a rising number.
     """
 
@@ -88,7 +91,7 @@ class Session:
         self.compared: tuple[int, ...] = ()
         self.draining = False
         self.sends_spans = False
-        self.tracebacks = not link.is_tcp or _is_loopback(link.address)
+        self.tracebacks = may_see_tracebacks(link)
         self.connected_at = self.last_heartbeat = self.last_received = trio.current_time()
         self.heartbeat: codec.Heartbeat | None = None
         self.pings: dict[int, tuple[float, trio.Event, list[float]]] = {}
@@ -99,14 +102,20 @@ class Session:
         self._connection = Connection(Role.GATEWAY, core.limits)
         self._traffic = _OWN_TRAFFIC
         self._rare_frames = 0
-        self._expelled: str | None = None
-        self._serves = False
+        self.expelled: str | None = None
+        self.is_over = False
+        self.serves = False
         self._scope = trio.CancelScope()
 
     @property
     def load(self) -> int:
         """Calls that the peer works on, those included that it has not yet stopped."""
         return len(self.serving) + len(self.abandoned)
+
+    @property
+    def served(self) -> tuple[str, ...]:
+        """The services that it serves, or still finishes calls of."""
+        return (*self.drained, *self.services)
 
     @property
     def state(self) -> str:
@@ -141,6 +150,7 @@ class Session:
                     fault = f"no HELLO within {core.limits.handshake:g} s"
                 elif pending is not None:
                     await self._read(pending)
+                    self.is_over = True
             except RemoteProtocolError as error:
                 fault = str(error)
             except Exception as error:
@@ -190,7 +200,7 @@ class Session:
         core.sessions[self.id] = self
         if not self.internal:
             core.counters.connections_opened += 1
-        welcome = _make_welcome(core, self.id, tracebacks=self.tracebacks)
+        welcome = make_welcome(core, self.id, tracebacks=self.tracebacks)
         self.link.put(codec.encode_header(welcome))
         if core.tracing is not None:
             self.sends_spans = codec.SPANS_FEATURE in hello.features
@@ -265,20 +275,18 @@ class Session:
             case codec.Register():
                 if self.draining:
                     return
-                core.registry.add(
+                new = core.registry.add(
                     self, header.service, header.version, header.methods, header.metadata
                 )
                 self._router.waiting.resume(header.service)
-                core.events.registered(self, header)
-                self._tell_of(header.service)
+                core.events.registered(self, header, new)
             case codec.Unregister():
-                served = header.service in self.services
-                core.registry.remove(self, header.service, header.methods)
-                if served and header.service not in self.services:
-                    core.events.disconnected(self, [header.service], "unregistered")
+                gone = core.registry.remove(self, header.service, header.methods)
+                core.events.unregistered(self, header.service, gone)
             case codec.GoAway():
                 self.draining = True
                 core.registry.withdraw(self, trio.current_time(), draining=True)
+                core.events.drains_peer(self)
                 if core.tracing is not None:
                     core.tracing.collector.collect_now()  # its last chance to hear of kept traces
                 # In line with the frames of long calls: nothing comes after this one.
@@ -302,20 +310,11 @@ class Session:
             case _:
                 pass  # of a later version
 
-    def _tell_of(self, service: str) -> None:
-        """Log one line of a peer that serves; those that only call would drown the others."""
-        if self._serves:
-            log.debug("peer %s (%s) serves %s, too", self.name, self.process_id, service)
-        elif not self.internal:
-            self._serves = True
-            what = (self.name, self.process_id, self.where, service)
-            log.info("peer %s (%s) connected %s and serves %s", *what)
-
     # The end.
 
     def expel(self, reason: str) -> None:
         """Close the connection from this side."""
-        self._expelled = reason
+        self.expelled = reason
         self._scope.cancel()
 
     def _take_unsent(self) -> dict[int, bytes]:
@@ -331,7 +330,7 @@ class Session:
     async def _finish(self, fault: str | None) -> None:
         core = self._core
         was_open = core.sessions.pop(self.id, None) is not None
-        served = (*self.drained, *self.services)
+        served, in_flight = self.served, self.load
         self._connection.close()
         core.registry.withdraw(self, trio.current_time())
         if core.tracing is not None:
@@ -345,55 +344,9 @@ class Session:
         else:
             core.counters.connections_refused += 1
         core.events.watchers.pop(self, None)
-        core.events.disconnected(self, served, "disconnected")
-        if fault is not None and core.listeners:
-            core.events.fault(self, fault)
+        core.events.gone(self, served, in_flight, fault)
         if fault is not None:
             core.counters.protocol_errors += 1
-            log.warning("closed %s %s: %s", self.name or "a peer", self.where, fault)
             self.link.put(codec.encode_header(codec.GoAway(fault[:1000], 0)))
             self.link.flush()
             await self.link.wait_below(0)
-        elif was_open and not self.internal:
-            log.log(
-                logging.INFO if self._serves or self._expelled else logging.DEBUG,
-                "peer %s (%s) disconnected after %.1f s%s",
-                self.name,
-                self.process_id,
-                trio.current_time() - self.connected_at,
-                f": {self._expelled}" if self._expelled else "",
-            )
-
-
-def _make_welcome(core: Core, session_id: int, *, tracebacks: bool) -> codec.Welcome:
-    """The answer to a HELLO: whose gateway this is, and what rules the connection."""
-    limits = core.limits
-    return codec.Welcome(
-        protocol_version=PROTOCOL_VERSION,
-        gateway=core.instance,
-        session_id=session_id,
-        metadata={},
-        limits={
-            "call_timeout_us": int(limits.call_timeout * 1e6),
-            "drain_us": int(limits.drain * 1e6),
-            "heartbeat_us": int(limits.heartbeat * 1e6),
-            "max_chunk": limits.max_chunk,
-            "max_header": limits.max_header,
-            "max_in_flight": limits.max_in_flight,
-            "max_message": limits.max_message,
-            "service_wait_us": int(limits.service_wait * 1e6),
-            "silent_after": limits.silent_after,
-        },
-        features=[
-            *(["tracebacks"] if tracebacks else []),
-            *([codec.TRACES_FEATURE] if core.tracing is not None else []),
-        ],
-        implementation=f"spanmesh/{_version.__version__}",
-    )
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return Address.parse(address).is_loopback
-    except AddressError:
-        return False

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
-from mesh.errors import FailedPrecondition, InvalidArgument, Reason, ResourceExhausted
+from mesh.errors import FailedPrecondition, Reason, ResourceExhausted
+from mesh.gateway.filters import read_cursor
 from mesh.gateway.sifting import (
     Trees,
     count_missing,
@@ -123,7 +124,10 @@ class Taps:
                 f"{core.taps} taps are open already, and no more are served at once",
                 reason=Reason.OVERLOADED,
             )
-        look = _Look(core, wanted, self._start(wanted.cursor))
+        position = self._position
+        if wanted.cursor:
+            position = read_cursor(wanted.cursor, core.instance, position)
+        look = _Look(core, wanted, position)
         core.taps += 1
         try:
             ends = core.clock() + wanted.wait
@@ -135,18 +139,6 @@ class Taps:
             return await look.tell()
         finally:
             core.taps -= 1
-
-    def _start(self, cursor: str) -> int:
-        """Where a tap goes on. What another gateway told says nothing of this one's calls."""
-        if not cursor:
-            return self._position
-        gateway, _, at = cursor.rpartition(":")
-        if gateway and at.isascii() and at.isdigit() and len(at) < 20:
-            if gateway != self._core.instance:
-                return 0
-            if int(at) <= self._position:
-                return int(at)
-        raise InvalidArgument(f"cursor must be what the answer before said, not {cursor!r:.60}")
 
 
 class _Look:

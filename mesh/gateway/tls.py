@@ -18,6 +18,7 @@ from mesh.wire import codec
 
 if TYPE_CHECKING:
     from mesh.gateway.core import Core
+    from mesh.gateway.telling import GatewayFeed
     from mesh.transport import Link
 
 log = logging.getLogger("mesh.gateway")
@@ -43,7 +44,7 @@ class TlsDoor:
                 "ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), or mesh.CertificateFiles"
             )
 
-    def reload(self) -> bool:
+    def reload(self, feed: GatewayFeed) -> bool:
         """Read the files again; see :meth:`mesh.Gateway.reload_certificates`."""
         if self._files is None:
             raise UsageError(
@@ -53,9 +54,9 @@ class TlsDoor:
         try:
             self._context = self._files.context()
         except CertificateError as fault:
-            log.error("certificates not reloaded, the old ones stay in use: %s", fault)  # noqa: TRY400 - no bug
+            feed.certificates(f"not reloaded, the old ones stay in use: {fault}", faulty=True)
             return False
-        log.info("certificates reloaded from %s", self._files.cert)
+        feed.certificates(f"reloaded from {self._files.cert}", faulty=False)
         return True
 
     async def admit(self, sock: socket.socket, address: str, core: Core) -> Link | None:
@@ -71,9 +72,12 @@ class TlsDoor:
             failed = fault
         core.counters.connections_refused += 1
         core.counters.fail_tls_handshake(failed.reason)
-        # Whoever only looks whether the port is open comes often, and is no trouble.
-        level = logging.DEBUG if failed.reason == "disconnected" else logging.WARNING
-        log.log(level, "closed a peer at %s: %s", where, failed)
+        if failed.reason == "disconnected":
+            # Whoever only looks whether the port is open comes often, and is no trouble.
+            log.debug("closed a peer at %s: %s", where, failed)
+        else:
+            log.warning("closed a peer at %s: %s", where, failed)
+            core.events.refused(f"at {where}", failed.reason, str(failed))
         return None
 
     async def _shake_hands(self, sock: socket.socket, address: str, limit: int) -> Link:

@@ -15,6 +15,8 @@ import msgspec
 import trio
 
 from mesh._version import __version__
+from mesh.gateway.changes import ChangesPage
+from mesh.gateway.filters import read_cursor
 from mesh.gateway.registry import RESERVED
 from mesh.units import tell_seconds
 from mesh_telemetry import CODE_NAMES, quantile
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from mesh.gateway.core import Core
+    from mesh.gateway.filters import ChangeFilters
     from mesh.gateway.registry import Registration, Service
     from mesh.gateway.session import Session
 
@@ -172,6 +175,22 @@ class Views:
         if service is not None and service.instances:
             return True
         return any(session.name == name for session in self._core.sessions.values())
+
+    def changes(self, wanted: ChangeFilters) -> ChangesPage:
+        """What came, went and changed.
+
+        Raises:
+            InvalidArgument: The cursor is none that this gateway, or one before it, has told.
+        """
+        core = self._core
+        changes = core.events.changes
+        after = read_cursor(wanted.cursor, core.instance, changes.last) if wanted.cursor else 0
+        return ChangesPage(
+            gateway=core.instance,
+            cursor=f"{core.instance}:{changes.last}",
+            dropped=changes.dropped,
+            changes=changes.find(wanted, core.process.wall(), after),
+        )
 
     def _service(self, service: Service) -> ServiceView:
         registered = {**service.instances, **service.draining}

@@ -154,6 +154,7 @@ class TraceStore:
         before = trace.size
         trace.happened(span_id, event)
         self.size += trace.size - before
+        self._make_room(trace)
 
     def find(
         self,

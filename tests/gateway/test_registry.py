@@ -31,7 +31,8 @@ class Room:
 
     def __init__(self, **limits: Any) -> None:
         self.limits = mesh.Limits(**limits)
-        self.core = Core(self.limits, Process(), GatewayFeed())
+        process = Process()
+        self.core = Core(self.limits, process, GatewayFeed(process))
         self.registry = Registry(self.limits, CallMetrics())
         endings = Endings(self.core)
         self._rooms = self.core, Router(self.core, endings), endings

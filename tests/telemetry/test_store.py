@@ -64,6 +64,21 @@ def test_what_happens_after_a_span_came_is_told_with_it_and_weighed() -> None:
     assert store.size == trace.size
 
 
+def test_what_happens_later_makes_way_like_all_else() -> None:
+    """The bound in bytes holds for it as well."""
+    store = TraceStore(1000, 100_000)
+    numbers = range(1, 40)
+    for number in numbers:
+        trace_id = number.to_bytes(16)
+        store.open(trace_id, "error", number)
+        store.add(trace_id, "p", RESOURCE, spans([1], trace_id))
+    for number in numbers:
+        large = SpanEvent("late", 8, {"text": "x" * 4_000})
+        store.happened(number.to_bytes(16), bytes(7) + b"\x01", large)
+        assert store.size <= 100_000
+    assert store.evicted
+
+
 def test_spans_are_kept_by_process_with_their_resource() -> None:
     store = TraceStore(1000)
     trace = store.open(ONE, "error", 5)
