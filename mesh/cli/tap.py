@@ -16,9 +16,11 @@ from mesh.cli.listing import BUILTIN
 from mesh.cli.output import make_console, print_json
 from mesh.cli.peer import check_activity, check_duration, gateway_option, json_option, peer
 from mesh.cli.readings import read_again
+from mesh.cli.registered import tell_missing
 from mesh.cli.taplines import Layout
 from mesh.cli.waterfall import print_lines, signs_of
 from mesh_telemetry import CODE_NAMES
+from mesh_telemetry.logs import clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,7 +88,8 @@ def tap(
     A line: when it ended, the beginning of its activity's or trace's id, who called what, how long
     it took at the gateway, how it ended, and its depth in the tree of nested calls. With --tree,
     all calls of one entry call together, where one of them fits. Of more than --rate per second, a
-    sample is shown, and how many are left out is told on standard error. Parameters, results and
+    sample is shown, and how many are left out is told on standard error; so is once that nobody has
+    registered the service or the method that is named. Parameters, results and
     metadata are not shown.
 
     With --json, a line is an object: a call, with --tree a tree with its calls, or what was left
@@ -102,6 +105,11 @@ async def _watch(
 ) -> None:
     async with peer(gateway) as client:
         page = await _ask(client, {**filters, "wait": 0})
+        service, method = filters.get("service", ""), filters.get("method", "")
+        if service or method:
+            missing = tell_missing(await client.call(BUILTIN, "services"), service, method)
+            if missing:
+                click.echo(clean(f"{missing}; waiting for calls of it"), err=True)
         screen.begin()
         allowance, shown = Allowance(rate, time.monotonic), 0
         try:

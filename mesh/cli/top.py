@@ -202,7 +202,7 @@ class Screen:
 
     def _print_table(self, figures: dict[str, Any], methods: list[dict[str, Any]]) -> None:
         console = self._console
-        around = print_heading(console, figures) + AROUND + self._interactive
+        around = print_heading(console, figures, self._service) + AROUND + self._interactive
         shown = how_many(console, len(methods), around)
         if not figures["gateway"]["telemetry"]:
             console.print(UNCOUNTED)

@@ -64,12 +64,15 @@ class Endings:
         """End a call that its caller wants no more; nobody is told."""
         self.abandon(entry, by)
         value = None
+        facts: Facts = {}
         if by == BY_DEADLINE:
             who, value = _deadline(entry)
+            facts["maybe_executed"] = entry.request is None
         else:
             did = "cancelled" if by == BY_CALLER else "disconnected, which had called"
             who = f"{entry.caller.name} ({entry.caller.process_id}) {did} {entry.name}"
-        why = Decision(DecisionKind.CANCELLED, self._core.clock(), value, {"by": who})
+        facts["by"] = who
+        why = Decision(DecisionKind.CANCELLED, self._core.clock(), value, facts)
         entry.decisions = (*entry.decisions, why)
         self.end(entry, _CANCEL_CODE[by], _CANCEL_REASON[by])
 
@@ -89,13 +92,14 @@ class Endings:
             spent: What its time went to, as :func:`~mesh.gateway.calls.budget` tells.
         """
         by, value = _deadline(entry)
-        facts = spent_facts(entry, spent) | {"by": by}
+        ran = entry.request is None
+        facts = spent_facts(entry, spent) | {"by": by, "maybe_executed": ran}
         self.fail(
             entry,
             Code.DEADLINE_EXCEEDED,
             Reason.DEADLINE_EXCEEDED,
             Decision(DecisionKind.EXPIRED, self._core.clock(), value, facts),
-            maybe_executed=entry.request is None,
+            maybe_executed=ran,
         )
 
     def lost(self, session: Session, unsent: Container[int]) -> list[InFlight]:
@@ -118,7 +122,11 @@ class Endings:
                 again.append(entry)
                 continue
             left = not entry.forwarded or session.link.discard(entry.id) < entry.forwarded
-            facts = _after(entry) | {"callee": session.name, "instance": session.process_id}
+            facts = _after(entry) | {
+                "callee": session.name,
+                "instance": session.process_id,
+                "maybe_executed": left,
+            }
             self.fail(
                 entry,
                 Code.UNAVAILABLE,
@@ -282,7 +290,12 @@ class Endings:
                 by, code, reason = BY_CALLER, Code.CANCELLED, Reason.PARENT_ENDED
             sent = child.request is None
             self.abandon(child, by)
-            facts = {"call": child.name, "parent": entry.name, "by": cause}
+            facts = {
+                "call": child.name,
+                "parent": entry.name,
+                "by": cause,
+                "maybe_executed": sent,
+            }
             self.fail(
                 child,
                 code,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,15 +18,15 @@ import trio
 
 from mesh.errors import Code
 from mesh.gateway.collecting import Collector
-from mesh_telemetry import Decision, DecisionKind, Reason, Sampler, SlowMethods, TraceStore
+from mesh.gateway.reasons import why_kept
+from mesh_telemetry import Reason, Sampler, SlowMethods, TraceStore
 from mesh_telemetry.bounds import GATEWAY_ROWS
 from mesh_telemetry.names import DROPPED
 
 if TYPE_CHECKING:
     from mesh.gateway.calls import InFlight
     from mesh.gateway.core import Core
-    from mesh_telemetry import MethodSeries, Record, TraceSettings
-    from mesh_telemetry.decision_forms import Facts
+    from mesh_telemetry import Decision, MethodSeries, Record, TraceSettings
     from mesh_telemetry.export import Exporter
     from mesh_telemetry.spans import Attributes
 
@@ -124,6 +125,7 @@ class Tracing:
         self._stored = self.store.traces
         self._counts = self.sampler.counts
         self._slow = SlowMethods(settings.slow_after)
+        self._why = partial(why_kept, core.clock, settings)
         core.metrics.slow_after = settings.slow_after
         self._quiet: deque[Trace] = deque()
         """Traces of which nothing is in flight, and since when."""
@@ -215,7 +217,8 @@ class Tracing:
         if trace.kept:
             self.collector.gather(trace)
         if code:
-            self.judge(trace, Reason.CANCELLED if code == _CANCELLED else Reason.ERROR, name)
+            reason = Reason.CANCELLED if code == _CANCELLED else Reason.ERROR
+            self.judge(trace, reason, name, row=row)
         elif slow:
             self.judge(trace, Reason.SLOW, name, took=row.duration, slow_after=slow)
 
@@ -254,6 +257,7 @@ class Tracing:
         name: str,
         *,
         again: bool = False,
+        row: Record | None = None,
         took: float = 0.0,
         slow_after: float = 0.0,
     ) -> None:
@@ -264,6 +268,7 @@ class Tracing:
             reason: What speaks for it.
             name: The method of the call that gives the reason, or ``_OTHER``.
             again: Whether it was judged for that before, and the reason lasts.
+            row: That call, where it has failed or was refused.
             took: The seconds of a slow call so far.
             slow_after: Those from which on it is slow; 0 for one that is still in flight.
         """
@@ -276,28 +281,10 @@ class Tracing:
         if trace.kept or trace.gone:
             return
         if self.sampler.wants(reason, name, again=again):
-            self._keep(trace, reason, self._why(reason, name, took, slow_after))
+            why = self._why(reason, name, row=row, took=took, slow_after=slow_after)
+            self._keep(trace, reason, why)
         elif trace.over is None:
             trace.over = self.sampler.refusal
-
-    def _why(
-        self, reason: Reason, name: str, took: float = 0.0, slow_after: float = 0.0
-    ) -> Decision:
-        """Why a trace is kept, with the setting behind it."""
-        now, settings = self._core.clock(), self._settings
-        facts: Facts = {"reason": str(reason), "method": name}
-        if took:
-            facts["took_ms"] = round(took * 1e3, 3)
-        if reason is Reason.BASELINE:
-            return Decision(DecisionKind.KEPT_BASELINE, now, settings.baseline, facts)
-        if reason is not Reason.SLOW:
-            return Decision(DecisionKind.KEPT, now, settings.quota, facts)
-        if not slow_after:
-            return Decision(DecisionKind.KEPT_LONG, now, settings.quota, facts)
-        if slow_after >= settings.slow_after:
-            return Decision(DecisionKind.KEPT_SLOW, now, settings.slow_after, facts)
-        facts["usual_ms"] = round(slow_after * 1e3, 3)
-        return Decision(DecisionKind.KEPT_UNUSUAL, now, settings.slow_after, facts)
 
     def _keep(self, trace: Trace, reason: Reason, why: Decision) -> None:
         trace.kept, trace.why = str(reason), why

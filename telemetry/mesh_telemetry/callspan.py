@@ -224,12 +224,13 @@ class CallSpan(trace.Span):
             if self._lines is not None:
                 self._lines.finish()
 
-    def add_line(self, span_id: int, severity: str, text: str, at: float) -> None:
+    def add_line(self, span_id: int, level: int, severity: str, text: str, at: float) -> None:
         """Add a log line of the call; one that comes after its end is ignored.
 
         Args:
             span_id: The span that it was made in: this one, or one of users' code.
-            severity: Its level.
+            level: Its level as a number.
+            severity: The same by its name.
             text: What it says.
             at: Nanoseconds since 1970.
         """
@@ -239,7 +240,7 @@ class CallSpan(trace.Span):
             if self._lines is None:
                 told = self._context
                 self._lines = CallLines(told.trace_id.to_bytes(16), told.span_id.to_bytes(8))
-            self._lines.add(span_id.to_bytes(8), severity, text, at)
+            self._lines.add(span_id.to_bytes(8), level, severity, text, at)
 
     @property
     def weight(self) -> int:

@@ -53,6 +53,7 @@ class DecisionKind(StrEnum):
     STOPPED = "stopped"
     ANSWER_DROPPED = "answer_dropped"
     FAILED = "failed"
+    PASSED_ON = "passed_on"
     LATE = "late"
     KEPT = "kept"
     KEPT_SLOW = "kept_slow"
@@ -110,6 +111,13 @@ def _inherited(facts: Facts) -> str:
     return "" if own else f"; that was {facts['by']}"
 
 
+def _ran(facts: Facts) -> str:
+    """Whether a callee may have run a call that ended before its answer, where that is told."""
+    if "maybe_executed" not in facts:
+        return ""
+    return "; it may have run" if facts["maybe_executed"] else "; it did not run"
+
+
 def _by(facts: Facts) -> str:
     return f"{facts['by']}"
 
@@ -117,8 +125,9 @@ def _by(facts: Facts) -> str:
 def _quota(facts: Facts) -> str:
     if facts["reason"] == "forced":
         return f"somebody asked for it; up to {facts['value']:g} such traces per second are"
-    why = _KEPT_FOR[facts["reason"]]
-    return f"{why} ({facts['method']}); up to {facts['value']:g} per second are, for one method"
+    why = _KEPT_FOR["cancelled" if facts.get("cancelled") else facts["reason"]]
+    quota = "all methods without a quota of their own" if facts.get("shared") else "one method"
+    return f"{why} ({facts['method']}); up to {facts['value']:g} per second are, for {quota}"
 
 
 _KEPT_FOR = {
@@ -153,6 +162,7 @@ FORMS: Final[Mapping[DecisionKind, Form]] = {
     DecisionKind.LEFT_NO_TIME: Form(
         "out of time: ",
         lambda of: f"no time was left for {of['call']} when {of['caller']} called it",
+        "timeout",
     ),
     DecisionKind.TOO_LARGE: Form(
         "refused: ",
@@ -272,12 +282,14 @@ FORMS: Final[Mapping[DecisionKind, Form]] = {
             "the gateway, and no other instance can take it"
         ),
     ),
-    DecisionKind.EXPIRED: Form("out of time: ", _spent, "timeout", _inherited),
-    DecisionKind.CANCELLED: Form("cancelled: ", _by, "timeout"),
+    DecisionKind.EXPIRED: Form(
+        "out of time: ", _spent, "timeout", lambda of: f"{_inherited(of)}{_ran(of)}"
+    ),
+    DecisionKind.CANCELLED: Form("cancelled: ", _by, "timeout", _ran),
     DecisionKind.PARENT_OVER: Form(
         "ended: ",
         lambda of: f"{of['parent']}, inside which {of['call']} was called, has ended",
-        more=lambda of: f": {of['by']}",
+        more=lambda of: f": {of['by']}{_ran(of)}",
     ),
     DecisionKind.LOST: Form(
         "failed: ",
@@ -285,6 +297,7 @@ FORMS: Final[Mapping[DecisionKind, Form]] = {
             f"the connection to {of['callee']} ({of['instance']}), which served "
             f"{of['call']}, was lost after {of['after_ms']:,.0f} ms"
         ),
+        more=_ran,
     ),
     DecisionKind.STOPPED: Form(
         "ended: ",
@@ -304,6 +317,7 @@ FORMS: Final[Mapping[DecisionKind, Form]] = {
         lambda of: f"{of['error']}: {of['told']}" if of["told"] else f"{of['error']}",
         more=lambda of: f" (from {of['where']})",
     ),
+    DecisionKind.PASSED_ON: Form("passed on: ", lambda of: f"{of['error']} of {of['of']}"),
     DecisionKind.LATE: Form(
         "late: ",
         lambda of: (

@@ -147,7 +147,8 @@ def picked(at: float, instance: str, compared: Picked, max_in_flight: int) -> De
         "in_flight": here,
         "elsewhere": others,
     }
-    return Decision(DecisionKind.PICKED, at, max_in_flight, facts)
+    # Where all have room, the setting decided nothing.
+    return Decision(DecisionKind.PICKED, at, max_in_flight if full else None, facts)
 
 
 def setting_text(name: str, value: float | None) -> str:

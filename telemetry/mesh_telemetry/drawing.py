@@ -132,7 +132,10 @@ class Drawing:
             return
         yield []
         hops = fold(self._rows, whole=True) if self._whole else self._hops
-        tree = Tree(hops, self._signs, self._width, clips=self._clips, whole=self._whole)
+        tree = Tree(
+            hops, self._signs, self._width, clips=self._clips, whole=self._whole,
+            trace_id=about.trace_id,
+        )  # fmt: skip
         yield from tree.steps()
         yield from self._notes()
         yield []
@@ -169,8 +172,14 @@ class Drawing:
         yield from missing(self._summary)
 
 
-def heading(about: TraceSummary, took_ms: float) -> Line:
-    """What a trace is, and how it ended."""
+def heading(about: TraceSummary, took_ms: float, where: str = "") -> Line:
+    """What a trace is, and how it ended.
+
+    Args:
+        about: The trace.
+        took_ms: Milliseconds of its entry call.
+        where: Whose these are, where that is not the caller.
+    """
     ended = about.duration_ms is not None
     name = clean_line(f"{about.service}.{about.method}") if about.method else "unknown call"
     ok = Look.GOOD if about.code == "ok" else Look.BAD
@@ -179,7 +188,7 @@ def heading(about: TraceSummary, took_ms: float) -> Line:
         Part(f" by {clean_line(about.caller)}" if about.caller else ""),
         Part("  "),
         Part(clean_line(about.code), ok) if ended else Part("still runs", Look.ODD),
-        Part(f" after {milliseconds(took_ms)}" if ended else ""),
+        Part(f" after {milliseconds(took_ms)}{where}" if ended else ""),
         Part(f"  kept: {about.reason}", Look.FAINT),
     ]
 

@@ -1,7 +1,7 @@
 """Explains a kept trace: every decision that was made for its calls, in order, with its setting.
 
 Beside what the spans tell as events, it knows what needs no telling: that the only instance was
-taken, and that a handler failed.
+taken, that a handler failed, and that it passed on what failed below it.
 """
 
 from __future__ import annotations
@@ -126,11 +126,14 @@ def _untold(hop: Hop, kinds: set[DecisionKind]) -> Iterator[Told]:
         facts = {"instance": passed.served_by, "service": hop.service}
         only = Decision(DecisionKind.ONLY, passed.start_ms / 1e3, None, facts)
         yield Told(only, only.sentence)
-    if hop.error is not None and hop.origin is None and kinds <= GOES_ON:
+    if hop.error is not None and kinds <= GOES_ON:
         error, message = hop.error
         at = hop.work[1] if hop.served is not None else hop.end
+        kind = DecisionKind.FAILED
         facts = {"error": error, "told": message, "where": _where(hop)}
-        failed = Decision(DecisionKind.FAILED, at / 1e3, None, facts)
+        if hop.origin is not None:
+            kind, facts = DecisionKind.PASSED_ON, {"error": error, "of": hop.origin.name}
+        failed = Decision(kind, at / 1e3, None, facts)
         yield Told(failed, failed.sentence)
 
 
@@ -150,7 +153,7 @@ def explanation_lines(told: Explanation, width: int) -> Iterator[Line]:
         width: Columns that no line exceeds but those of ids.
     """
     about = told.summary
-    yield cut(heading(about, about.duration_ms or 0.0), width)
+    yield cut(heading(about, about.duration_ms or 0.0, " at gateway"), width)
     yield from ids(about, width)
     for line in missing(about):
         yield from ([Part(text, Look.ODD)] for text in textwrap.wrap(to_text(line), width))

@@ -42,7 +42,7 @@ def taps_so_far(shell: Mesh) -> int:
 
 @contextlib.contextmanager
 def tapping(
-    shell: Mesh, *arguments: str
+    shell: Mesh, *arguments: str, notes: str = ""
 ) -> Iterator[tuple[subprocess.Popen[str], list[dict[str, Any]]]]:
     """A tap that is open within the block; the list has what it wrote, after the block."""
     before = taps_so_far(shell)
@@ -61,7 +61,7 @@ def tapping(
         reader.join(30)
         assert not reader.is_alive()
         assert process.stderr is not None
-        assert process.stderr.read() == ""
+        assert process.stderr.read() == notes
 
 
 def apply_load(shell: Mesh, calls: int) -> Counter[tuple[str, str]]:
@@ -172,7 +172,9 @@ def test_taps_that_are_killed_leave_nothing_behind(served: Mesh) -> None:
     ],
 )
 def test_filters(served: Mesh, filters: tuple[str, ...], expected: list[str]) -> None:
-    with tapping(served, "--count", str(len(expected)), *filters) as (_, told):
+    absent = "no service 'absent' is registered; waiting for calls of it\n"
+    notes = absent if "absent" in filters else ""
+    with tapping(served, "--count", str(len(expected)), *filters, notes=notes) as (_, told):
         served("call", "users", "get", '"ada"')
         served("call", "users", "nested", '"nobody"', "--activity", "tapped")
         served("call", "absent", "get")
@@ -279,6 +281,23 @@ def test_a_gateway_that_makes_way_for_another(
         assert json.loads(next_line(tap)) == {"restarted": True, "gateway": ready["gateway"]}
         assert json.loads(next_line(tap))["service"] == "absent"
         assert tap.wait(30) == 0
+
+
+def test_a_name_that_nobody_has_registered_is_told_and_waited_for(
+    served: Mesh, next_line: Callable[[subprocess.Popen[str]], str]
+) -> None:
+    with served.start("tap", "--json", "--service", "user", "--count", "1") as tap:
+        assert tap.stderr is not None
+        assert tap.stderr.readline() == (
+            "no service 'user' is registered (did you mean 'users'?); waiting for calls of it\n"
+        )
+        served("call", "user", "get", "--timeout", "0.01")
+        assert json.loads(next_line(tap))["service"] == "user"
+        assert tap.wait(30) == 0
+        assert tap.stderr.read() == ""
+    result = served("tap", "--service", "users", "--method", "nosuch.get")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "--method nosuch.get is none of --service users" in result.stderr
 
 
 @pytest.mark.parametrize("arguments", [("--min-duration", "soon"), ("--rate", "0"), ("users",)])

@@ -310,6 +310,9 @@ def test_a_pipe_is_not_read_and_not_drawn_over(busy: Mesh) -> None:
         *sorted(("often", "failing"), key=lambda name: -_time(document, name)),
     ]
     assert (document["gateway"]["peers"], document["restarted"]) == (1, False)
+    shown = busy("top", "work", "--once", "--interval", "0.05").stdout.splitlines()[0]
+    assert " calls/s of work  " in shown, "all else in this line is the whole gateway's"
+    assert " calls/s  " in gateway
     result = busy("top", "nobody", "--once", "--interval", "0.05")
     assert result.stdout.splitlines()[1:] == ["Nobody has called a method of 'nobody' yet."]
 

@@ -161,6 +161,16 @@ async def test_more_lines_than_there_is_room_for_are_counted(autojump_clock: Moc
         assert counted == 12
 
 
+NO_EVENTS = (
+    '{"a": "event"}',
+    '{"event": {"a": 1}}',
+    '{"event": "one", and more}',
+    '["event"]',
+    'about {"event": "one"}',
+)
+"""Lines that no renderer of structlog has made: they are kept as they are."""
+
+
 class Broken:
     def __str__(self) -> str:
         raise ZeroDivisionError
@@ -177,6 +187,9 @@ async def test_no_record_breaks_a_call_and_none_tells_more_than_its_text(
         log, processors=[structlog.stdlib.ProcessorFormatter.wrap_for_formatter]
     ).bind(password="hunter2")
     rendered = structlog.wrap_logger(log, processors=[structlog.stdlib.render_to_log_kwargs])
+    as_json = structlog.wrap_logger(
+        log, processors=[mesh.logs.structlog_processor, structlog.processors.JSONRenderer()]
+    )
     try:
         async with running(ALL) as it, it.peer("users", keep_logs="debug") as users:
 
@@ -186,6 +199,9 @@ async def test_no_record_breaks_a_call_and_none_tells_more_than_its_text(
                 log.info({"a": 1})
                 wrapped.info("wrapped")
                 rendered.info("rendered", password="hunter2")
+                as_json.info('as "JSON"', password="hunter2")
+                for line in NO_EVENTS:
+                    log.info(line)
                 logging.getLogger("mesh.service").info("the mesh's own")
                 token = attach(Context())
                 log.info("nowhere")
@@ -205,6 +221,8 @@ async def test_no_record_breaks_a_call_and_none_tells_more_than_its_text(
                 "{'a': 1}",
                 "wrapped",
                 "rendered",
+                'as "JSON"',
+                *NO_EVENTS,
                 "made by hand",
             ]
     finally:

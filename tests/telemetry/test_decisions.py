@@ -47,11 +47,11 @@ TABLE: dict[DecisionKind, tuple[float | None, dict[str, Any], str]] = {
         "gave up: users.get: no connection to a gateway within 5 s: refused",
     ),
     Kind.LEFT_NO_TIME: (
-        None,
-        {"call": "users.get", "caller": "the caller, which serves orders.place,"},
+        0.0,
+        {"call": "users.get", "caller": "orders, which serves orders.place,"},
         (
-            "out of time: no time was left for users.get when the caller, which serves "
-            "orders.place, called it"
+            "out of time: no time was left for users.get when orders, which serves orders.place, "
+            "called it"
         ),
     ),
     Kind.TOO_LARGE: (
@@ -233,6 +233,11 @@ TABLE: dict[DecisionKind, tuple[float | None, dict[str, Any], str]] = {
         None,
         {"error": "OUT_OF_STOCK", "told": "3 wanted", "where": "inventory (inventory-1)"},
         "failed: OUT_OF_STOCK: 3 wanted (from inventory (inventory-1))",
+    ),
+    Kind.PASSED_ON: (
+        None,
+        {"error": "OUT_OF_STOCK", "of": "inventory.reserve"},
+        "passed on: OUT_OF_STOCK of inventory.reserve",
     ),
     Kind.LATE: (
         None,
@@ -421,7 +426,34 @@ def test_whatever_an_event_holds_is_a_decision_that_can_be_told_or_none(
     ],
 )
 def test_why_an_instance_was_picked(compared: tuple[int, ...], told: str) -> None:
-    assert picked(1.0, "users-2", compared, 1000).text == f"users-2 {told}"
+    decided = picked(1.0, "users-2", compared, 1000)
+    assert decided.text == f"users-2 {told}"
+    # The limit has decided something only where it left an instance out.
+    assert decided.setting == ("limits.max_in_flight" if compared[1] else "")
+
+
+@pytest.mark.parametrize(
+    ("reason", "more", "told"),
+    [
+        ("refused", {}, "refused (users.get); up to 10 per second are, for one method"),
+        (
+            "refused",
+            {"shared": True},
+            (
+                "refused (users.get); up to 10 per second are, for all methods without a quota of "
+                "their own"
+            ),
+        ),
+        (
+            "error",
+            {"cancelled": True},
+            "cancelled (users.get); up to 10 per second are, for one method",
+        ),
+    ],
+)
+def test_why_a_trace_was_kept(reason: str, more: dict[str, Any], told: str) -> None:
+    facts = {"reason": reason, "method": "users.get", **more}
+    assert Decision(DecisionKind.KEPT, 0.0, 10.0, facts).text == f"a call in it was {told}"
 
 
 @pytest.mark.parametrize(
@@ -444,6 +476,22 @@ def test_a_deadline_names_the_call_that_set_it_where_that_is_another() -> None:
     inherited = Decision(DecisionKind.EXPIRED, 0.0, 0.1, facts)
     assert inherited.sentence == f"out of time: users.get was allowed 100.0 ms; that was {DEADLINE}"
     assert inherited.text == "users.get was allowed 100.0 ms"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [DecisionKind.LOST, DecisionKind.EXPIRED, DecisionKind.CANCELLED, DecisionKind.PARENT_OVER],
+)
+@pytest.mark.parametrize(
+    ("ran", "told"), [(True, "; it may have run"), (False, "; it did not run")]
+)
+def test_whether_the_callee_may_have_run_is_told_where_it_is_known(
+    kind: DecisionKind, ran: bool, told: str
+) -> None:
+    value, facts, sentence = TABLE[kind]
+    decision = Decision(kind, 0.0, value, {**facts, "maybe_executed": ran})
+    assert decision.sentence == f"{sentence}{told}"
+    assert decision.text == Decision(kind, 0.0, value, facts).text
 
 
 def test_a_kind_may_have_another_setting_behind_it() -> None:

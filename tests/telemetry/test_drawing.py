@@ -97,7 +97,8 @@ def test_of_many_log_lines_the_newest_are_drawn(whole: bool) -> None:
     numbers = [int(one.split()[-1]) for one in lines if " info " in one]
     assert numbers == list(range(0 if whole else 15, 25))
     at = lines.index("+1,200 log lines left out")
-    assert lines[at + 1] == ("0.00 info    line 0" if whole else "and 15 log lines before")
+    earlier = "and 15 earlier ones: mesh trace 0af76519 --all"
+    assert lines[at + 1] == ("0.00 info    line 0" if whole else earlier)
 
 
 @pytest.mark.parametrize("width", [40, 80, 120, 200])

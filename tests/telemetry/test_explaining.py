@@ -81,7 +81,7 @@ def test_what_spans_tell_is_in_the_order_of_its_time_with_its_setting() -> None:
 
 
 def test_a_failure_is_told_where_it_arose_and_by_whom() -> None:
-    """Once, and not where the gateway has said so already."""
+    """In full once, and not where the gateway has said so already; those above pass it on."""
     failed: dict[str, Any] = {"code": "failed_precondition", "outcome": "error"}
     rows = [
         *call(0, "shop", "orders.place", 0, 30, **failed),
@@ -89,9 +89,9 @@ def test_a_failure_is_told_where_it_arose_and_by_whom() -> None:
     ]
     for one in (0, 2, 4, 6):
         rows[one] |= {"error": True, "error_type": "BLOCKED", "error_message": "ada is blocked"}
-    steps = [step for step in explain(tree(*rows)) if step.decision is DecisionKind.FAILED]
-    assert told(steps) == [
-        (8, "users.get", "failed: BLOCKED: ada is blocked (from users (users-1))")
+    assert [one for one in told(explain(tree(*rows))) if "picked" not in one[2]] == [
+        (8, "users.get", "failed: BLOCKED: ada is blocked (from users (users-1))"),
+        (29, "orders.place", "passed on: BLOCKED of users.get"),
     ]
 
 
@@ -157,7 +157,7 @@ def test_it_is_told_call_by_call() -> None:
     for one in rows:
         one["served_by"] = "orders-1"
     assert lines(rows, 80, missing=["users (users-1): disconnected"]) == [
-        "orders.place by shop  ok after 29.0 ms  kept: slow",
+        "orders.place by shop  ok after 29.0 ms at gateway  kept: slow",
         "trace 0af7651916cd43dd8448eb211c80319c  activity order-42",
         "! missing: users (users-1): disconnected",
         "",
