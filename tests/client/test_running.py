@@ -193,7 +193,7 @@ class Wrong(Greeter):
         (
             [GreeterService(), GreeterService],
             [
-                "greeter: GreeterService serves greeter.greet, and so does GreeterService.greet in ",
+                "greeter: GreeterService serves greeter.greet, and so does GreeterService.greet ",
                 "run each in one of its own",
             ],
         ),

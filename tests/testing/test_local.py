@@ -175,6 +175,8 @@ async def test_metrics_are_read_as_scraped() -> None:
         assert await it.metric("mesh_call_duration_seconds_count", **took) == 3
         assert await it.metric("mesh_call_duration_seconds_bucket", le="+Inf", **took) == 3
         assert await it.metric("mesh_service_instances", rpc_service="users", state="healthy") == 1
+        assert await it.metric("mesh_calls_total") == 3
+        assert await it.metric("mesh_calls_total", rpc_service="mesh") > 0
 
 
 @pytest.mark.parametrize(
