@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mesh.client import Client
     from mesh.contracts.contract import Contract
     from mesh.errors import CallError, Code
+    from mesh.payload import Encoding
     from mesh.serving import Service
     from mesh.testing.faults import Change
     from mesh.transport import Link
@@ -115,10 +116,11 @@ class LocalMesh(Recorded):
         return self.client.stub(contract, timeout=timeout)
 
     @contextlib.asynccontextmanager
-    async def connect(self, name: str) -> AsyncIterator[Client]:
+    async def connect(self, name: str, *, encoding: Encoding = "msgpack") -> AsyncIterator[Client]:
         """Be one more peer of this mesh for as long as the block runs; as :func:`mesh.connect`."""
         way = _Way(self.gateway)
-        async with connect(name, gateway=way, limits=self.gateway.limits) as client:
+        limits = self.gateway.limits
+        async with connect(name, gateway=way, encoding=encoding, limits=limits) as client:
             dispatcher = client._uplink.dispatcher
             dispatcher.handlers = FaultyHandlers(self._faults, dispatcher)
             self._ways[client] = way
