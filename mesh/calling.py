@@ -144,7 +144,7 @@ class Caller:
                 noted = self._note(awaited, began, now)
         remaining = deadline - now
         if remaining <= 0:
-            late = _no_time_left(target, parent)
+            late = self._no_time_left(target, parent, max(0.0, deadline - began))
             self._never_left(late, parent, target, began, deadline)
             if by_scope:  # it fires now, unless it was extended meanwhile
                 await trio.sleep(GRACE)
@@ -288,6 +288,16 @@ class Caller:
         scope_at = deadline if by_scope else None
         uplink.record_failure(made, activity, parent, failure, scope_at, noted)
 
+    def _no_time_left(self, target: str, parent: context.Call | None, allowed: float) -> CallError:
+        serves = f", which serves {parent.chain[-1]}," if parent is not None else ""
+        return _refused(
+            Code.DEADLINE_EXCEEDED,
+            Reason.DEADLINE_EXCEEDED,
+            DecisionKind.LEFT_NO_TIME,
+            round(allowed, 4),
+            {"call": target, "caller": f"{self.name}{serves}"},
+        )
+
     def _note(self, awaited: DecisionKind, began: float, now: float) -> Noted:
         """What a call waited for before it left."""
         limits = {
@@ -351,18 +361,6 @@ def _locate(failure: CallError, parent: context.Call | None, target: str) -> Non
         failure.chain = (*parent.chain, target) if parent is not None else (target,)
         activity = context.current_activity.get() or ""
         failure.activity_id = parent.activity_id if parent is not None else activity
-
-
-def _no_time_left(target: str, parent: context.Call | None) -> CallError:
-    caller = f"the caller, which serves {parent.chain[-1]}," if parent is not None else "the caller"
-    facts = {"call": target, "caller": caller}
-    return _refused(
-        Code.DEADLINE_EXCEEDED,
-        Reason.DEADLINE_EXCEEDED,
-        DecisionKind.LEFT_NO_TIME,
-        None,
-        facts,
-    )
 
 
 def _refused(

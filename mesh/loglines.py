@@ -15,6 +15,8 @@ from contextvars import ContextVar
 from math import inf
 from typing import get_args
 
+import msgspec
+
 from mesh.environment import KEEP_LOGS
 from mesh.errors import SettingError
 from mesh.logs import Level
@@ -22,6 +24,9 @@ from mesh_telemetry.current import innermost, serving
 
 kept_from: ContextVar[float] = ContextVar("mesh_kept_from", default=inf)
 """The lowest number of a level whose records are kept; set around the calls of a peer that asks."""
+
+LONGEST_RENDERED = 64 << 10
+"""Characters of a line that may be looked at for being a rendered object: about 0.1 ms."""
 
 _installing = threading.Lock()
 _installed = False
@@ -83,7 +88,8 @@ def _keep(record: logging.LogRecord) -> None:
         return
     told = span.get_span_context()
     where = innermost(told.trace_id.to_bytes(16), told.span_id)
-    span.add_line(where, record.levelname, _message(record), int(record.created * 1e9))
+    at = record.created * 1e9
+    span.add_line(where, record.levelno, record.levelname, _message(record), at)
 
 
 def _message(record: logging.LogRecord) -> str:
@@ -92,6 +98,23 @@ def _message(record: logging.LogRecord) -> str:
         if isinstance(message, Mapping) and "event" in message:
             # What structlog wraps for its formatter; all else in it is bound values.
             return str(message["event"])
-        return record.getMessage()
+        return _event_of(record.getMessage())
     except Exception as fault:  # noqa: BLE001 - whatever a user's __str__ raises
         return f"<its text raised {type(fault).__name__}>"
+
+
+class _Rendered(msgspec.Struct):
+    """A line that structlog's renderer has made of an event and the values bound to it."""
+
+    event: str
+
+
+_decoder = msgspec.json.Decoder(_Rendered)
+
+
+def _event_of(text: str) -> str:
+    """The event of a line that is a rendered JSON object with one; else the line as it is."""
+    if text[:1] == "{" and len(text) <= LONGEST_RENDERED and '"event"' in text:
+        with contextlib.suppress(msgspec.MsgspecError, UnicodeError):
+            return _decoder.decode(text).event
+    return text

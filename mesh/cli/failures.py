@@ -53,7 +53,11 @@ def hint(error: CallError) -> str:
             if error.maybe_executed
             else "It certainly did not run: call it again."
         )
-    return next((text for reason, text in _HINTS.items() if reason == error.reason), "")
+    advice = next((text for reason, text in _HINTS.items() if reason == error.reason), "")
+    if error.reason == "TRACE_NOT_FOUND":
+        told = (error.details.get(name, "") for name in ("kept", "ids"))
+        advice = "\n      ".join([advice, *(clean(str(line)) for line in told if line)])
+    return advice
 
 
 class Failure(click.ClickException):

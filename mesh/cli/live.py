@@ -57,16 +57,17 @@ def draw(console: Console, lines: Callable[[], None]) -> None:
         lines()
 
 
-def print_heading(console: Console, figures: dict[str, Any]) -> int:
+def print_heading(console: Console, figures: dict[str, Any], service: str | None = None) -> int:
     """Print a few lines on the gateway itself; returns how many.
 
     Args:
         console: Where to.
         figures: What is told as JSON: ``gateway``, ``methods``, ``seconds``, ``restarted``.
+        service: The only one whose methods these are; None for all.
     """
     from rich.text import Text
 
-    lines = _heading(figures, console.width if console.is_terminal else None)
+    lines = _heading(figures, console.width if console.is_terminal else None, service)
     if figures["restarted"]:
         lines.append(Text(tell_restart(figures["seconds"]), style="yellow"))
     for line in lines:
@@ -74,8 +75,11 @@ def print_heading(console: Console, figures: dict[str, Any]) -> int:
     return len(lines)
 
 
-def _heading(figures: dict[str, Any], width: int | None) -> list[Text]:
-    """The gateway itself, in as many lines of a terminal as it takes; in one for a pipe."""
+def _heading(figures: dict[str, Any], width: int | None, service: str | None) -> list[Text]:
+    """The gateway itself, in as many lines of a terminal as it takes; in one for a pipe.
+
+    The rate is that of the methods shown; all else is the whole gateway's.
+    """
     from rich.text import Text
 
     gateway = figures["gateway"]
@@ -85,7 +89,7 @@ def _heading(figures: dict[str, Any], width: int | None) -> list[Text]:
         Text.assemble(("gateway ", "dim"), clean(gateway["gateway"])),
         Text(state, style="green" if state == "running" else "yellow"),
         Text(f"{gateway['peers']} peers"),
-        Text(f"{total:,.1f} calls/s"),
+        Text(f"{total:,.1f} calls/s" + (f" of {clean(service)}" if service else "")),
         Text(f"{gateway['in_flight']} in flight"),
         Text(f"loop lag {duration(gateway['loop_lag_s'])}"),
         Text(f"{gateway['memory_bytes'] / 2**20:,.0f} MiB"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,10 +13,10 @@ from mesh.cli.commands import example, run
 from mesh.cli.failures import Failure
 from mesh.cli.listing import BUILTIN
 from mesh.cli.output import make_console, outcome, print_json, print_table, print_value, share_width
-from mesh.cli.peer import check_activity, check_duration, gateway_option, json_option, peer
+from mesh.cli.peer import Seconds, check_activity, check_duration, gateway_option, json_option, peer
 from mesh.context import activity, traced
 from mesh.errors import CallError, NotFound
-from mesh.wire.codec import is_name
+from mesh.wire.codec import is_activity_id, is_name
 from mesh_telemetry import CODE_NAMES, Reason
 from mesh_telemetry.logs import DIGITS, clean_line
 from mesh_telemetry.texts import duration, further, shorten
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
     from mesh.client import Client
 
+MOST = 1000
+"""Traces that the gateway lists at once."""
 PATIENCE = 2.0
 """Seconds to wait for all parts of the trace of a call that has just ended."""
 POLL = 0.02
@@ -56,7 +59,7 @@ LONGEST_CALL = 24
 @click.option("--call", "makes_call", is_flag=True, help="Make a call, and show its trace.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, min_open=True),
+    type=Seconds(0, min_open=True),
     metavar="S",
     help="Seconds, of that call. [default: 30]",
 )
@@ -89,7 +92,7 @@ LONGEST_CALL = 24
     metavar="WORD",
     help=f"Why it was kept: {', '.join(Reason)}.",
 )
-@click.option("--limit", type=click.IntRange(1, 1000), metavar="N", help="How many. [default: 50]")
+@click.option("--limit", type=click.IntRange(1, MOST), metavar="N", help="How many. [default: 50]")
 @gateway_option
 @json_option
 def trace(
@@ -105,7 +108,8 @@ def trace(
 ) -> None:
     """List the traces that the gateway has kept, or draw one of them.
 
-    ID is a trace id, its first six digits or more, or a whole activity id. The drawing has a line
+    ID is a trace id, its first six digits or more, or a whole activity id: of several traces of one
+    activity, the newest is drawn. The drawing has a line
     for each call: how long it took in all, in its own code and on the way, what was left of its
     deadline, and a bar; below it, where the time went. Many calls that are alike share a line, but
     not with --all. The list has the gateway's times, from a call's arrival there to its end. With
@@ -133,9 +137,7 @@ def trace(
         raise click.UsageError(f"one ID, not {len(what)}; to make a call, say --call")
     if what:
         _refuse(given, "an ID")
-        told = run(
-            ask, gateway, "trace", {"id": what[0], "format": "otlp" if otlp else "waterfall"}
-        )
+        told = run(ask_for, gateway, what[0], "otlp" if otlp else "waterfall")
         _show(told, whole=whole, as_json=as_json or otlp)
         return
     if whole or otlp:
@@ -144,7 +146,7 @@ def trace(
     if as_json:
         print_json(found)
     elif found:
-        _print_list(make_console(), found)
+        _print_list(make_console(), found, given.get("reason", ""))
     else:
         click.echo("No trace is kept" + (" that fits all of it." if given else " yet."), err=True)
 
@@ -177,6 +179,25 @@ async def ask(gateway: str | None, method: str, params: Any) -> Any:
     """Ask the gateway's own service."""
     async with peer(gateway) as client:
         return await client.call(BUILTIN, method, params)
+
+
+async def ask_for(gateway: str | None, id_: str, form: str) -> Any:
+    """One kept trace in this form; says on standard error where others have the same activity."""
+    activity_id = id_.strip()
+    same: list[dict[str, Any]] = []
+    async with peer(gateway) as client:
+        told = await client.call(BUILTIN, "trace", {"id": id_, "format": form})
+        if is_activity_id(activity_id):
+            wanted = {"activity_id": activity_id, "limit": MOST}
+            same = await client.call(BUILTIN, "traces", wanted)
+    if len(same) > 1 and told.get("summary", same[0])["trace_id"] == same[0]["trace_id"]:
+        more = " or more" if len(same) == MOST else ""
+        listed = f"mesh trace --activity {shlex.quote(activity_id)}"
+        click.echo(
+            f"the newest of {len(same):,}{more} traces of this activity; `{listed}` lists them",
+            err=True,
+        )
+    return told
 
 
 async def _call(
@@ -270,7 +291,8 @@ def _show(told: Any, *, whole: bool, as_json: bool) -> None:
     draw(make_console(), told, whole=whole)
 
 
-def _print_list(console: Console, found: list[dict[str, Any]]) -> None:
+def _print_list(console: Console, found: list[dict[str, Any]], asked: str = "") -> None:
+    """Print a list; a reason that was asked for is shown beside the first one."""
     from rich.text import Text
 
     on_terminal = console.is_terminal
@@ -286,7 +308,7 @@ def _print_list(console: Console, found: list[dict[str, Any]]) -> None:
             if one["method"]
             else "-",
             "code": outcome(one["code"]) if one["code"] else Text("running", style="yellow"),
-            "kept": one["reason"],
+            "kept": ", ".join(dict.fromkeys(filter(None, (one["reason"], asked)))),
             "spans": f"{one['spans']:,}" + ("" if one["complete"] else "+"),
             "services": clean_line(
                 ",".join(name for name in one["services"] if name != one.get("gateway"))

@@ -63,29 +63,18 @@ class Endings:
     def _cancel(self, entry: InFlight, by: int) -> None:
         """End a call that its caller wants no more; nobody is told."""
         self.abandon(entry, by)
-        value, setting = None, ""
+        value = None
+        facts: Facts = {}
         if by == BY_DEADLINE:
-            who, value, setting = self._deadline(entry)
+            who, value = _deadline(entry)
+            facts["maybe_executed"] = entry.request is None
         else:
             did = "cancelled" if by == BY_CALLER else "disconnected, which had called"
             who = f"{entry.caller.name} ({entry.caller.process_id}) {did} {entry.name}"
-        why = Decision(DecisionKind.CANCELLED, self._core.clock(), value, {"by": who}, setting)
+        facts["by"] = who
+        why = Decision(DecisionKind.CANCELLED, self._core.clock(), value, facts)
         entry.decisions = (*entry.decisions, why)
         self.end(entry, _CANCEL_CODE[by], _CANCEL_REASON[by])
-
-    def _deadline(self, entry: InFlight) -> tuple[str, float, str]:
-        """Whose deadline is a call's own, how many seconds that is, and by which setting.
-
-        It is that of the topmost call above it with the same one.
-        """
-        top = entry
-        while top.parent is not None and top.parent.deadline <= entry.deadline + ROUNDING:
-            top = top.parent
-        allowed, usual = top.deadline - top.started, self._core.limits.call_timeout
-        # What holds where nobody says otherwise.
-        setting = "limits.call_timeout" if abs(allowed - usual) < ROUNDING else "timeout"
-        told = f"the deadline of {top.name} ({duration(allowed)}, set by {top.caller.name})"
-        return told, round(allowed, 4), setting
 
     def expire(self, call_id: int) -> None:
         """A call's deadline has passed."""
@@ -102,14 +91,15 @@ class Endings:
             entry: The call.
             spent: What its time went to, as :func:`~mesh.gateway.calls.budget` tells.
         """
-        by, value, setting = self._deadline(entry)
-        facts = spent_facts(entry, spent) | {"by": by}
+        by, value = _deadline(entry)
+        ran = entry.request is None
+        facts = spent_facts(entry, spent) | {"by": by, "maybe_executed": ran}
         self.fail(
             entry,
             Code.DEADLINE_EXCEEDED,
             Reason.DEADLINE_EXCEEDED,
-            Decision(DecisionKind.EXPIRED, self._core.clock(), value, facts, setting),
-            maybe_executed=entry.request is None,
+            Decision(DecisionKind.EXPIRED, self._core.clock(), value, facts),
+            maybe_executed=ran,
         )
 
     def lost(self, session: Session, unsent: Container[int]) -> list[InFlight]:
@@ -132,7 +122,11 @@ class Endings:
                 again.append(entry)
                 continue
             left = not entry.forwarded or session.link.discard(entry.id) < entry.forwarded
-            facts = _after(entry) | {"callee": session.name, "instance": session.process_id}
+            facts = _after(entry) | {
+                "callee": session.name,
+                "instance": session.process_id,
+                "maybe_executed": left,
+            }
             self.fail(
                 entry,
                 Code.UNAVAILABLE,
@@ -296,7 +290,12 @@ class Endings:
                 by, code, reason = BY_CALLER, Code.CANCELLED, Reason.PARENT_ENDED
             sent = child.request is None
             self.abandon(child, by)
-            facts = {"call": child.name, "parent": entry.name, "by": cause}
+            facts = {
+                "call": child.name,
+                "parent": entry.name,
+                "by": cause,
+                "maybe_executed": sent,
+            }
             self.fail(
                 child,
                 code,
@@ -304,6 +303,19 @@ class Endings:
                 Decision(DecisionKind.PARENT_OVER, now, value, facts, setting),
                 maybe_executed=sent,
             )
+
+
+def _deadline(entry: InFlight) -> tuple[str, float]:
+    """Whose deadline is a call's own, and how many seconds that is.
+
+    It is that of the topmost call above it with the same one.
+    """
+    top = entry
+    while top.parent is not None and top.parent.deadline <= entry.deadline + ROUNDING:
+        top = top.parent
+    allowed = top.deadline - top.started
+    told = f"the deadline of {top.name} ({duration(allowed)}, set by {top.caller.name})"
+    return told, round(allowed, 4)
 
 
 def spent_facts(entry: InFlight, spent: list[tuple[int, str, float, str]]) -> Facts:

@@ -10,6 +10,7 @@ import trio
 
 from mesh._version import __version__
 from mesh.gateway.life import DRAINING, HEALTH_NAMES
+from mesh.gateway.registry import RESERVED
 from mesh.wire.frames import Kind
 from mesh_telemetry import CallMetrics, Exposition, names
 
@@ -34,6 +35,7 @@ class Figures:
             core.metrics if core.observes else CallMetrics(),
             core.counters,
             [self._instances, self._peers, self._gateway, self._traffic, self._traces],
+            own_service=RESERVED,
         )
 
     def _instances(self) -> Iterator[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
@@ -18,6 +19,8 @@ MOST = 1000
 """Traces that one list may have, calls that one look of a tap may tell."""
 LONGEST_WAIT = 1.0
 """Seconds that a tap waits for a call to end."""
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_TRACEPARENT = re.compile(r"(?:traceparent: *)?[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _LONGEST_NAME = 257
 """Characters of a method with its service."""
 
@@ -87,6 +90,23 @@ class TapFilters(Filters, frozen=True, kw_only=True):
     """Up to where calls have been told, as the last answer said; without one, up to now."""
     wait: float = LONGEST_WAIT
     """Seconds to wait for a call that fits, 0 to 1; 0 looks once."""
+
+
+def read_id(pasted: str) -> list[str]:
+    """What an id of a trace may mean as people paste it, the likeliest first.
+
+    As it stands; without what is around it; without the dashes of a UUID; and the trace's id of a
+    `traceparent <https://www.w3.org/TR/trace-context/#traceparent-header>`_.
+
+    Args:
+        pasted: A trace's id, its first digits, or an activity id.
+    """
+    found = [pasted, bare := pasted.strip()]
+    if _UUID.fullmatch(bare):
+        found.append(bare.replace("-", ""))
+    if parent := _TRACEPARENT.fullmatch(bare):
+        found.append(parent[1])
+    return list(dict.fromkeys(found))
 
 
 class ChangeFilters(Filters, frozen=True, kw_only=True):

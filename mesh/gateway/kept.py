@@ -14,7 +14,7 @@ import msgspec
 import trio
 
 from mesh.errors import FailedPrecondition, InvalidArgument, NotFound
-from mesh.gateway.filters import TraceFilters
+from mesh.gateway.filters import TraceFilters, read_id
 from mesh.gateway.tracing import LINGER
 from mesh.units import format_size
 from mesh.wire.codec import is_activity_id
@@ -24,18 +24,18 @@ from mesh_telemetry import (
     Explanation,
     TraceSummary,
     WaterfallRow,
-    explain,
     otlp_steps,
     summary,
     waterfall_rows,
 )
 from mesh_telemetry.drawing import WIDTH
-from mesh_telemetry.texts import to_text
+from mesh_telemetry.explaining import BY_TIME, explain_steps
+from mesh_telemetry.texts import shorten, to_text
 
 if TYPE_CHECKING:
     from mesh.gateway.calls import InFlight
     from mesh.gateway.core import Core
-    from mesh_telemetry import KeptTrace, TraceStore
+    from mesh_telemetry import KeptTrace, Step, TraceStore
 
 SLICE = 100
 """Spans that are told in one go: about 2 ms."""
@@ -144,34 +144,27 @@ class TraceViews:
 
         Args:
             id: A trace id in hexadecimal, the first six digits of one or more, or an activity id:
-                then the newest of that activity.
+                then the newest of that activity. Space around it, the dashes of a UUID and a
+                whole ``traceparent`` do no harm.
 
         Raises:
             InvalidArgument: It can be neither, or several traces begin so.
             NotFound: There is none.
         """
         store = self._store
-        if _PREFIX.fullmatch(id):
-            exact = store.get(bytes.fromhex(id)) if len(id) == 32 else None
-            found = [exact] if exact is not None else store.starting_with(id)
-            if len(found) == 1:
-                return found[0]
-            if found:
-                some = ", ".join(trace.trace_id.hex() for trace in found[:3])
-                more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-                raise InvalidArgument(
-                    f"{len(found)} kept traces begin with {id}: {some}{more}",
-                    reason="AMBIGUOUS_TRACE",
-                )
-        elif not is_activity_id(id):
+        meant = read_id(id)
+        for one in meant:
+            found = _named(store, one)
+            if found is not None:
+                return found
+        if not any(map(is_activity_id, meant)):
             raise InvalidArgument(f"{id!r:.60} names no trace: {_NAMED_BY}")
-        newest = store.find(activity_id=id, limit=1)
-        if not newest:
-            raise NotFound(
-                f"no kept trace {id!r:.130}: {self._what_is_kept()} ({_NAMED_BY})",
-                reason="TRACE_NOT_FOUND",
-            )
-        return newest[0]
+        raise NotFound(
+            f"no kept trace {shorten(id, 60)!r}: it was not kept, or has made way; or the call "
+            "failed in its caller and never came here, so that only its error tells why",
+            reason="TRACE_NOT_FOUND",
+            details={"kept": self._what_is_kept(), "ids": _NAMED_BY},
+        )
 
     def _what_is_kept(self) -> str:
         store = self._store
@@ -232,9 +225,13 @@ class TraceViews:
     async def explain(self, id: str) -> Explanation:
         """Every decision made for the calls of one kept trace, in order; see :meth:`get`."""
         told = await self.waterfall(id)
-        steps = explain(told.rows)
-        await trio.lowlevel.checkpoint()
-        return Explanation(summary=told.summary, steps=steps)
+        steps: list[Step] = []
+        for number, step in enumerate(explain_steps(told.rows), 1):
+            if step is not None:
+                steps.append(step)
+            if number % SLICE == 0:
+                await trio.lowlevel.checkpoint()
+        return Explanation(summary=told.summary, steps=sorted(steps, key=BY_TIME))
 
     async def tell(
         self,
@@ -262,6 +259,27 @@ class TraceViews:
         if form == "explain":
             return await self.explain(id)
         return await (self.otlp(id) if form == "otlp" else self.waterfall(id))
+
+
+def _named(store: TraceStore, id: str) -> KeptTrace | None:
+    """The trace of exactly this id, the only one that begins so, or the newest of an activity.
+
+    Raises:
+        InvalidArgument: Several begin so.
+    """
+    if _PREFIX.fullmatch(id):
+        exact = store.get(bytes.fromhex(id)) if len(id) == 32 else None
+        found = [exact] if exact is not None else store.starting_with(id)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            some = ", ".join(trace.trace_id.hex() for trace in found[:3])
+            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+            raise InvalidArgument(
+                f"{len(found)} kept traces begin with {id}: {some}{more}",
+                reason="AMBIGUOUS_TRACE",
+            )
+    return next(iter(store.find(activity_id=id, limit=1)), None)
 
 
 def _columns(width: int | str) -> int:

@@ -183,7 +183,7 @@ class Observer:
         known = series.method.name
         if header.options & FORCED and parent is None:
             tracing.judge(trace, TraceReason.FORCED, known)
-        tracing.judge(trace, TraceReason.REFUSED, known)
+        tracing.judge(trace, TraceReason.REFUSED, known, row=row)
         tracing.ended(trace, row, 0, 0.0, known)
         if parent is not None:
             return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,14 +19,14 @@ import trio
 from mesh.errors import Code
 from mesh.gateway.collecting import Collector
 from mesh.gateway.reasons import why_kept
-from mesh_telemetry import Decision, Reason, Sampler, SlowMethods, TraceStore
+from mesh_telemetry import Reason, Sampler, SlowMethods, TraceStore
 from mesh_telemetry.bounds import GATEWAY_ROWS
 from mesh_telemetry.names import DROPPED
 
 if TYPE_CHECKING:
     from mesh.gateway.calls import InFlight
     from mesh.gateway.core import Core
-    from mesh_telemetry import MethodSeries, Record, TraceSettings
+    from mesh_telemetry import Decision, MethodSeries, Record, TraceSettings
     from mesh_telemetry.export import Exporter
     from mesh_telemetry.spans import Attributes
 
@@ -118,12 +119,12 @@ class Tracing:
         """Calls that were alone to their end, and for whose keeping nothing spoke."""
         self._passed_before: dict[bytes, Record] = {}
         self._turned_at = core.clock()
-        self._settings = settings
         self.store = TraceStore(settings.store_spans, settings.store_bytes)
         self.sampler = Sampler(settings, core.clock)
         self._stored = self.store.traces
         self._counts = self.sampler.counts
         self._slow = SlowMethods(settings.slow_after)
+        self._why = partial(why_kept, core.clock, settings)
         core.metrics.slow_after = settings.slow_after
         self._quiet: deque[Trace] = deque()
         """Traces of which nothing is in flight, and since when."""
@@ -224,7 +225,8 @@ class Tracing:
         if trace.kept:
             self.collector.gather(trace)
         if code:
-            self.judge(trace, Reason.CANCELLED if code == _CANCELLED else Reason.ERROR, name)
+            reason = Reason.CANCELLED if code == _CANCELLED else Reason.ERROR
+            self.judge(trace, reason, name, row=row)
         elif slow:
             took = row.duration
             self.judge(trace, Reason.SLOW, name, took=took, slow_after=slow, objective=objective)
@@ -248,7 +250,7 @@ class Tracing:
                     self._drop(self._quiet.popleft())
             if not trace.kept and now >= series.baseline_from:
                 if self.sampler.baseline(series.name):
-                    why = why_kept(self._settings, now, Reason.BASELINE, series.name)
+                    why = self._why(Reason.BASELINE, series.name)
                     self._keep(trace, Reason.BASELINE, why)
                 else:
                     series.baseline_from = now + REST
@@ -264,6 +266,7 @@ class Tracing:
         name: str,
         *,
         again: bool = False,
+        row: Record | None = None,
         took: float = 0.0,
         slow_after: float = 0.0,
         objective: float | None = None,
@@ -275,6 +278,7 @@ class Tracing:
             reason: What speaks for it.
             name: The method of the call that gives the reason, or ``_OTHER``.
             again: Whether it was judged for that before, and the reason lasts.
+            row: That call, where it has failed or was refused.
             took: The seconds of a slow call so far.
             slow_after: Those from which on it is slow; 0 for one that is still in flight.
             objective: Those within which its method should answer, if that was said.
@@ -288,8 +292,9 @@ class Tracing:
         if trace.kept or trace.gone:
             return
         if self.sampler.wants(reason, name, again=again):
-            now = self._core.clock()
-            why = why_kept(self._settings, now, reason, name, took, slow_after, objective)
+            why = self._why(
+                reason, name, row=row, took=took, slow_after=slow_after, objective=objective
+            )
             self._keep(trace, reason, why)
         elif trace.over is None:
             trace.over = self.sampler.refusal

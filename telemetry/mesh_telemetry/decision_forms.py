@@ -55,6 +55,7 @@ class DecisionKind(StrEnum):
     STOPPED = "stopped"
     ANSWER_DROPPED = "answer_dropped"
     FAILED = "failed"
+    PASSED_ON = "passed_on"
     LATE = "late"
     KEPT = "kept"
     KEPT_SLOW = "kept_slow"
@@ -72,8 +73,9 @@ class Form(NamedTuple):
     text: Callable[[Facts], str]
     """What it says; the message of the error where it is one."""
     setting: str = ""
-    """The setting behind it, as in the gateway's file; ``timeout`` is the call's own, and ``slo``
-    its contract's."""
+    """The setting behind it, as in the gateway's file; ``slo`` is its contract's, ``timeout`` the
+    call's own, which is ``limits.call_timeout`` where its caller gave none: a call tells the
+    number, and not whose."""
     more: Callable[[Facts], str] = lambda _: ""
     """What a sentence says besides, that no error does."""
 
@@ -113,6 +115,13 @@ def _inherited(facts: Facts) -> str:
     return "" if own else f"; that was {facts['by']}"
 
 
+def _ran(facts: Facts) -> str:
+    """Whether a callee may have run a call that ended before its answer, where that is told."""
+    if "maybe_executed" not in facts:
+        return ""
+    return "; it may have run" if facts["maybe_executed"] else "; it did not run"
+
+
 def _by(facts: Facts) -> str:
     return f"{facts['by']}"
 
@@ -120,8 +129,9 @@ def _by(facts: Facts) -> str:
 def _quota(facts: Facts) -> str:
     if facts["reason"] == "forced":
         return f"somebody asked for it; up to {facts['value']:g} such traces per second are"
-    why = _KEPT_FOR[facts["reason"]]
-    return f"{why} ({facts['method']}); up to {facts['value']:g} per second are, for one method"
+    why = _KEPT_FOR["cancelled" if facts.get("cancelled") else facts["reason"]]
+    quota = "all methods without a quota of their own" if facts.get("shared") else "one method"
+    return f"{why} ({facts['method']}); up to {facts['value']:g} per second are, for {quota}"
 
 
 def _bound(facts: Facts) -> str:
@@ -163,6 +173,7 @@ FORMS: Final[Mapping[DecisionKind, Form]] = {
     DecisionKind.LEFT_NO_TIME: Form(
         "out of time: ",
         lambda of: f"no time was left for {of['call']} when {of['caller']} called it",
+        "timeout",
     ),
     DecisionKind.TOO_LARGE: Form(
         "refused: ",
@@ -293,12 +304,14 @@ FORMS: Final[Mapping[DecisionKind, Form]] = {
             "the gateway, and no other instance can take it"
         ),
     ),
-    DecisionKind.EXPIRED: Form("out of time: ", _spent, "timeout", _inherited),
-    DecisionKind.CANCELLED: Form("cancelled: ", _by),
+    DecisionKind.EXPIRED: Form(
+        "out of time: ", _spent, "timeout", lambda of: f"{_inherited(of)}{_ran(of)}"
+    ),
+    DecisionKind.CANCELLED: Form("cancelled: ", _by, "timeout", _ran),
     DecisionKind.PARENT_OVER: Form(
         "ended: ",
         lambda of: f"{of['parent']}, inside which {of['call']} was called, has ended",
-        more=lambda of: f": {of['by']}",
+        more=lambda of: f": {of['by']}{_ran(of)}",
     ),
     DecisionKind.LOST: Form(
         "failed: ",
@@ -306,6 +319,7 @@ FORMS: Final[Mapping[DecisionKind, Form]] = {
             f"the connection to {of['callee']} ({of['instance']}), which served "
             f"{of['call']}, was lost after {of['after_ms']:,.0f} ms"
         ),
+        more=_ran,
     ),
     DecisionKind.STOPPED: Form(
         "ended: ",
@@ -325,6 +339,7 @@ FORMS: Final[Mapping[DecisionKind, Form]] = {
         lambda of: f"{of['error']}: {of['told']}" if of["told"] else f"{of['error']}",
         more=lambda of: f" (from {of['where']})",
     ),
+    DecisionKind.PASSED_ON: Form("passed on: ", lambda of: f"{of['error']} of {of['of']}"),
     DecisionKind.LATE: Form(
         "late: ",
         lambda of: (
@@ -390,10 +405,23 @@ GOES_ON: Final = frozenset(
 )
 """Those that end no call; all others do."""
 
+BY_CALLER: Final = frozenset(
+    {
+        DecisionKind.CONNECTION_AWAITED,
+        DecisionKind.ROOM_AWAITED,
+        DecisionKind.UNREACHABLE,
+        DecisionKind.LEFT_NO_TIME,
+        DecisionKind.TOO_LARGE,
+    }
+)
+"""Those that a caller makes before its call leaves; all others are the gateway's."""
+
+SETTINGS: Final = frozenset(form.setting for form in FORMS.values())
+"""All that may be behind a decision, and the empty one for none."""
+
 UNITS: Final[Mapping[str, str]] = {
     "slo": "s",
     "timeout": "s",
-    "limits.call_timeout": "s",
     "limits.drain": "s",
     "limits.max_message": "B",
     "limits.max_outbox": "B",

@@ -14,7 +14,7 @@ from mesh_telemetry.budget import Budget
 from mesh_telemetry.hops import Hop, fold
 from mesh_telemetry.layout import Tree
 from mesh_telemetry.logs import clean_line
-from mesh_telemetry.texts import UNICODE, Look, Part, cells, cut, further, milliseconds
+from mesh_telemetry.texts import UNICODE, Look, Part, cells, count_spans, cut, further, milliseconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -132,7 +132,10 @@ class Drawing:
             return
         yield []
         hops = fold(self._rows, whole=True) if self._whole else self._hops
-        tree = Tree(hops, self._signs, self._width, clips=self._clips, whole=self._whole)
+        tree = Tree(
+            hops, self._signs, self._width, clips=self._clips, whole=self._whole,
+            trace_id=about.trace_id,
+        )  # fmt: skip
         yield from tree.steps()
         yield from self._notes()
         yield []
@@ -159,16 +162,24 @@ class Drawing:
         orphans = sum(row.orphan for row in self._rows)
         if orphans:
             lost = "without the span above, which is not there: put at the root"
-            yield _note(f"? {_spans(orphans)} {lost}")
+            yield _note(f"? {count_spans(orphans)} {lost}")
         shifts = [abs(row.shifted_ms) for row in self._rows if row.shifted_ms]
         if shifts:
             by = milliseconds(max(shifts))
-            yield _note(f"~ {_spans(len(shifts))} moved by up to {by}, as hosts' clocks disagree")
+            yield _note(
+                f"~ {count_spans(len(shifts))} moved by up to {by}, as hosts' clocks disagree"
+            )
         yield from missing(self._summary)
 
 
-def heading(about: TraceSummary, took_ms: float) -> Line:
-    """What a trace is, and how it ended."""
+def heading(about: TraceSummary, took_ms: float, where: str = "") -> Line:
+    """What a trace is, and how it ended.
+
+    Args:
+        about: The trace.
+        took_ms: Milliseconds of its entry call.
+        where: Whose these are, where that is not the caller.
+    """
     ended = about.duration_ms is not None
     name = clean_line(f"{about.service}.{about.method}") if about.method else "unknown call"
     ok = Look.GOOD if about.code == "ok" else Look.BAD
@@ -177,7 +188,7 @@ def heading(about: TraceSummary, took_ms: float) -> Line:
         Part(f" by {clean_line(about.caller)}" if about.caller else ""),
         Part("  "),
         Part(clean_line(about.code), ok) if ended else Part("still runs", Look.ODD),
-        Part(f" after {milliseconds(took_ms)}" if ended else ""),
+        Part(f" after {milliseconds(took_ms)}{where}" if ended else ""),
         Part(f"  kept: {about.reason}", Look.FAINT),
     ]
 
@@ -201,13 +212,9 @@ def missing(about: TraceSummary) -> Iterator[Line]:
     for said in about.missing:
         yield _note(f"! missing: {clean_line(said)}")
     if about.dropped:
-        no_room = "that a process, or the store, had no room for"
-        yield _note(f"! missing: {_spans(about.dropped)} {no_room}")
+        lost = "that a process has lost, or the store had no room for"
+        yield _note(f"! missing: {count_spans(about.dropped)} {lost}")
 
 
 def _note(text: str) -> Line:
     return [Part(text, Look.ODD)]
-
-
-def _spans(count: int) -> str:
-    return "1 span" if count == 1 else f"{count:,} spans"

@@ -52,17 +52,23 @@ class Exposition(Renderer):
         calls: The call series.
         counters: The gateway's other counters.
         sources: Callbacks for slow metrics; see :meth:`add`.
+        own_service: The gateway's own service, which the service graph leaves out.
     """
 
     def __init__(
-        self, calls: CallMetrics, counters: GatewayCounters, sources: Iterable[RowSource] = ()
+        self,
+        calls: CallMetrics,
+        counters: GatewayCounters,
+        sources: Iterable[RowSource] = (),
+        *,
+        own_service: str = "",
     ) -> None:
         super().__init__(_OWN, sources)
         self._calls = calls
         self._counters = counters
         self._call_prefixes: dict[CallSeries, str] = {}
         self._method_lines: dict[MethodSeries, _MethodLines] = {}
-        self._graph = ServiceGraph(calls)
+        self._graph = ServiceGraph(calls, own_service)
         self._edge_lines: dict[tuple[str, str], HistogramLines] = {}
 
     def _own_slices(self, *, openmetrics: bool) -> Iterator[str]:

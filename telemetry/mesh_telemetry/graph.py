@@ -47,10 +47,16 @@ class Edge:
 
 
 class ServiceGraph:
-    """The edges of one gateway's call series."""
+    """The edges of one gateway's call series.
 
-    def __init__(self, calls: CallMetrics) -> None:
+    Args:
+        calls: The series.
+        without: A service that is left out, as it is what people look through; none where empty.
+    """
+
+    def __init__(self, calls: CallMetrics, without: str = "") -> None:
         self._calls = calls
+        self._without = without
         self._edges: dict[tuple[str, str], Edge] = {}
 
     def collect(self) -> Iterator[str]:
@@ -58,7 +64,7 @@ class ServiceGraph:
         edges: dict[tuple[str, str], Edge] = {}
         for number, series in enumerate(self._calls.calls(), 1):
             requests = sum(series.codes)
-            if requests:
+            if requests and series.method.service != self._without:
                 ends = series.caller, series.method.service
                 edge = edges.get(ends)
                 if edge is None:

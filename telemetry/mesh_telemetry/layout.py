@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mesh_telemetry.bars import LONGEST_BAR, SHORTEST_BAR, Bars
 from mesh_telemetry.call_lines import MESSAGE, SEVERITY
-from mesh_telemetry.logs import clean, clean_line
+from mesh_telemetry.logs import DIGITS, clean, clean_line
 from mesh_telemetry.siblings import Siblings, collapse, failures
 from mesh_telemetry.texts import Look, Part, cells, figure, fit, milliseconds, shorten
 from mesh_telemetry.waterfall import EXCEPTION, EXCEPTION_MESSAGE, EXCEPTION_TYPE
@@ -62,12 +62,21 @@ class Tree:
         width: Columns.
         clips: Whether to shorten texts that do not fit.
         whole: Whether every span has a line of its own.
+        trace_id: What a drawing of all of it is asked for by.
     """
 
     def __init__(
-        self, hops: Sequence[Hop], signs: Signs, width: int, *, clips: bool, whole: bool
+        self,
+        hops: Sequence[Hop],
+        signs: Signs,
+        width: int,
+        *,
+        clips: bool,
+        whole: bool,
+        trace_id: str,
     ) -> None:
         self._top = hops
+        self._trace_id = trace_id
         self._signs = signs
         self._width = width
         self._clips = clips
@@ -200,11 +209,17 @@ class Tree:
     def _lines(self, hop: Hop, indent: str) -> Iterator[Line]:
         """What it logged: the newest lines, as they are nearest to how it ended."""
         if left_out := hop.lines_left_out:
-            yield self._detail(indent, f"+{_count(left_out)} left out", Look.ODD)
+            yield self._detail(
+                indent,
+                f"+{left_out:,} log {'line' if left_out == 1 else 'lines'} left out",
+                Look.ODD,
+            )
         lines = sorted(hop.lines, key=lambda line: line.at_ms)
         shown = lines if self._whole else lines[-MOST_LINES:]
         if hidden := len(lines) - len(shown):
-            yield self._detail(indent, f"and {_count(hidden)} before", Look.FAINT)
+            earlier = f"{hidden:,} earlier {'one' if hidden == 1 else 'ones'}"
+            asking = f"mesh trace {self._trace_id[:DIGITS]} --all"
+            yield self._detail(indent, f"and {earlier}: {asking}", Look.FAINT)
         width = max((len(figure(line.at_ms)) for line in shown), default=0)
         for line in shown:
             level, text = (str(line.attributes.get(key, "")) for key in (SEVERITY, MESSAGE))
@@ -235,10 +250,6 @@ def _columns(told: Sequence[tuple[str, ...]]) -> dict[str, int]:
         for name, some in zip(COLUMNS, zip(*told, strict=True), strict=True)
     }
     return {name: max(len(name), size) + 2 for name, size in longest.items() if size}
-
-
-def _count(lines: int) -> str:
-    return "1 log line" if lines == 1 else f"{lines:,} log lines"
 
 
 def _event(event: RowEvent) -> tuple[str, dict[str, Any]]:

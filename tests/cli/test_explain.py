@@ -61,3 +61,22 @@ def test_what_is_not_there_is_explained_too(
     assert (result.returncode, result.stdout) == (status, "")
     assert told in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_of_several_traces_of_an_activity_the_newest_is_told(served: Mesh) -> None:
+    """And how many there are, and how to list them, on standard error."""
+    for _ in range(3):
+        served("trace", "--call", "users", "get", '"ada"', "--activity", "do it")
+    newest = json.loads(served("trace", "--activity", "do it", "--json").stdout)[0]["trace_id"]
+    for arguments in (["explain"], ["trace"], ["explain", "--json"], ["trace", "--otlp"]):
+        result = served(*arguments, "do it")
+        assert newest in result.stdout
+        assert result.stderr == (
+            "the newest of 3 traces of this activity; `mesh trace --activity 'do it'` lists them\n"
+        )
+        assert served(*arguments, newest).stderr == ""
+
+
+def test_a_call_that_never_left_its_caller_is_not_there(served: Mesh) -> None:
+    told = served("explain", "u-big").stderr
+    assert "or the call failed in its caller and never came here" in told.splitlines()[0]

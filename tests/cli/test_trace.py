@@ -209,3 +209,16 @@ def test_how_many_further_entry_calls_a_trace_has_is_said(
     _print_list(Console(width=200), [{**told, "entry_calls": count} for count in (0, 1, 3)])
     lines = capsys.readouterr().out.splitlines()[1:]
     assert [line.split()[6] for line in lines] == ["ok", "ok", "+2"]
+
+
+def test_a_reason_that_was_asked_for_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """Beside the one for which the trace was kept first."""
+    told: dict[str, Any] = {
+            "started": "2026-01-31T12:00:00.250000Z", "duration_ms": 1.0, "caller": "web",
+            "service": "front", "method": "buy", "code": "ok", "spans": 4,
+            "complete": True, "services": [], "trace_id": "a" * 32}  # fmt: skip
+    found = [{**told, "reason": reason} for reason in ("baseline", "slow")]
+    _print_list(Console(width=200), found, "slow")
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert ["baseline, slow" in line for line in lines] == [True, False]
+    assert all(" slow " in line for line in lines)

@@ -168,7 +168,7 @@ async def test_a_parent_whose_time_is_spent_can_call_nothing(autojump_clock: Moc
             await caller.call("shop", "overstay", timeout=1)
         await trio.sleep(5)
     assert type(errors[0]) is mesh.DeadlineExceeded
-    assert "no time was left for shop.sleep when the caller, which serves shop.overstay," in str(
+    assert "no time was left for shop.sleep when shop, which serves shop.overstay," in str(
         errors[0]
     )
     assert errors[0].chain == ("shop.overstay", "shop.sleep")

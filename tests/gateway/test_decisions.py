@@ -13,7 +13,7 @@ import trio.testing
 import mesh
 from mesh.payload import decode
 from mesh.wire import Kind, codec
-from mesh.wire.codec import MSGPACK
+from mesh.wire.codec import BY_DEADLINE, MSGPACK, Cancel
 from mesh_telemetry import TraceSettings
 from mesh_telemetry.decisions import from_event
 from tests.gateway.raw_peer import (
@@ -104,7 +104,7 @@ async def test_of_several_instances_it_is_told_what_was_compared(
         assert picked.sentence == (
             "picked users1-1 of 2 instances: 0 calls in flight there, 1 elsewhere"
         )
-        assert (picked.setting, picked.value) == ("limits.max_in_flight", 2)
+        assert (picked.setting, picked.value) == ("", None)  # nobody was left out for a limit
         assert picked.took_ms == pytest.approx(2000, abs=1)
         assert picked.left_ms == pytest.approx(30_000, abs=1)
         nursery.cancel_scope.cancel()
@@ -247,9 +247,10 @@ async def test_what_never_left_its_caller_is_told_by_that(autojump_clock: MockCl
         step = (await explained(it))[-1]
         check_same(error, step)
         assert step.sentence == (
-            "out of time: no time was left for users.get when the caller, which serves "
-            "orders.late, called it"
+            "out of time: no time was left for users.get when orders, which serves orders.late, "
+            "called it"
         )
+        assert (step.setting, step.value) == ("timeout", 0)
 
 
 # Refusals: one of each limit.
@@ -446,18 +447,17 @@ async def test_a_deadline_tells_whose_it_was(
         allowed = "250.0 ms" if timeout else "30.00 s"
         spent = "250.0 ms" if timeout else "30,000.0 ms"
         assert told(steps) == [
-            ("orders.place", f"out of time: orders.place was allowed {spent}"),
+            ("orders.place", f"out of time: orders.place was allowed {spent}; it may have run"),
             (
                 "users.wait",
                 (
                     "ended: orders.place, inside which users.wait was called, has ended: the "
-                    f"deadline of orders.place ({allowed}, set by web)"
+                    f"deadline of orders.place ({allowed}, set by web); it may have run"
                 ),
             ),
         ]
         assert error.details["decision"] == "expired"
-        assert error.details["setting"] == ("timeout" if timeout else "limits.call_timeout")
-        assert expired.setting == error.details["setting"]
+        assert expired.setting == over.setting == error.details["setting"] == "timeout"
         assert expired.value == error.details["value"] == pytest.approx(timeout or 30, abs=1e-3)
         assert error.message.startswith(f"orders.place was allowed {spent}; spent: ")
         assert over.left_ms == pytest.approx(expired.left_ms, abs=1)
@@ -498,7 +498,7 @@ async def test_a_cancel_tells_who_caused_it_all_the_way_down(autojump_clock: Moc
                 "users.wait",
                 (
                     "ended: orders.place, inside which users.wait was called, has ended: web "
-                    "(web-1) cancelled orders.place"
+                    "(web-1) cancelled orders.place; it may have run"
                 ),
             ),
         ]
@@ -539,7 +539,8 @@ async def test_calls_that_outlive_their_parent_say_so(autojump_clock: MockClock)
         await raw.send(result_header(parent.call_id))
         (over,) = [step for step in await explained(it) if step.decision == "parent_over"]
         assert over.sentence == (
-            "ended: svc.go, inside which a.wait was called, has ended: svc.go was answered"
+            "ended: svc.go, inside which a.wait was called, has ended: svc.go was answered; it may "
+            "have run"
         )
 
 
@@ -559,8 +560,10 @@ async def test_a_lost_instance_is_named(autojump_clock: MockClock) -> None:
         steps = await explained(it)
         check_same(errors[0], steps[-1])
         assert steps[-1].sentence == (
-            "failed: the connection to svc (svc-1), which served svc.go, was lost after 2,000 ms"
+            "failed: the connection to svc (svc-1), which served svc.go, was lost after 2,000 ms; "
+            "it may have run"
         )
+        assert errors[0].details["maybe_executed"] is errors[0].maybe_executed is True
 
 
 async def test_an_answer_that_is_dropped_names_the_limit(autojump_clock: MockClock) -> None:
@@ -734,10 +737,41 @@ async def test_events_are_those_of_one_definition(autojump_clock: MockClock) -> 
         await trio.sleep(6)
         error = await failing(web, "never", "there")
         await it.settled()
-        decisions = [
-            decision
+        told = [
+            one.decision
             for _, span in it.kept[0].spans()
             for event in span.events
-            if (decision := from_event(event.name, event.attributes, 0.0)) is not None
+            if (one := from_event(event.name, event.attributes, 0.0)) is not None
         ]
-        assert decisions[0].details() == error.details
+        assert told[0].details() == error.details
+
+
+async def test_what_was_refused_is_named_although_its_name_is_nobodys(
+    autojump_clock: MockClock,
+) -> None:
+    """All names that nobody has registered share one quota; the sentence tells which it was."""
+    async with running() as it, it.peer("a") as a, it.peer("web") as web:
+        a.register("get", trio.lowlevel.checkpoint)
+        await settled(a)
+        await failing(web, "a", "missing")
+        step = await keep(it)
+        assert step.sentence == (
+            "trace kept: a call in it was refused (a.missing); up to 10 per second are, for all "
+            "methods without a quota of their own"
+        )
+
+
+async def test_a_call_that_its_callers_deadline_cancelled_has_not_failed(
+    autojump_clock: MockClock,
+) -> None:
+    """Its code is that of the deadline, and the line above says that it was cancelled."""
+    async with running(QUIET) as it, it.peer("a") as a, raw_peer(it.gateway, "web") as web:
+        a.register("nap", trio.sleep_forever)
+        await settled(a)
+        await web.send(call_header(1, "a", "nap"))
+        await trio.testing.wait_all_tasks_blocked()
+        await web.send(Cancel(1, BY_DEADLINE))
+        await trio.testing.wait_all_tasks_blocked()
+        steps = await explained(it, with_keep=True)
+        assert [step.decision for step in steps] == ["only_instance", "cancelled", "kept"]
+        assert steps[2].sentence.startswith("trace kept: a call in it was cancelled (a.nap); ")

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -18,8 +19,9 @@ import trio.testing
 
 import mesh
 from mesh.gateway import TraceFilters
+from mesh.gateway.kept import SLICE
 from mesh.process import Process
-from mesh_telemetry import TraceSettings, names, spans
+from mesh_telemetry import TraceSettings, explain, names, spans
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -260,7 +262,9 @@ async def test_a_parameter_that_is_given_twice_is_refused() -> None:
 async def test_a_trace_is_found_by_its_first_digits_or_its_activity() -> None:
     async with shop() as (gateway, _):
         trace = (await gateway.traces.find(activity_id="order/1"))[0]
-        for name in (trace.trace_id, trace.trace_id[:6], trace.trace_id.upper(), "order/1"):
+        whole = trace.trace_id
+        pasted = (f" {whole}\n", str(UUID(whole)), f"00-{whole}-00f067aa0ba902b7-01", "order/1 ")
+        for name in (whole, whole[:6], whole.upper(), "order/1", *pasted):
             status, told = await ask(gateway, f"/api/traces/{quote(name)}", format="waterfall")
             assert (status, told["summary"]["trace_id"]) == (200, trace.trace_id), name
 
@@ -286,21 +290,24 @@ async def test_what_is_not_there_is_explained() -> None:
         status, told = await ask(gateway, "/api/traces/abcdef")
         assert status == 404
         assert told["error"] == (
-            "no kept trace 'abcdef': none is kept yet, and what is over its quota or the baseline "
-            "is forgotten after 1 s (an id is that of a trace, 32 hexadecimal digits, its first 6 "
-            "or more, or an activity id, 1 to 128 printable ASCII characters)"
+            "no kept trace 'abcdef': it was not kept, or has made way; or the call failed in its "
+            "caller and never came here, so that only its error tells why"
         )
+        status, told = await ask(gateway, "/api/traces/" + "a-" * 60)
+        assert status == 404
+        assert len(told["error"]) <= 220
     async with shop() as (gateway, caller):
         status, told = await ask(gateway, "/api/traces/" + "0" * 32)
         assert status == 404
-        assert re.search(
-            r"3 are kept now, of 16 spans, the oldest from \d+ s ago; they stay until newer ones "
-            r"need the room of 20,000 spans or 128MiB, and what is over its quota",
-            told["error"],
-        )
         with pytest.raises(mesh.NotFound) as missing:
             await caller.call("mesh", "trace", "0" * 32)
         assert (missing.value.message, missing.value.reason) == (told["error"], "TRACE_NOT_FOUND")
+        assert re.match(
+            r"3 are kept now, of 16 spans, the oldest from \d+ s ago; they stay until newer ones "
+            r"need the room of 20,000 spans or 128MiB, and what is over its quota",
+            missing.value.details["kept"],
+        )
+        assert missing.value.details["ids"].startswith("an id is that of a trace, 32 hexadecimal")
         status, told = await ask(gateway, "/api/traces/%C3%A9")
         assert status == 400
         assert told["error"].startswith("'\u00e9' names no trace: an id is that of a trace, 32 ")
@@ -425,6 +432,13 @@ async def test_big_traces_do_not_hold_up_the_loop() -> None:
             drawn = await gateway.traces.waterfall(trace_id.hex())
             assert len(drawn.rows) == drawn.summary.spans == count - 1, "of one moment"
             assert turns > 10
+            whole = await gateway.traces.waterfall(trace_id.hex())
+            turns = 0
+            await gateway.traces.waterfall(trace_id.hex())
+            of_rows, turns = turns, 0
+            explained = await gateway.traces.explain(trace_id.hex())
+            assert turns > of_rows + len(whole.rows) // SLICE - 2
+            assert explained.steps == explain(whole.rows)
             turns = 10
             otlp = await gateway.traces.otlp(trace_id.hex())
             assert len(otlp["resourceSpans"]) == 2

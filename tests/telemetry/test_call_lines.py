@@ -38,7 +38,7 @@ def span(span_id: bytes, trace_id: bytes = TRACE) -> spans.Span:
 
 def test_a_line_is_an_event_with_its_level_its_text_and_its_time() -> None:
     held = lines()
-    held.add(OWN, "WARNING", "stock is low", 1_500)
+    held.add(OWN, 30, "WARNING", "stock is low", 1_500)
     told: spans.Attributes = {"log.severity": "WARNING", "log.message": "stock is low"}
     assert held.rest() == (spans.SpanEvent("log", 1_500, told),)
 
@@ -53,23 +53,41 @@ def test_a_line_is_an_event_with_its_level_its_text_and_its_time() -> None:
 )
 def test_a_text_is_cut_and_can_be_encoded(text: str, kept: str) -> None:
     held = lines()
-    held.add(OWN, "INFO", text, 0)
+    held.add(OWN, 20, "INFO", text, 0)
     assert texts(held.rest()) == [kept]
 
 
 def test_the_newest_lines_stay_and_the_others_are_counted() -> None:
     held = lines()
     for number in range(CALL_LINES + 12):
-        held.add(OWN, "INFO", str(number), number)
+        held.add(OWN, 20, "INFO", str(number), number)
     assert texts(held.rest()) == [str(number) for number in range(12, CALL_LINES + 12)]
     assert held.left_out == 12
+
+
+def test_lines_of_a_lower_level_make_way_first() -> None:
+    """And of each level the oldest; they are told by time all the same."""
+    held = lines()
+    for number in range(300):
+        held.add(OWN, 20, "INFO", f"info {number}", 10 * number)
+        if number in {1, 150}:
+            held.add(OWN, 30, "WARNING", f"warning {number}", 10 * number + 1)
+    told = texts(held.rest())
+    assert len(told) == CALL_LINES
+    assert told == ["warning 1", "warning 150", *(f"info {number}" for number in range(202, 300))]
+    assert held.left_out == 302 - CALL_LINES
+    for number in range(CALL_LINES):
+        held.add(OWN, 40, "ERROR", f"error {number}", 10_000 + number)
+    held.add(OWN, 10, "DEBUG", "no room for this", 20_000)
+    assert texts(held.rest()) == [f"error {number}" for number in range(CALL_LINES)]
+    assert held.left_out == 403 - CALL_LINES
 
 
 @pytest.mark.parametrize("char", ["x", "\N{SNOWMAN}"])
 def test_bytes_are_bounded_too(char: str) -> None:
     held = lines()
     for number in range(CALL_LINES):
-        held.add(OWN, "INFO", char * LONGEST, number)
+        held.add(OWN, 20, "INFO", char * LONGEST, number)
         assert held.size <= CALL_LINES_BYTES
     kept = len(held.rest())
     assert 0 < kept < CALL_LINES
@@ -78,18 +96,18 @@ def test_bytes_are_bounded_too(char: str) -> None:
 
 def test_calls_that_run_share_a_room_and_give_it_back() -> None:
     one = lines()
-    one.add(OWN, "INFO", "x" * 1_000, 0)
+    one.add(OWN, 20, "INFO", "x" * 1_000, 0)
     room = Room(3 * one.size)
     calls = [lines(room) for _ in range(4)]
     for call in calls:
-        call.add(OWN, "INFO", "x" * 1_000, 0)
+        call.add(OWN, 20, "INFO", "x" * 1_000, 0)
     assert [call.left_out for call in calls] == [0, 0, 0, 1]
     calls[0].finish()
     calls[0].finish()
-    calls[3].add(OWN, "INFO", "x" * 1_000, 0)
-    calls[3].add(OWN, "INFO", "x" * 1_000, 0)
+    calls[3].add(OWN, 20, "INFO", "x" * 1_000, 0)
+    calls[3].add(OWN, 20, "INFO", "x" * 1_000, 0)
     assert [call.left_out for call in calls] == [0, 0, 0, 2]
-    calls[0].add(OWN, "INFO", "too late", 0)
+    calls[0].add(OWN, 20, "INFO", "too late", 0)
     assert texts(calls[0].rest()) == ["x" * 1_000]
     for call in calls:
         call.finish()
@@ -101,15 +119,15 @@ def test_lines_that_make_way_in_a_call_make_room_for_others() -> None:
     room = Room(CALL_LINES_BYTES + 5_000)
     one, other = lines(room), lines(room)
     for number in range(10 * CALL_LINES):
-        one.add(OWN, "INFO", "x" * LONGEST, number)
-    other.add(OWN, "INFO", "x" * LONGEST, 0)
+        one.add(OWN, 20, "INFO", "x" * LONGEST, number)
+    other.add(OWN, 20, "INFO", "x" * LONGEST, 0)
     assert other.left_out == 0
 
 
 def test_a_line_goes_with_the_span_that_it_was_made_in() -> None:
     held = lines()
     for where, text in ((OWN, "before"), (INNER, "inside"), (OTHER, "elsewhere"), (OWN, "after")):
-        held.add(where, "INFO", text, 0)
+        held.add(where, 20, "INFO", text, 0)
     for _ in range(2):  # a trace is told again after a reconnect
         assert texts(add_lines(span(INNER)).events) == ["inside"]
         # Nobody has told the other one, and perhaps nobody will.
@@ -123,7 +141,7 @@ def test_no_more_is_held_of_many_spans_than_of_their_lines() -> None:
     held = lines()
     ids = [number.to_bytes(8) for number in range(10 * CALL_LINES)]
     for span_id in ids:
-        held.add(span_id, "INFO", "x", 0)
+        held.add(span_id, 20, "INFO", "x", 0)
     assert list(held._goes_with_span) == ids[-CALL_LINES:]
     assert [len(add_lines(span(one)).events) for one in ids[-CALL_LINES - 1 :]] == [
         0,
@@ -142,7 +160,7 @@ def test_a_provider_of_the_users_own_exports_no_lines() -> None:
         own = serving()
         assert own is not None
         with provider.get_tracer("t").start_as_current_span("inner"):
-            own.add_line(innermost(TRACE, int.from_bytes(OWN)), "INFO", "inside", 1)
+            own.add_line(innermost(TRACE, int.from_bytes(OWN)), 20, "INFO", "inside", 1)
 
     fresh = contextvars.Context()
     fresh.run(attach, call)
@@ -154,7 +172,7 @@ def test_a_provider_of_the_users_own_exports_no_lines() -> None:
 
 def test_nothing_is_held_by_lines_whose_call_is_forgotten() -> None:
     held = lines()
-    held.add(INNER, "INFO", "inside", 0)
+    held.add(INNER, 20, "INFO", "inside", 0)
     del held
     gc.collect()
     assert add_lines(span(INNER)).events == ()
@@ -168,10 +186,10 @@ def test_lines_are_a_part_of_what_the_calls_span_weighs(
     own.add_event("looked up")
     before = own.weight
     for number in range(CALL_LINES + 1):
-        own.add_line(int.from_bytes(OWN), "INFO", str(number), number)
+        own.add_line(int.from_bytes(OWN), 20, "INFO", str(number), number)
     assert before + CALL_LINES * 100 < own.weight < EMPTY + CALL_LINES_BYTES
     own.finish()
-    own.add_line(int.from_bytes(OWN), "INFO", "too late", 0)
+    own.add_line(int.from_bytes(OWN), 20, "INFO", "too late", 0)
     assert caplog.records == []
     facts = {"trace_id": TRACE, "span_id": OWN, "parent_id": b"", "kind": spans.SERVER}
     built = spans.build(
@@ -186,5 +204,5 @@ def test_lines_are_a_part_of_what_the_calls_span_weighs(
 def test_levels_are_told_as_the_program_names_them() -> None:
     logging.addLevelName(25, "NOTICE")
     held = lines()
-    held.add(OWN, logging.getLevelName(25), "by and by", sys.maxsize)
+    held.add(OWN, 25, logging.getLevelName(25), "by and by", sys.maxsize)
     assert held.rest()[0].attributes["log.severity"] == "NOTICE"

@@ -97,7 +97,8 @@ def test_of_many_log_lines_the_newest_are_drawn(whole: bool) -> None:
     numbers = [int(one.split()[-1]) for one in lines if " info " in one]
     assert numbers == list(range(0 if whole else 15, 25))
     at = lines.index("+1,200 log lines left out")
-    assert lines[at + 1] == ("0.00 info    line 0" if whole else "and 15 log lines before")
+    earlier = "and 15 earlier ones: mesh trace 0af76519 --all"
+    assert lines[at + 1] == ("0.00 info    line 0" if whole else earlier)
 
 
 @pytest.mark.parametrize("width", [40, 80, 120, 200])
@@ -261,7 +262,7 @@ def test_what_is_odd_or_missing_is_said() -> None:
         "? 1 span without the span above, which is not there: put at the root",
         "~ 1 span moved by up to 1.50 s, as hosts' clocks disagree",
         "! missing: orders (o-1): disconnected before it sent its spans",
-        "! missing: 2 spans that a process, or the store, had no room for",
+        "! missing: 2 spans that a process has lost, or the store had no room for",
     ]
     assert any("▒ no word of the callee" in line for line in lines)
 

@@ -76,6 +76,16 @@ def test_edges_add_up_the_methods_of_a_service(accept: str) -> None:
     assert not any("stock" in labels for name, labels in found if name.startswith("traces_"))
 
 
+def test_the_gateways_own_service_is_no_part_of_the_graph() -> None:
+    calls = CallMetrics()
+    for service in ("mesh", "users"):
+        calls.series("mesh-cli", service, "tap").ended(0, 61.0)
+    found = read(Exposition(calls, GatewayCounters(), own_service="mesh"), TEXT)
+    edges = {labels for name, labels in found if name == "traces_service_graph_request_total"}
+    assert edges == {frozenset({"mesh-cli", "users"})}
+    assert found["mesh_calls_total", frozenset({"mesh-cli", "mesh", "tap", "ok"})] == 1
+
+
 @FORMATS
 def test_edges_are_counters_from_one_scrape_to_the_next(accept: str) -> None:
     calls = CallMetrics()

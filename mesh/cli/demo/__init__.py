@@ -185,14 +185,17 @@ class Demo:
 
     def _invite(self, processes: Processes, address: str, metrics: str) -> None:
         order = {"user": "tu", "lines": [{"sku": "mug", "quantity": 1}], "card": "1"}
-        screen = self._screen
+        screen, failed = self._screen, telling_failure(self.played)
         screen.title("The shop stays open. Look around from another terminal:")
         mesh = "mesh" if shutil.which("mesh") else str(Path(sys.executable).with_name("mesh"))
         for command in (
             f"export MESH_GATEWAY={address}",
             f"{mesh} trace    # what was kept",
             f"{mesh} trace --call orders place '{to_json(order)}'",
-            f"{mesh} stat",
+            *([f"{mesh} explain {failed.order.id}    # why it failed"] if failed else []),
+            f"{mesh} tap    # calls as they end",
+            f"{mesh} top    # who is slow, who fails",
+            f"{mesh} edges    # who calls whom",
             f"curl {metrics}",
             f"kill -9 {processes.pid('payments')}    # it comes back",
         ):

@@ -1,0 +1,46 @@
+"""Whether what people name is registered: a watch for a name that is mistyped waits for ever."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any
+
+from mesh.cli.failures import WrongUsage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def tell_missing(services: list[dict[str, Any]], service: str, method: str) -> str:
+    """What to say of names that nobody has registered; empty where all is there.
+
+    Args:
+        services: As the gateway tells them.
+        service: The name of one; empty for any.
+        method: The name of one, with its service or without; empty for any.
+
+    Raises:
+        WrongUsage: The method is of another service.
+    """
+    methods = {one["name"]: one["methods"] for one in services}
+    if service and service not in methods:
+        return f"no service {service!r} is registered{_nearest(service, methods)}"
+    names = {
+        name: None
+        for its_service, some in methods.items()
+        if service in {"", its_service}
+        for one in some
+        for name in (one, f"{its_service}.{one}")
+    }
+    # One that has just gone is expected back, with methods that nobody knows now.
+    if not method or method in names or (service and not names):
+        return ""
+    if service and "." in method and not method.startswith(f"{service}."):
+        raise WrongUsage(f"--method {method} is none of --service {service}: leave one of them out")
+    whose = f"service {service!r} has" if service else "there is"
+    return f"{whose} no method {method!r}{_nearest(method, names)}"
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
