@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import trio
 
 from mesh.connecting import connect, make_dialer
-from mesh.errors import AddressError, CertificateError, SettingError
+from mesh.errors import AddressError, CertificateError, ContractError, SettingError, UsageError
 from mesh.groups import single_exception
 from mesh.serving import name_of_service, serve
 from mesh.tracing import install_tracer_provider
@@ -54,8 +54,8 @@ def run(
     mesh's: see :func:`~mesh.install_tracer_provider`.
 
     It waits for a gateway that is not up yet, and registers again with one that comes back. Where
-    an address, a ``MESH_*`` variable or a certificate that these name cannot be used, the program
-    ends with one line on standard error and exit status 2.
+    an address, a ``MESH_*`` variable or a certificate that these name cannot be used, or a service
+    cannot be served, the program ends with one line on standard error and exit status 2.
 
     Args:
         services: As in :func:`~mesh.serve`: implementations of contracts, and what makes these or
@@ -70,10 +70,10 @@ def run(
         keep_logs: As in :func:`~mesh.connect`: ``"info"`` shows what handlers log in kept traces.
 
     Raises:
-        TypeError: There is no service, or the first one has no name.
-        ContractError: An implementation does not do what its contracts say.
+        TypeError: There is no service.
         ValueError: The name cannot be one, or there is no such encoding or level.
-        SystemExit: An address, a variable or a certificate cannot be used; the status is 2.
+        SystemExit: An address, a variable or a certificate cannot be used, the first service has no
+            name, or an implementation does not do what its contracts say; the status is 2.
         AddressInUse: Somebody listens at the address for metrics already.
         UsageError: Metrics could be read from other machines without a token.
 
@@ -90,7 +90,10 @@ def run(
             "mesh.run needs at least one service: an implementation of a contract, or a function "
             "that takes the client"
         )
-    name = name or name_of_service(services[0])
+    try:
+        name = name or name_of_service(services[0])
+    except UsageError as fault:
+        _refuse("mesh.run", fault)
     try:
         dialer = make_dialer(gateway, tls)  # a wrong address is said before anything runs
     except _WRONG_SETTING as fault:
@@ -123,12 +126,19 @@ async def _run(
                 _refuse(name, fault)
             nursery = await stack.enter_async_context(trio.open_nursery())
             # A service may set a provider of its own up, so that the mesh's comes after them.
-            nursery.start_soon(serve, client, *(*services, _provide_tracing))
+            nursery.start_soon(_serve, client, *(*services, _provide_tracing))
             number = await anext(signals)
             for again in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(again, _end_at_once)
             log.info("%s got %s and drains", name, signal.Signals(number).name)
             nursery.cancel_scope.cancel()
+
+
+async def _serve(client: Client, *services: Service) -> None:
+    try:
+        await serve(client, *services)
+    except ContractError as fault:
+        _refuse(client.name, fault)
 
 
 def _provide_tracing(_: Client) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import inspect
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
 from mesh.contracts.contract import Contract, contracts_of
 from mesh.contracts.implementations import check_class
-from mesh.errors import CallError, ContractError
+from mesh.errors import CallError, ContractError, UsageError
 from mesh.implementing import implement
-from mesh.wire.codec import REQUIRES
+from mesh.wire.codec import REQUIRES, is_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,9 +48,9 @@ async def serve(
         task_status: With ``nursery.start``, that returns once all are registered.
 
     Raises:
-        ContractError: An instance does not do what its contracts say; the message names class,
-            method and parameter.
-        ValueError: Two serve the same method.
+        ContractError: An instance does not do what its contracts say, or another one serves the
+            same method; the message names class, method and parameter.
+        ValueError: A function registers what is served already.
     """
     required: dict[str, tuple[str, ...]] = {}
     for service in services:
@@ -68,24 +68,38 @@ def name_of_service(service: Service) -> str:
     """What a peer is called that serves this first.
 
     Raises:
-        TypeError: It has no name.
+        UsageError: It has no name.
     """
     while isinstance(service, partial):
         service = service.func
     kind = type(service) if isinstance(service, Contract) else service
     if isinstance(kind, type) and (contracts := contracts_of(kind)):
         return contracts[0].name
-    try:
-        return kind.__name__
-    except AttributeError:
-        raise TypeError(f"{service!r} has no name; give the peer one, name=...") from None
+    _check_callable(service)
+    name = getattr(kind, "__name__", "")
+    if not is_name(name):  # a lambda's is none
+        raise UsageError(f"{service!r} has no name for a peer; make it a function, or set name=...")
+    return str(name)
+
+
+def _check_callable(service: object) -> None:
+    if not callable(service):
+        kind = type(service).__qualname__
+        raise ContractError(
+            f"{kind} implements no contract; let it extend one, class {kind}(Users), or give a "
+            "function that takes the client"
+        )
 
 
 async def _make(service: Callable[[Client], Any], client: Client) -> Contract | None:
+    _check_callable(service)
     if isinstance(service, type):
         check_class(service)
+        signature = inspect.signature(service)
+        if not signature.parameters:
+            return cast("Contract", service())
         try:
-            inspect.signature(service).bind(client)
+            signature.bind(client)
         except TypeError as fault:
             raise ContractError(
                 f"{service.__qualname__} cannot be made of the client alone: {fault}; serve an "
@@ -106,6 +120,15 @@ def _serve(client: Client, implementation: Contract) -> dict[str, tuple[str, ...
     """Register an implementation; returns what its services require."""
     kind = type(implementation)
     required = tuple(one.__mesh_contract__.name for one in kind.__mesh_requires__)
+    for info in contracts_of(kind):
+        for name in info.methods:
+            other = client._uplink.dispatcher.handlers.get((info.name, name))
+            if other is not None:
+                by = getattr(other.function, "__qualname__", repr(other.function))
+                raise ContractError(
+                    f"{kind.__qualname__} serves {info.name}.{name}, and so does {by} in the same "
+                    "program; run each in one of its own"
+                )
     own = [info.name for info in contracts_of(kind)] if required else []
     for name in own:
         client._uplink.metadata[REQUIRES + name] = ",".join(required)

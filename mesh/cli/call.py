@@ -11,7 +11,7 @@ import click
 import msgspec
 import trio
 
-from mesh.cli.checking import LONGEST, ask_contracts, check_call
+from mesh.cli.checking import LONGEST, ask_contracts, check_call, deprecation
 from mesh.cli.commands import example, run
 from mesh.cli.completing import complete_method, complete_params, complete_service
 from mesh.cli.failures import hint
@@ -139,6 +139,10 @@ async def _call(
                 client = await stack.enter_async_context(peer(gateway, patience=timeout))
                 schemas = await ask_contracts(client, service, timeout)
                 check_call(service, method, params, schemas, min(timeout or LONGEST, LONGEST))
+                if advice := deprecation(method, schemas):
+                    click.secho(
+                        f"{service}.{method} is deprecated: {advice}", err=True, fg="yellow"
+                    )
                 if schemas:  # JSON can say all that these have types for: bytes, or keys of numbers
                     typed = peer(gateway, patience=timeout, encoding="json")
                     client = await stack.enter_async_context(typed)

@@ -14,6 +14,7 @@ from mesh.cli.listing import BUILTIN
 from mesh.cli.output import to_json
 from mesh.contracts.telling import type_text
 from mesh.errors import CallError, InvalidArgument, Reason, Unimplemented
+from mesh_telemetry.logs import clean_line
 from mesh_telemetry.texts import shorten
 
 if TYPE_CHECKING:
@@ -55,6 +56,19 @@ def methods_of(schema: dict[str, Any]) -> dict[str, Any]:
     """What a contract's schema says of each method."""
     methods = schema.get("methods")
     return methods if isinstance(methods, dict) else {}
+
+
+def deprecation(method: str, schemas: list[dict[str, Any]]) -> str:
+    """What to call in place of a method, in one line; empty where no contract deprecates it.
+
+    Args:
+        method: The method.
+        schemas: What its service has told: the newest contract that has the method counts.
+    """
+    known = (methods_of(schema)[method] for schema in schemas if method in methods_of(schema))
+    newest = next(known, None)
+    advice = newest.get("deprecated") if isinstance(newest, dict) else None
+    return clean_line(advice) if isinstance(advice, str) else ""
 
 
 def check_call(

@@ -11,6 +11,7 @@ from mesh.cli.completing import complete_service
 from mesh.cli.listing import BUILTIN, STYLES
 from mesh.cli.output import fit_columns, make_console, print_json, print_table
 from mesh.cli.peer import check_name, gateway_option, json_option, peer
+from mesh.wire.codec import REQUIRES
 from mesh_telemetry.logs import clean
 from mesh_telemetry.texts import duration
 
@@ -131,7 +132,7 @@ def _print_instances(console: Console, instances: list[dict[str, Any]]) -> None:
             str(one["in_flight"]),
             duration(one["loop_lag_s"]),
             duration(one["connected_s"]),
-            clean(" ".join(f"{key}={value}" for key, value in one["metadata"].items())) or "-",
+            _metadata(one["metadata"]) or "-",
         ]
         for one in instances
     ]
@@ -155,6 +156,20 @@ def _print_instances(console: Console, instances: list[dict[str, Any]]) -> None:
         ):
             if str(told) != "-":
                 console.print(Text.assemble((f"  {name:<10}", "dim"), told), soft_wrap=True)
+
+
+def _metadata(metadata: dict[str, str]) -> str:
+    """What an instance's operator said of it, and what its services require."""
+    own = [f"{key}={value}" for key, value in metadata.items() if not key.startswith(REQUIRES)]
+    required = {
+        name
+        for key, value in metadata.items()
+        if key.startswith(REQUIRES)
+        for name in value.split(",")
+    }
+    if required:
+        own.append(f"requires {', '.join(sorted(required))}")
+    return clean(" ".join(own))
 
 
 def _errors(errors: dict[str, int]) -> Any:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from mesh.contracts.agreeing import annotations_of, fits, type_name
 from mesh.contracts.contract import contracts_of
 from mesh.errors import ContractError
 
@@ -67,9 +70,9 @@ def implemented(
                     f"{where} must be `async def`, as its contract {info.declared.__qualname__} "
                     "says; put @mesh.in_thread above a plain function"
                 )
-            _check_parameters(
-                f"{where}, of contract {info.declared.__qualname__}", method, function
-            )
+            where += f", of contract {info.declared.__qualname__}"
+            _check_parameters(where, method, function)
+            _check_types(where, method, function)
             functions[method.name] = function
         yield info, functions
 
@@ -108,3 +111,19 @@ def _check_parameters(where: str, method: ContractMethod, function: Callable[...
             and own.kind not in {own.VAR_POSITIONAL, own.VAR_KEYWORD}
         ):
             raise ContractError(f"{where}: it needs {own.name!r}, which the contract does not have")
+
+
+def _check_types(where: str, method: ContractMethod, function: Callable[..., Any]) -> None:
+    own = annotations_of(function)
+    for field in msgspec.structs.fields(method.signature.params):
+        kind = own.get(field.name, Any)
+        if not fits(field.type, kind):
+            raise ContractError(
+                f"{where}: parameter {field.name!r} is {type_name(field.type)} in the contract, "
+                f"{type_name(kind)} here"
+            )
+    result, kind = method.signature.result, own.get("return", Any)
+    if not fits(kind, result):
+        raise ContractError(
+            f"{where}: its result is {type_name(result)} in the contract, {type_name(kind)} here"
+        )

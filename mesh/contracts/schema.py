@@ -42,6 +42,7 @@ def _describe(method: ContractMethod, schemas: Any, definitions: dict[str, Any])
     return {
         "doc": method.doc,
         "params": _inline(next(schemas), definitions),
+        "keywords": list(method.signature.keywords),
         "result": next(schemas),
         "errors": {
             reason: {

@@ -59,7 +59,13 @@ def method_shape(name: str, schema: Mapping[str, Any], document: Mapping[str, An
         document: The whole of that.
     """
     kinds = _map(document.get("$defs"))
-    params = list(_fields(_map(schema.get("params")), kinds))
+    declared = _map(schema.get("params"))
+    params = list(_fields(declared, kinds))
+    keywords = schema.get("keywords")
+    if isinstance(keywords, (list, tuple)) and keywords:
+        names = list(_map(declared.get("properties")))
+        if keywords[0] in names:
+            params.insert(names.index(keywords[0]), "*")  # those behind it are given by name
     return Shape(name, params, f" -> {type_text(schema.get('result'), kinds)}")
 
 

@@ -32,10 +32,19 @@ class Fault:
         hits: How many calls it has met.
     """
 
-    def __init__(self, service: str, method: str | None, times: int | None, change: Change) -> None:
+    def __init__(
+        self,
+        service: str,
+        method: str | None,
+        times: int | None,
+        change: Change,
+        *,
+        ends: bool,
+    ) -> None:
         if times is not None and times < 1:
             raise ValueError(f"times={times} is less than 1; leave it out for every call")
         self.hits = 0
+        self.ends = ends  # the calls that it meets: none of these gets any further
         self._service, self._method, self._times = service, method, times
         self._change = change
 
@@ -43,12 +52,12 @@ class Fault:
         """Whether it is for calls of this method, of however many."""
         return service == self._service and self._method in {None, method}
 
-    def hit(
-        self, called: tuple[str, str], handler: Handler, limiter: trio.CapacityLimiter
-    ) -> Handler:
-        """What serves a call of this method: the handler, or one that is changed."""
-        if not self.is_for(*called) or (self._times is not None and self.hits >= self._times):
-            return handler
+    def meets(self, service: str, method: str) -> bool:
+        """Whether it meets the next call of this method."""
+        return self.is_for(service, method) and self.hits != self._times
+
+    def hit(self, handler: Handler, limiter: trio.CapacityLimiter) -> Handler:
+        """What serves a call that it meets."""
         self.hits += 1
         changed = copy.copy(handler)
         changed.function, changed.in_thread = self._change(handler, limiter), False
@@ -124,8 +133,14 @@ class FaultyHandlers(dict[tuple[str, str], "Handler"]):
         """What serves a call: looked up once for each."""
         handler = super().get(called, default)
         if handler is not None:
-            for fault in reversed(self._faults):
-                handler = fault.hit(called, handler, self._limiter)
+            met: list[Fault] = []
+            for fault in self._faults:
+                if fault.meets(*called):
+                    met.append(fault)
+                    if fault.ends:
+                        break
+            for fault in reversed(met):
+                handler = fault.hit(handler, self._limiter)
         return handler
 
 

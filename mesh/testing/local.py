@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mesh.client import Client
     from mesh.contracts.contract import Contract
     from mesh.errors import CallError, Code
+    from mesh.payload import Encoding
     from mesh.serving import Service
     from mesh.testing.faults import Change
     from mesh.transport import Link
@@ -115,10 +116,11 @@ class LocalMesh(Recorded):
         return self.client.stub(contract, timeout=timeout)
 
     @contextlib.asynccontextmanager
-    async def connect(self, name: str) -> AsyncIterator[Client]:
+    async def connect(self, name: str, *, encoding: Encoding = "msgpack") -> AsyncIterator[Client]:
         """Be one more peer of this mesh for as long as the block runs; as :func:`mesh.connect`."""
         way = _Way(self.gateway)
-        async with connect(name, gateway=way, limits=self.gateway.limits) as client:
+        limits = self.gateway.limits
+        async with connect(name, gateway=way, encoding=encoding, limits=limits) as client:
             dispatcher = client._uplink.dispatcher
             dispatcher.handlers = FaultyHandlers(self._faults, dispatcher)
             self._ways[client] = way
@@ -171,7 +173,7 @@ class LocalMesh(Recorded):
             ...     ...
             >>> assert fault.hits == 1
         """
-        return self._faulty(service, method, times, delaying(seconds))
+        return self._faulty(service, method, times, delaying(seconds), ends=False)
 
     def fail(
         self,
@@ -193,7 +195,7 @@ class LocalMesh(Recorded):
             UsageError: No peer of this mesh serves that.
             ValueError: There is no such code.
         """
-        return self._faulty(service, method, times, failing(error))
+        return self._faulty(service, method, times, failing(error), ends=True)
 
     def drop(
         self,
@@ -212,7 +214,7 @@ class LocalMesh(Recorded):
         Raises:
             UsageError: No peer of this mesh serves that.
         """
-        return self._faulty(service, method, times, dropping())
+        return self._faulty(service, method, times, dropping(), ends=True)
 
     @contextlib.contextmanager
     def _faulty(
@@ -221,10 +223,12 @@ class LocalMesh(Recorded):
         method: str | None,
         times: int | None,
         change: Change,
+        *,
+        ends: bool,
     ) -> Iterator[Fault]:
         name = service_name(service)
         check_target(name, method, self._served())
-        fault = Fault(name, method, times, change)
+        fault = Fault(name, method, times, change, ends=ends)
         self._faults.append(fault)
         try:
             yield fault
@@ -235,7 +239,7 @@ class LocalMesh(Recorded):
     async def disconnect(self, who: str | type[Contract] | Client) -> AsyncIterator[None]:
         """Have peers lose their connection, in an ``async with`` block, and not find back in it.
 
-        At the block's end they have connected and registered again.
+        At the block's end, of several the outermost's, they have connected and registered again.
 
         Args:
             who: A service, of which all instances are cut off; or one peer.
@@ -257,7 +261,8 @@ class LocalMesh(Recorded):
             for way in ways:
                 way.mend()
         for client in clients:
-            if client in self._ways:  # else it has left meanwhile
+            # Else it has left meanwhile, or another block has it cut off.
+            if client in self._ways and not self._ways[client].is_cut:
                 await _registered(client)
 
     def _serving(self, service: str) -> list[Client]:
@@ -280,6 +285,7 @@ class _Way:
         self._gateway = gateway
         self._passable = trio.Event()
         self._passable.set()
+        self._cuts = 0
 
     async def dial(self, limit: int) -> Link:
         """See :class:`~mesh.transport.Dialer`. Where it is cut, whoever dials waits."""
@@ -287,13 +293,22 @@ class _Way:
         return await self._gateway.dial(limit)
 
     async def cut(self, client: Client) -> None:
-        self._passable = trio.Event()
+        self._cuts += 1
+        if self._passable.is_set():
+            self._passable = trio.Event()
         link = client._uplink.link
         if link is not None:
             await link.aclose()
 
+    @property
+    def is_cut(self) -> bool:
+        return self._cuts > 0
+
     def mend(self) -> None:
-        self._passable.set()
+        """Take one cut back; it is passable again once all are."""
+        self._cuts -= 1
+        if not self._cuts:
+            self._passable.set()
 
     def __str__(self) -> str:
         return "the gateway of this local mesh"

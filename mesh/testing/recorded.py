@@ -144,6 +144,9 @@ class Recorded:
     async def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples that have these labels; 0 where there is none.
 
+        Those of the gateway's own service, which peers of this mesh call by themselves, are left
+        out unless ``rpc_service="mesh"`` asks for them.
+
         Args:
             name: As in ``/metrics``: ``"mesh_calls_total"``, or of a histogram
                 ``"mesh_call_duration_seconds_count"``.
@@ -156,7 +159,11 @@ class Recorded:
         await self.settled()
         wanted = labels.items()
         return sum(
-            value for sample, has, value in self._samples() if sample == name and wanted <= has
+            value
+            for sample, has, value in self._samples()
+            if sample == name
+            and wanted <= has
+            and ("rpc_service" in labels or ("rpc_service", RESERVED) not in has)
         )
 
     def _samples(self) -> Iterator[tuple[str, Any, float]]:

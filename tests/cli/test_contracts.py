@@ -65,7 +65,12 @@ class Users(mesh.Contract, name="users", version=VERSION):
         @abstractmethod
         async def delete(self, user_id: str) -> None: ...
 
-class Service(Users):
+class Plans(mesh.Contract, name="plans", version="1.0.0"):
+    @mesh.method
+    @abstractmethod
+    async def get(self) -> None: ...
+
+class Service(Users, requires=[Plans]):
     async def get(self, user_id, deep=False):
         if user_id == "nobody":
             raise UserMissing(user_id)
@@ -84,7 +89,7 @@ async def plain(client):
     await client.call("mesh", "status")
     print("ready", flush=True)
 
-mesh.run(Service(), plain, gateway=sys.argv[1])
+mesh.run(Service(), plain, gateway=sys.argv[1], metadata={"zone": "north"})
 '''
 
 
@@ -130,6 +135,7 @@ def test_info_shows_the_contract_of_each_version(shop: Mesh) -> None:
         assert "  User(id: str, plan: Plan = 'free', paid: Decimal = '0')\n" in contract
     assert "  delete(user_id: str) -> None\n" in new
     assert "delete(" not in old
+    assert result.stdout.count("zone=north requires plans\n") == 2
 
 
 def test_info_for_programs_has_the_json_schema(shop: Mesh) -> None:
@@ -204,7 +210,8 @@ def test_a_call_that_fits_is_made(shop: Mesh, method: str, params: Any, result: 
         ended = shop("call", "users", method, *arguments)
         if method == "delete" and ended.returncode:
             continue  # without a version, a call goes to any instance that has the method
-        assert (ended.returncode, ended.stderr) == (0, "")
+        warning = "users.put is deprecated: call get\n" if method == "put" else ""
+        assert (ended.returncode, ended.stderr) == (0, warning)
         assert json.loads(ended.stdout) == result
 
 

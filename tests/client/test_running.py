@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -26,6 +27,10 @@ async def answer() -> str:
 
 def users(client: mesh.Client) -> None:
     pytest.fail(f"{client.name} was registered")
+
+
+def users_not(_: mesh.Client) -> None:
+    """Registers nothing."""
 
 
 @pytest.mark.parametrize(
@@ -161,3 +166,69 @@ def test_run_needs_something_to_serve() -> None:
     """Before anything is started."""
     with pytest.raises(TypeError, match="needs at least one service"):
         mesh.run()
+
+
+class Greeter(mesh.Contract, name="greeter", version="1.0.0"):
+    @mesh.method
+    @abstractmethod
+    async def greet(self) -> str: ...
+
+
+class GreeterService(Greeter):
+    async def greet(self) -> str:
+        return "Hello"
+
+
+class Forgotten:
+    """Does not extend the contract."""
+
+
+class Wrong(Greeter):
+    async def greet(self) -> int:  # type: ignore[override]
+        return 1
+
+
+@pytest.mark.parametrize(
+    ("services", "lines"),
+    [
+        (
+            [lambda _: GreeterService()],
+            ["mesh.run: <function ", " has no name for a peer; make it"],
+        ),
+        ([Forgotten()], ["mesh.run: Forgotten implements no contract; let it extend one, class "]),
+        ([users_not, Forgotten()], ["users_not: Forgotten implements no contract; let it extend"]),
+        ([Forgotten], ["Forgotten: Forgotten implements no contract"]),
+        (
+            [Wrong()],
+            ["greeter: Wrong.greet, of contract Greeter: its result is str in the contract"],
+        ),
+        (
+            [GreeterService(), GreeterService],
+            [
+                "greeter: GreeterService serves greeter.greet, and so does GreeterService.greet ",
+                "run each in one of its own",
+            ],
+        ),
+    ],
+)
+def test_what_cannot_be_served_ends_the_program_with_one_line(
+    services: list[Any], lines: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        mesh.run(*services, gateway="unix:/nowhere")
+    assert ended.value.code == 2
+    told = capsys.readouterr().err.splitlines()
+    assert told[-1].startswith(lines[0])
+    assert all(line in told[-1] for line in lines)
+    assert not any("Traceback" in line for line in told)
+
+
+async def test_a_class_that_takes_nothing_is_made_without_the_client() -> None:
+    async with (
+        mesh.Gateway() as gateway,
+        mesh.connect("greeter", gateway=gateway) as client,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(mesh.serve, client, GreeterService)
+        assert await client.stub(Greeter).greet() == "Hello"
+        nursery.cancel_scope.cancel()

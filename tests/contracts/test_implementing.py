@@ -273,8 +273,8 @@ class NeedsMore(OrderService):
     def __init__(self, client: mesh.Client, database: str) -> None: ...
 
 
-class TakesNothing(OrderService):
-    def __init__(self) -> None: ...
+class TakesTwo(OrderService):
+    def __init__(self, client: mesh.Client, names: list[str]) -> None: ...
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ class TakesNothing(OrderService):
         (Orders, "Orders is a contract; serve a class that implements it, class OrdersService"),
         (Both, "Both does not implement get of Small, place of Orders, count of Orders, number"),
         (NeedsMore, "NeedsMore cannot be made of the client alone: missing a required argument"),
-        (TakesNothing, "TakesNothing cannot be made of the client alone: too many positional"),
+        (TakesTwo, "TakesTwo cannot be made of the client alone: missing a required argument"),
         (lambda _: 3, "returned 3, which implements no contract"),
         (msgspec.Struct, "Struct implements no contract"),
     ],
@@ -303,7 +303,9 @@ async def test_a_method_that_is_served_already_is_refused_with_all_others() -> N
         async def count() -> int:
             return 0
 
-        with pytest.raises(ValueError, match=r"orders\.count is served by .* already"):
+        with pytest.raises(
+            mesh.ContractError, match=r"^OrderService serves orders\.count, and so does .*count in "
+        ):
             await mesh.serve(client, OrderService())
         assert client.registered_methods() == ["orders.count"]
 

@@ -168,7 +168,7 @@ def test_methods_that_share_an_error_or_are_called_like_a_type_are_described_eac
 def test_methods_errors_and_types_of_a_contract() -> None:
     methods = DOCUMENT["methods"]
     assert [str(method_shape(name, methods[name], DOCUMENT)) for name in methods] == [
-        "get(user_id: str, deep: bool = False, colour: Colour = 'red') -> Page[User]",
+        "get(user_id: str, *, deep: bool = False, colour: Colour = 'red') -> Page[User]",
         "paint(cat: Cat | Dog, row: Row) -> None",
     ]
     [(reason, error)] = methods["get"]["errors"].items()
@@ -203,6 +203,7 @@ WORDS = st.sampled_from(
     [
         *("type", "$ref", "$defs", "properties", "required", "enum", "anyOf", "items", "title"),
         *("prefixItems", "object", "string", "array", "default", "methods", "params", "errors"),
+        "keywords",
     ]
 )
 JSON = st.recursive(

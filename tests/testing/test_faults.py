@@ -109,6 +109,21 @@ async def test_faults_add_up(autojump_clock: MockClock) -> None:
         assert 5 <= trio.current_time() - began < 6
 
 
+async def test_what_a_fault_has_ended_is_no_hit_of_the_next_one() -> None:
+    async with local_mesh(UserService()) as it:
+        with (
+            it.fail(Users, error="aborted", times=1) as outer,
+            it.fail(Users, error="unavailable", times=1) as inner,
+        ):
+            with pytest.raises(mesh.Aborted):
+                await it.stub(Users).count()
+            assert (outer.hits, inner.hits) == (1, 0)
+            with pytest.raises(mesh.Unavailable):
+                await it.stub(Users).count()
+            assert (outer.hits, inner.hits) == (1, 1)
+            assert await it.stub(Users).count() == 1
+
+
 async def test_a_fault_holds_for_what_is_registered_later() -> None:
     async with local_mesh(UserService()) as it:
         with it.fail("users", error="aborted"):
@@ -151,6 +166,16 @@ async def test_a_service_that_is_cut_off_is_gone_until_the_end_of_the_block(
                 await it.stub(Users).count()
         assert it.gateway.is_connected("users")
         assert await it.stub(Users).count() == 1
+
+
+async def test_what_is_cut_off_twice_is_back_at_the_end_of_both(autojump_clock: MockClock) -> None:
+    async with local_mesh(UserService()) as it:
+        async with it.disconnect(Users):
+            async with it.disconnect(Users):
+                assert not it.gateway.is_connected("users")
+            await trio.sleep(60)
+            assert not it.gateway.is_connected("users")
+        assert it.gateway.is_connected("users")
 
 
 async def test_calls_under_way_are_lost_with_their_connection() -> None:

@@ -47,6 +47,19 @@ async def test_more_peers_call_by_their_own_names() -> None:
         assert [call.caller for call in await it.calls()] == ["shop", "me"]
 
 
+async def test_a_peer_may_speak_json() -> None:
+    """Whose keys are texts."""
+    async with local_mesh() as it, it.connect("shop", encoding="json") as shop:
+
+        @it.client.method
+        async def same(params: Any) -> Any:
+            return params
+
+        await it.settled()
+        assert await shop.call("test", "same", {7: 1}) == {"7": 1}
+        assert await it.client.call("test", "same", {7: 1}) == {7: 1}
+
+
 async def test_what_cannot_be_served_says_so_as_itself() -> None:
     with pytest.raises(mesh.ContractError, match="Users is a contract"):
         async with local_mesh(Users):  # type: ignore[arg-type]  # that is the fault
@@ -175,6 +188,8 @@ async def test_metrics_are_read_as_scraped() -> None:
         assert await it.metric("mesh_call_duration_seconds_count", **took) == 3
         assert await it.metric("mesh_call_duration_seconds_bucket", le="+Inf", **took) == 3
         assert await it.metric("mesh_service_instances", rpc_service="users", state="healthy") == 1
+        assert await it.metric("mesh_calls_total") == 3
+        assert await it.metric("mesh_calls_total", rpc_service="mesh") > 0
 
 
 @pytest.mark.parametrize(
