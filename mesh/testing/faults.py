@@ -89,7 +89,12 @@ def failing(error: CallError | Code | str) -> Change:
         ValueError: There is no such code, or it is ``ok``.
     """
     if not isinstance(error, CallError):
-        code = Code(error)
+        try:
+            code = Code(error)
+        except ValueError:
+            near = difflib.get_close_matches(error, list(Code), 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(Code)}"
+            raise ValueError(f"{error!r} is no code; {hint}") from None
         if code is Code.OK:
             raise ValueError("code 'ok' is no failure")
         error = CallError.of(code, "a test has this call fail")

@@ -109,6 +109,12 @@ async def test_faults_add_up(autojump_clock: MockClock) -> None:
         assert 5 <= trio.current_time() - began < 6
 
 
+async def test_a_code_that_is_none_has_a_hint() -> None:
+    async with local_mesh(UserService()) as it:
+        with pytest.raises(ValueError, match="'unavailble' is no code; did you mean unavailable"):
+            it.fail(Users, error="unavailble")
+
+
 async def test_what_a_fault_has_ended_is_no_hit_of_the_next_one() -> None:
     async with local_mesh(UserService()) as it:
         with (
