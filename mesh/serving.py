@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mesh.client import Client
+    from mesh.contracts.versions import Version
+
+    Required = dict[str, Version]
+    """Services by the newest version of their contracts that is needed."""
 
     Service = Contract | Callable[[Client], Any]
     """An implementation; or what makes one, or registers methods, of a client."""
@@ -52,15 +56,18 @@ async def serve(
             same method; the message names class, method and parameter.
         ValueError: A function registers what is served already.
     """
-    required: dict[str, tuple[str, ...]] = {}
+    required: dict[str, Required] = {}
     for service in services:
         made = service if isinstance(service, Contract) else await _make(service, client)
         if made is not None:
             required |= _serve(client, made)
     task_status.started()
-    names = sorted({name for some in required.values() for name in some})
-    if names:
-        await _wait_for(client, names, ", ".join(sorted(required)))
+    wanted: Required = {}
+    for some in required.values():
+        for name, version in some.items():
+            wanted[name] = max(version, wanted.get(name, version))
+    if wanted:
+        await _wait_for(client, wanted, ", ".join(sorted(required)))
     await trio.sleep_forever()
 
 
@@ -116,10 +123,11 @@ async def _make(service: Callable[[Client], Any], client: Client) -> Contract | 
     return made
 
 
-def _serve(client: Client, implementation: Contract) -> dict[str, tuple[str, ...]]:
+def _serve(client: Client, implementation: Contract) -> dict[str, Required]:
     """Register an implementation; returns what its services require."""
     kind = type(implementation)
-    required = tuple(one.__mesh_contract__.name for one in kind.__mesh_requires__)
+    infos = [one.__mesh_contract__ for one in kind.__mesh_requires__]
+    required = {info.name: info.version for info in infos}
     for info in contracts_of(kind):
         for name in info.methods:
             other = client._uplink.dispatcher.handlers.get((info.name, name))
@@ -131,21 +139,23 @@ def _serve(client: Client, implementation: Contract) -> dict[str, tuple[str, ...
                 )
     own = [info.name for info in contracts_of(kind)] if required else []
     for name in own:
-        client._uplink.metadata[REQUIRES + name] = ",".join(required)
+        told = ",".join(f"{needed} {version}" for needed, version in required.items())
+        client._uplink.metadata[REQUIRES + name] = told
     implement(client, implementation)
     return dict.fromkeys(own, required)
 
 
-async def _wait_for(client: Client, names: list[str], by: str) -> None:
-    """Say which services are missing until each has been there."""
+async def _wait_for(client: Client, wanted: Required, by: str) -> None:
+    """Say which services are missing until each has been there, in a version that will do."""
     missing = client._uplink.missing
+    names = sorted(wanted)
     missing.update(names)
     told: list[str] = []
     patience = trio.current_time() + client._uplink.service_wait  # as calls for them have
     while names:
-        there = [name for name in names if await _is_there(client, name)]
-        missing.difference_update(there)
-        names = [name for name in names if name not in there]
+        lacking = await _lacking(client, {name: wanted[name] for name in names})
+        missing.difference_update(set(names) - lacking)
+        names = [name for name in names if name in lacking]
         if names and names != told and trio.current_time() >= patience:
             log.warning("%s requires %s, which nobody serves yet", by, ", ".join(names))
             told = names
@@ -154,8 +164,9 @@ async def _wait_for(client: Client, names: list[str], by: str) -> None:
     log.info("%s has all services that it requires", by)
 
 
-async def _is_there(client: Client, name: str) -> bool:
+async def _lacking(client: Client, wanted: Required) -> set[str]:
     try:
-        return bool((await client.call("mesh", "service", name))["methods"])
-    except CallError:  # not there, or no gateway to ask
-        return False
+        versions = {name: str(version) for name, version in wanted.items()}
+        return set(await client.call("mesh", "missing", versions, result=list[str]))
+    except CallError:  # no gateway to ask
+        return set(wanted)

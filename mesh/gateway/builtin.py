@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 METHODS = (
     "services",
     "service",
+    "missing",
     "edges",
     "status",
     "ping",
@@ -104,6 +105,11 @@ class Builtin:
     async def services(self) -> list[ServiceView]:
         """Every service, with its methods and instances."""
         return self._views.services()
+
+    async def missing(self, required: dict[str, str]) -> list[str]:
+        """Those of some services that nobody serves by the version of their contract given here."""
+        served = self._core.fitting.is_served
+        return [name for name, version in required.items() if not served(name, version)]
 
     async def service(self, name: str) -> ServiceDetails:
         """One service, with its methods, instances and contracts."""

@@ -65,7 +65,7 @@ def check(core: Core, views: Views) -> list[Finding]:
     there = {service.name for service in services if service.methods}
     for service in services:
         found += _service(service)
-        found += _required(service, there)
+        found += _required(core, service, there)
         for instance in service.instances:
             found += _instance(service.name, instance, core.limits.max_in_flight)
     return sorted(found, key=lambda finding: (finding.level, finding.subject, finding.what))
@@ -184,15 +184,25 @@ def _misfits(core: Core) -> Iterator[Finding]:
         )
 
 
-def _required(service: ServiceView, there: set[str]) -> Iterator[Finding]:
+def _required(core: Core, service: ServiceView, there: set[str]) -> Iterator[Finding]:
     told = (one.metadata.get(f"{REQUIRES}{service.name}", "") for one in service.instances)
-    for name in sorted({name for names in told for name in names.split(",") if name} - there):
-        yield Finding(
-            "error",
-            service.name,
-            f"{service.name} requires {name}, which nobody serves",
-            f"Start {name}; `mesh list` shows what there is.",
-        )
+    for one in sorted({one for some in told for one in some.split(",") if one}):
+        name, _, version = one.partition(" ")
+        if name not in there:
+            yield Finding(
+                "error",
+                service.name,
+                f"{service.name} requires {name}, which nobody serves",
+                f"Start {name}; `mesh list` shows what there is.",
+            )
+        elif not core.fitting.is_served(name, version):
+            yield Finding(
+                "error",
+                service.name,
+                f"{service.name} requires {name} {version}, which no instance of {name} serves",
+                f"Run an instance that does beside the others; `mesh info {name}` shows their "
+                "versions.",
+            )
 
 
 def _instance(service: str, instance: InstanceView, max_in_flight: int) -> Iterator[Finding]:

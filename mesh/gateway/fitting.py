@@ -88,6 +88,11 @@ class Fitting:
         registered = self._core.registry.services[method.service].instances
         return [one for one in method.instances if _serves(registered[one].parsed, version)]
 
+    def is_served(self, service: str, version: str) -> bool:
+        """Whether some instance of a service serves callers of a version."""
+        known = self._core.registry.services.get(service)
+        return known is not None and _is_served(known, version)
+
     def is_expected(self, method: Method, version: str, now: float) -> bool:
         """Whether an instance that serves such a caller should be there soon."""
         core = self._core

@@ -135,7 +135,7 @@ def test_info_shows_the_contract_of_each_version(shop: Mesh) -> None:
         assert "  User(id: str, plan: Plan = 'free', paid: Decimal = '0')\n" in contract
     assert "  delete(user_id: str) -> None\n" in new
     assert "delete(" not in old
-    assert result.stdout.count("zone=north requires plans\n") == 2
+    assert result.stdout.count("zone=north requires plans 1.0.0\n") == 2
 
 
 def test_info_for_programs_has_the_json_schema(shop: Mesh) -> None:

@@ -185,6 +185,37 @@ async def test_required_services_are_waited_for_and_told(
         nursery.cancel_scope.cancel()
 
 
+class NewOrders(mesh.Contract, name="orders", version="2.0.0"):
+    @mesh.method
+    @abstractmethod
+    async def again(self) -> None: ...
+
+
+class NewShopService(Shop, requires=[NewOrders]):
+    async def buy(self) -> int:
+        return 1
+
+
+async def test_a_required_service_of_another_version_is_missing(
+    autojump_clock: MockClock,
+) -> None:
+    """As it would serve none of the calls for which it is required."""
+    async with (
+        mesh.Gateway() as gateway,
+        mesh.connect("shop", gateway=gateway) as client,
+        mesh.connect("orders", gateway=gateway) as orders,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(mesh.serve, orders, OrderService())
+        await nursery.start(mesh.serve, client, NewShopService())
+        await trio.sleep(4)
+        assert client.status().missing == ["orders"]
+        (finding,) = check(gateway.core, gateway.views)
+        assert finding.what == "shop requires orders 2.0.0, which no instance of orders serves"
+        assert await client.call("mesh", "missing", {"orders": "1.2.0", "x": "1.0.0"}) == ["x"]
+        nursery.cancel_scope.cancel()
+
+
 class FrontService(Small, requires=[Orders]):
     async def get(self, key: str, size: int = 1, *, deep: bool = False) -> str:  # noqa: ARG002
         return key

@@ -215,7 +215,7 @@ async def test_an_edge_is_what_a_caller_did() -> None:
         assert 'client="' not in metrics
         # Its methods are there all the same, once it has started.
         (own,) = gateway.services()
-        assert (own.name, len(own.methods)) == ("mesh", 14)
+        assert (own.name, len(own.methods)) == ("mesh", 15)
 
 
 async def test_calls_of_the_gateway_s_own_service_are_counted_like_all_others() -> None:
