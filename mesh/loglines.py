@@ -88,7 +88,7 @@ def _keep(record: logging.LogRecord) -> None:
         return
     told = span.get_span_context()
     where = innermost(told.trace_id.to_bytes(16), told.span_id)
-    at = int(record.created * 1e9)
+    at = record.created * 1e9
     span.add_line(where, record.levelno, record.levelname, _message(record), at)
 
 

@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import logging
 import os
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -139,8 +140,9 @@ class Reporter:
         self._asked: dict[bytes, None] = {}
         self._late: Backlog[PeerRow] = Backlog(UNTOLD, UNTOLD_BYTES)
         self._late_spans: Backlog[ReadableSpan] = Backlog(UNTOLD, UNTOLD_BYTES)
-        self._untold = 0
-        """Spans that were lost here, and of which the gateway has yet to hear."""
+        self._untold: Counter[bytes] = Counter()
+        """Spans that were lost here, and of which the gateway has yet to hear: those of calls by
+        their trace, all others under no bytes."""
         self._unsaid = 0
         """How often no frame could be made of one, and the log has not said so."""
         self._complain_from = float("-inf")
@@ -225,31 +227,41 @@ class Reporter:
             yield
             # Told before those of the calls: the gateway knows how many of these have to come, and
             # may end once they are there.
-            for frame in self._batches(name, self._users(known), convert, copies=users.copies):
+            theirs = self._users(known)
+            for frame in self._batches(name, theirs, convert, _of_none, copies=users.copies):
                 if frame:
                     link.put_bulk(0, frame)
                 yield
             for source, some in _by_source(rows):
                 offset = self._uplink.process.wall() - source.clock()
-                for frame in self._batches(source.name, some, partial(self._span, offset=offset)):
+                make = partial(self._span, offset=offset)
+                for frame in self._batches(source.name, some, make, _trace_of):
                     if frame:
                         link.put_bulk(0, frame)
                     yield
-            self._tell_lost(link)
+            yield from self._tell_lost(link)
             most = max(1, min(codec.MAX_TRACES, self._uplink.max_header // 20))
             for start in range(0, len(asked), most):
                 link.put_bulk(0, self._frame(name, asked[start : start + most], [], 0))
             for trace_id in asked:
                 self._asked.pop(trace_id, None)
             yield
-        self._tell_lost(link)
+        yield from self._tell_lost(link)
 
-    def _tell_lost(self, link: Link) -> None:
+    def _tell_lost(self, link: Link) -> Iterator[None]:
         made_way = sum(self._late.dropped.values()) + sum(self._late_spans.dropped.values())
-        untold = self._untold + made_way - self._counted
-        if untold:
-            link.put_bulk(0, self._frame(self._uplink.name, [], [], untold))
-            self._untold, self._counted = 0, made_way
+        if made_way > self._counted:
+            self._untold[b""] += made_way - self._counted
+            self._counted = made_way
+        for number in itertools.count(1):
+            if not self._untold:
+                return
+            trace_id, lost = self._untold.popitem()
+            link.put_bulk(
+                0, self._frame(self._uplink.name, [trace_id] if trace_id else [], [], lost)
+            )
+            if number % SLICE == 0:
+                yield
 
     def _users(self, known: frozenset[bytes]) -> Iterator[ReadableSpan]:
         """The spans that users' code made in these traces, and since in others that are kept."""
@@ -291,7 +303,13 @@ class Reporter:
         self._unsaid, self._complain_from = 0, now + QUIET
 
     def _batches(
-        self, name: str, some: Iterable[T], make: Callable[[T], Span], *, copies: bool = False
+        self,
+        name: str,
+        some: Iterable[T],
+        make: Callable[[T], Span],
+        trace_of: Callable[[T], bytes],
+        *,
+        copies: bool = False,
     ) -> Iterator[bytes]:
         """SPANS of one peer of this process, each within what one frame may carry.
 
@@ -306,7 +324,7 @@ class Reporter:
                 yield b""
             packed = self._packed(partial(make, one), room)
             if packed is None:
-                self._untold += 1
+                self._untold[trace_of(one)] += 1
                 continue
             if size + len(packed) > room:
                 yield self._frame(name, [], batch, 0, copies=copies)
@@ -367,6 +385,15 @@ class Reporter:
             )
         )
         return row.touched.apply(built) if row.touched is not None else built
+
+
+def _trace_of(row: PeerRow) -> bytes:
+    return row.trace_id
+
+
+def _of_none(_: object) -> bytes:
+    """Of users' spans the gateway awaits none, and would take a lost one for that of a call."""
+    return b""
 
 
 def _by_source(rows: list[PeerRow]) -> Iterator[tuple[Source, list[PeerRow]]]:

@@ -336,6 +336,7 @@ class Collector:
             batch = _decode(payload)
         except (msgspec.MsgspecError, RecursionError, ValueError) as fault:
             raise RemoteProtocolError(f"payload of SPANS: {fault}") from fault
+        batch.resource.pop(names.ROLE, None)  # what a gateway's spans say is believed
         by_trace: dict[bytes, list[Span]] = {trace_id: [] for trace_id in header.trace_ids}
         for span in batch.spans:
             by_trace.setdefault(span.trace_id, []).append(span)

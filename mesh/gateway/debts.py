@@ -13,6 +13,7 @@ import trio
 
 from mesh.gateway.losses import Losses
 from mesh.wire import codec
+from mesh_telemetry.texts import count_spans
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -159,9 +160,8 @@ class Debts:
                 elif waited > (PATIENCE if connected else PATIENCE_GONE):
                     del owed[trace_id]
                     if session is not None and session.sends_spans:
-                        what = "span" if awaited == 1 else "spans"
                         within = f"within {PATIENCE:g} s"
-                        kept.missed(debt.party, f"did not tell {awaited:,} {what} {within}")
+                        kept.missed(debt.party, f"did not tell {count_spans(awaited)} {within}")
                         self.losses.give_up(debt.party.name, process, now, trace_id, awaited)
                 elif connected and not debt.urged and waited >= SECOND_ASKING:
                     debt.urged = True
@@ -172,15 +172,22 @@ class Debts:
                 del self._owed[process]
 
     def paid(self, process: str, trace_ids: Iterable[bytes]) -> None:
-        """A process has told what it had of these traces; it owes what is awaited still."""
+        """A process has told what it had of these traces; it owes what is awaited still.
+
+        But not where it has lost as much: that will not come.
+        """
         owed = self._owed.get(process, {})
         for trace_id in trace_ids:
             kept = self._store.get(trace_id)
-            awaited = kept.awaited(process) if kept is not None else 0
-            if not awaited:
+            if kept is None:
                 owed.pop(trace_id, None)
-            if kept is not None:
-                self.losses.tell(process, trace_id, awaited)
+                continue
+            awaited = kept.awaited(process)
+            if awaited <= kept.lost(process):
+                debt = owed.pop(trace_id, None)
+                if awaited and debt is not None:
+                    kept.missed(debt.party, f"lost {count_spans(awaited)} of it")
+            self.losses.tell(process, trace_id, awaited)
         if self._settled is not None and self.is_settled:
             self._settled.set()
 

@@ -63,32 +63,18 @@ class Endings:
     def _cancel(self, entry: InFlight, by: int) -> None:
         """End a call that its caller wants no more; nobody is told."""
         self.abandon(entry, by)
-        value, setting = None, ""
+        value = None
         facts: Facts = {}
         if by == BY_DEADLINE:
-            who, value, setting = self._deadline(entry)
+            who, value = _deadline(entry)
             facts["maybe_executed"] = entry.request is None
         else:
             did = "cancelled" if by == BY_CALLER else "disconnected, which had called"
             who = f"{entry.caller.name} ({entry.caller.process_id}) {did} {entry.name}"
         facts["by"] = who
-        why = Decision(DecisionKind.CANCELLED, self._core.clock(), value, facts, setting)
+        why = Decision(DecisionKind.CANCELLED, self._core.clock(), value, facts)
         entry.decisions = (*entry.decisions, why)
         self.end(entry, _CANCEL_CODE[by], _CANCEL_REASON[by])
-
-    def _deadline(self, entry: InFlight) -> tuple[str, float, str]:
-        """Whose deadline is a call's own, how many seconds that is, and by which setting.
-
-        It is that of the topmost call above it with the same one.
-        """
-        top = entry
-        while top.parent is not None and top.parent.deadline <= entry.deadline + ROUNDING:
-            top = top.parent
-        allowed, usual = top.deadline - top.started, self._core.limits.call_timeout
-        # What holds where nobody says otherwise.
-        setting = "limits.call_timeout" if abs(allowed - usual) < ROUNDING else "timeout"
-        told = f"the deadline of {top.name} ({duration(allowed)}, set by {top.caller.name})"
-        return told, round(allowed, 4), setting
 
     def expire(self, call_id: int) -> None:
         """A call's deadline has passed."""
@@ -105,14 +91,14 @@ class Endings:
             entry: The call.
             spent: What its time went to, as :func:`~mesh.gateway.calls.budget` tells.
         """
-        by, value, setting = self._deadline(entry)
+        by, value = _deadline(entry)
         ran = entry.request is None
         facts = spent_facts(entry, spent) | {"by": by, "maybe_executed": ran}
         self.fail(
             entry,
             Code.DEADLINE_EXCEEDED,
             Reason.DEADLINE_EXCEEDED,
-            Decision(DecisionKind.EXPIRED, self._core.clock(), value, facts, setting),
+            Decision(DecisionKind.EXPIRED, self._core.clock(), value, facts),
             maybe_executed=ran,
         )
 
@@ -317,6 +303,19 @@ class Endings:
                 Decision(DecisionKind.PARENT_OVER, now, value, facts, setting),
                 maybe_executed=sent,
             )
+
+
+def _deadline(entry: InFlight) -> tuple[str, float]:
+    """Whose deadline is a call's own, and how many seconds that is.
+
+    It is that of the topmost call above it with the same one.
+    """
+    top = entry
+    while top.parent is not None and top.parent.deadline <= entry.deadline + ROUNDING:
+        top = top.parent
+    allowed = top.deadline - top.started
+    told = f"the deadline of {top.name} ({duration(allowed)}, set by {top.caller.name})"
+    return told, round(allowed, 4)
 
 
 def spent_facts(entry: InFlight, spent: list[tuple[int, str, float, str]]) -> Facts:

@@ -24,18 +24,18 @@ from mesh_telemetry import (
     Explanation,
     TraceSummary,
     WaterfallRow,
-    explain,
     otlp_steps,
     summary,
     waterfall_rows,
 )
 from mesh_telemetry.drawing import WIDTH
+from mesh_telemetry.explaining import BY_TIME, explain_steps
 from mesh_telemetry.texts import shorten, to_text
 
 if TYPE_CHECKING:
     from mesh.gateway.calls import InFlight
     from mesh.gateway.core import Core
-    from mesh_telemetry import KeptTrace, TraceStore
+    from mesh_telemetry import KeptTrace, Step, TraceStore
 
 SLICE = 100
 """Spans that are told in one go: about 2 ms."""
@@ -225,9 +225,13 @@ class TraceViews:
     async def explain(self, id: str) -> Explanation:
         """Every decision made for the calls of one kept trace, in order; see :meth:`get`."""
         told = await self.waterfall(id)
-        steps = explain(told.rows)
-        await trio.lowlevel.checkpoint()
-        return Explanation(summary=told.summary, steps=steps)
+        steps: list[Step] = []
+        for number, step in enumerate(explain_steps(told.rows), 1):
+            if step is not None:
+                steps.append(step)
+            if number % SLICE == 0:
+                await trio.lowlevel.checkpoint()
+        return Explanation(summary=told.summary, steps=sorted(steps, key=BY_TIME))
 
     async def tell(
         self,

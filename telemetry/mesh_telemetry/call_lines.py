@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from operator import attrgetter
+from itertools import chain
+from operator import itemgetter
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from mesh_telemetry.attributes import clean_text
+from mesh_telemetry.attributes import clean_text, clean_time
 from mesh_telemetry.bounds import CALL_LINES, CALL_LINES_BYTES, RUNNING_LINES_BYTES
 from mesh_telemetry.spans import SpanEvent
 from mesh_telemetry.texts import ELLIPSIS
@@ -24,7 +25,7 @@ from mesh_telemetry.weights import EVENT, attributes_weight
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from mesh_telemetry.spans import Span
+    from mesh_telemetry.spans import Attributes, Span
 
 LOG = "log"
 """What the event of a log line is called."""
@@ -85,9 +86,9 @@ class CallLines:
         self._trace_id, self._own = trace_id, span_id
         self._room = room
         self._lock = threading.RLock()
-        self._lines: dict[int, deque[tuple[bytes, SpanEvent, int]]] = {}
-        """By the numbers of their levels."""
-        self._count = 0
+        self._lines: dict[int, deque[tuple[int, bytes, SpanEvent, int]]] = {}
+        """By the numbers of their levels; each with its place among all."""
+        self._count = self._added = 0
         self._goes_with_span: dict[bytes, bool | None] = {}
         """Of each span of users' code with lines, whether they are told with it or with the call's
         own; None until one of both has been told."""
@@ -95,7 +96,7 @@ class CallLines:
         self.size = 0
         self.left_out = 0
 
-    def add(self, span_id: bytes, level: int, severity: str, text: str, at: int) -> None:
+    def add(self, span_id: bytes, level: int, severity: str, text: str, at: float) -> None:
         """Add a line, for which the oldest of the lowest level make way.
 
         Args:
@@ -103,11 +104,12 @@ class CallLines:
             level: Its level as a number: a higher one matters more.
             severity: The same, as the program's logging names it.
             text: Is cut to :data:`LONGEST` characters.
-            at: Nanoseconds since 1970.
+            at: Nanoseconds since 1970, which a record made by hand may say as it likes.
         """
         if len(text) > LONGEST:
             text = text[: LONGEST - 1] + ELLIPSIS
-        event = SpanEvent(LOG, at, {SEVERITY: clean_text(severity), MESSAGE: clean_text(text)})
+        told: Attributes = {SEVERITY: clean_text(severity), MESSAGE: clean_text(text)}
+        event = SpanEvent(LOG, clean_time(at), told)
         weight = EVENT + attributes_weight(event.attributes)
         with self._lock:
             if not self._runs:
@@ -115,7 +117,8 @@ class CallLines:
             if not self._room.take(weight):
                 self.left_out += 1
                 return
-            self._lines.setdefault(level, deque()).append((span_id, event, weight))
+            self._lines.setdefault(level, deque()).append((self._added, span_id, event, weight))
+            self._added += 1
             self._count += 1
             self.size += weight
             if span_id != self._own and span_id not in self._goes_with_span:
@@ -130,7 +133,7 @@ class CallLines:
         A hundred infos after it must not push out the one warning.
         """
         lowest = min(self._lines)
-        where, _, freed = self._lines[lowest].popleft()
+        _, where, _, freed = self._lines[lowest].popleft()
         if not self._lines[lowest]:
             del self._lines[lowest]
         self._count -= 1
@@ -142,10 +145,9 @@ class CallLines:
             _by_span.pop((self._trace_id, where), None)
 
     def _held(self) -> Iterator[tuple[bytes, SpanEvent]]:
-        """The lines with their spans, level by level."""
-        for lines in self._lines.values():
-            for where, event, _ in lines:
-                yield where, event
+        """The lines with their spans, as they came."""
+        for _, where, event, _ in sorted(chain(*self._lines.values()), key=itemgetter(0)):
+            yield where, event
 
     def finish(self) -> None:
         """The call has ended: what it holds counts no more as that of a running one."""
@@ -158,13 +160,13 @@ class CallLines:
         """Those of a span of users' code that is told now, unless the call's own has told them."""
         with self._lock:
             if self._decide(span_id, with_span=True):
-                return _by_time(event for where, event in self._held() if where == span_id)
+                return tuple(event for where, event in self._held() if where == span_id)
         return ()
 
     def rest(self) -> tuple[SpanEvent, ...]:
         """All others, for the call's own span: a span of users' code may never be told."""
         with self._lock:
-            return _by_time(
+            return tuple(
                 event
                 for where, event in self._held()
                 if where == self._own or not self._decide(where, with_span=False)
@@ -178,8 +180,13 @@ class CallLines:
         return known
 
 
-def _by_time(events: Iterable[SpanEvent]) -> tuple[SpanEvent, ...]:
-    return tuple(sorted(events, key=attrgetter("time")))
+def within(lines: Iterable[SpanEvent], span: Span) -> Iterator[SpanEvent]:
+    """Lines of a span, none of them before its start or after its end.
+
+    They were handed to their logger in between, whatever their records, or another clock, say.
+    """
+    for line in lines:
+        yield SpanEvent(line.name, min(max(line.time, span.start), span.end), line.attributes)
 
 
 def add_lines(span: Span) -> Span:
@@ -193,5 +200,5 @@ def add_lines(span: Span) -> Span:
     """
     lines = _by_span.get((span.trace_id, span.span_id))
     if lines is not None:
-        span.events = (*span.events, *lines.of(span.span_id))
+        span.events = (*span.events, *within(lines.of(span.span_id), span))
     return span

@@ -18,7 +18,7 @@ from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags, Tra
 
 from mesh_telemetry import names, spans
 from mesh_telemetry.attributes import Bounded, clean_text, clean_time
-from mesh_telemetry.call_lines import LEFT_OUT, CallLines
+from mesh_telemetry.call_lines import LEFT_OUT, CallLines, within
 from mesh_telemetry.weights import EVENT, attributes_weight, text_weight
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ class CallSpan(trace.Span):
             if self._lines is not None:
                 self._lines.finish()
 
-    def add_line(self, span_id: int, level: int, severity: str, text: str, at: int) -> None:
+    def add_line(self, span_id: int, level: int, severity: str, text: str, at: float) -> None:
         """Add a log line of the call; one that comes after its end is ignored.
 
         Args:
@@ -278,7 +278,7 @@ class CallSpan(trace.Span):
                 span.status_message = self._status_message or span.status_message
             span.trace_state = self._context.trace_state.to_header()
             if self._lines is not None:
-                span.events = (*span.events, *self._lines.rest())
+                span.events = (*span.events, *within(self._lines.rest(), span))
                 if self._lines.left_out:
                     span.attributes[LEFT_OUT] = self._lines.left_out
         return span

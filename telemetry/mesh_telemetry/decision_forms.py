@@ -70,7 +70,8 @@ class Form(NamedTuple):
     text: Callable[[Facts], str]
     """What it says; the message of the error where it is one."""
     setting: str = ""
-    """The setting behind it, as in the gateway's file; ``timeout`` is the call's own."""
+    """The setting behind it, as in the gateway's file; ``timeout`` is the call's own, which is
+    ``limits.call_timeout`` where its caller gave none: a call tells the number, and not whose."""
     more: Callable[[Facts], str] = lambda _: ""
     """What a sentence says besides, that no error does."""
 
@@ -105,16 +106,15 @@ def _compared(facts: Facts) -> str:
 
 
 def _inherited(facts: Facts) -> str:
-    """Whose deadline it was, where it was that of a call above."""
+    """Whose deadline it was, where that of a call above; and whether the call may have run."""
     own = facts["by"].startswith(f"the deadline of {facts['of']} ")
-    return "" if own else f"; that was {facts['by']}"
+    return ("" if own else f"; that was {facts['by']}") + _ran(facts)
 
 
 def _ran(facts: Facts) -> str:
     """Whether a callee may have run a call that ended before its answer, where that is told."""
-    if "maybe_executed" not in facts:
-        return ""
-    return "; it may have run" if facts["maybe_executed"] else "; it did not run"
+    told = "; it may have run" if facts.get("maybe_executed") else "; it did not run"
+    return told if "maybe_executed" in facts else ""
 
 
 def _by(facts: Facts) -> str:
@@ -281,10 +281,8 @@ FORMS: Final[Mapping[DecisionKind, Form]] = {
             "the gateway, and no other instance can take it"
         ),
     ),
-    DecisionKind.EXPIRED: Form(
-        "out of time: ", _spent, "timeout", lambda of: f"{_inherited(of)}{_ran(of)}"
-    ),
-    DecisionKind.CANCELLED: Form("cancelled: ", _by, more=_ran),
+    DecisionKind.EXPIRED: Form("out of time: ", _spent, "timeout", _inherited),
+    DecisionKind.CANCELLED: Form("cancelled: ", _by, "timeout", _ran),
     DecisionKind.PARENT_OVER: Form(
         "ended: ",
         lambda of: f"{of['parent']}, inside which {of['call']} was called, has ended",
@@ -373,9 +371,22 @@ GOES_ON: Final = frozenset(
 )
 """Those that end no call; all others do."""
 
+BY_CALLER: Final = frozenset(
+    {
+        DecisionKind.CONNECTION_AWAITED,
+        DecisionKind.ROOM_AWAITED,
+        DecisionKind.UNREACHABLE,
+        DecisionKind.LEFT_NO_TIME,
+        DecisionKind.TOO_LARGE,
+    }
+)
+"""Those that a caller makes before its call leaves; all others are the gateway's."""
+
+SETTINGS: Final = frozenset(form.setting for form in FORMS.values())
+"""All that may be behind a decision, and the empty one for none."""
+
 UNITS: Final[Mapping[str, str]] = {
     "timeout": "s",
-    "limits.call_timeout": "s",
     "limits.drain": "s",
     "limits.max_message": "B",
     "limits.max_outbox": "B",

@@ -7,12 +7,13 @@ stands in `decision_forms`.
 
 from __future__ import annotations
 
+from math import isfinite
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from mesh_telemetry.decision_forms import FORMS, UNITS, DecisionKind, Facts
+from mesh_telemetry.decision_forms import FORMS, SETTINGS, UNITS, DecisionKind, Facts
 from mesh_telemetry.names import DECISION_EVENT
 from mesh_telemetry.spans import SpanEvent
 
@@ -99,22 +100,34 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
         )
 
 
-def is_decision(event: str) -> bool:
-    """Whether an event of this name may tell of a decision."""
-    return event.startswith(_PREFIX)
+class Told(NamedTuple):
+    """A decision as an event tells it."""
+
+    decision: Decision
+    sentence: str
 
 
-def from_event(name: str, attributes: Mapping[str, Any], at: float) -> Decision | None:
-    """The decision that a span's event tells of, at a time on the reader's clock; None for none."""
-    if not is_decision(name):
+def from_event(name: str, attributes: Mapping[str, Any], at: float) -> Told | None:
+    """The decision that a span's event tells of, at a time on the reader's clock; None for none.
+
+    A peer's event need not hold what ours does: None too where a sentence cannot be made of it, or
+    its setting is none that there is.
+    """
+    if not name.startswith(_PREFIX):
         return None
     details = {key.removeprefix(_PREFIX): value for key, value in attributes.items()}
     try:
         decision = Decision.read({**details, _ABOUT: name.removeprefix(_PREFIX)}, at)
-        decision.sentence  # noqa: B018 - a peer's event need not hold what ours does
-    except (ValueError, LookupError, TypeError, AttributeError):
+        if decision.of not in SETTINGS or not _is_number(decision.value):
+            return None
+        return Told(decision, decision.sentence)
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
         return None
-    return decision
+
+
+def _is_number(value: float | None) -> bool:
+    """Whether it can be that of a setting, or there is none."""
+    return value is None or (not isinstance(value, bool) and isfinite(value))
 
 
 def picked(at: float, instance: str, compared: Picked, max_in_flight: int) -> Decision:

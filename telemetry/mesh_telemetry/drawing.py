@@ -14,7 +14,7 @@ from mesh_telemetry.budget import Budget
 from mesh_telemetry.hops import Hop, fold
 from mesh_telemetry.layout import Tree
 from mesh_telemetry.logs import clean_line
-from mesh_telemetry.texts import UNICODE, Look, Part, cells, cut, further, milliseconds
+from mesh_telemetry.texts import UNICODE, Look, Part, cells, count_spans, cut, further, milliseconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -162,11 +162,13 @@ class Drawing:
         orphans = sum(row.orphan for row in self._rows)
         if orphans:
             lost = "without the span above, which is not there: put at the root"
-            yield _note(f"? {_spans(orphans)} {lost}")
+            yield _note(f"? {count_spans(orphans)} {lost}")
         shifts = [abs(row.shifted_ms) for row in self._rows if row.shifted_ms]
         if shifts:
             by = milliseconds(max(shifts))
-            yield _note(f"~ {_spans(len(shifts))} moved by up to {by}, as hosts' clocks disagree")
+            yield _note(
+                f"~ {count_spans(len(shifts))} moved by up to {by}, as hosts' clocks disagree"
+            )
         yield from missing(self._summary)
 
 
@@ -210,13 +212,9 @@ def missing(about: TraceSummary) -> Iterator[Line]:
     for said in about.missing:
         yield _note(f"! missing: {clean_line(said)}")
     if about.dropped:
-        no_room = "that a process, or the store, had no room for"
-        yield _note(f"! missing: {_spans(about.dropped)} {no_room}")
+        lost = "that a process has lost, or the store had no room for"
+        yield _note(f"! missing: {count_spans(about.dropped)} {lost}")
 
 
 def _note(text: str) -> Line:
     return [Part(text, Look.ODD)]
-
-
-def _spans(count: int) -> str:
-    return "1 span" if count == 1 else f"{count:,} spans"

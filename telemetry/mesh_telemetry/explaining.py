@@ -7,14 +7,15 @@ taken, that a handler failed, and that it passed on what failed below it.
 from __future__ import annotations
 
 import textwrap
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from mesh_telemetry.decision_forms import GOES_ON, DecisionKind
-from mesh_telemetry.decisions import Decision, from_event, setting_text
+from mesh_telemetry.decisions import Decision, Told, setting_text
 from mesh_telemetry.drawing import heading, ids, missing
-from mesh_telemetry.hops import fold
+from mesh_telemetry.hops import decision_in, fold
 from mesh_telemetry.logs import clean_line
 from mesh_telemetry.texts import Look, Part, cut, milliseconds, to_text
 from mesh_telemetry.waterfall import TraceSummary  # noqa: TC001 - a field of a struct
@@ -30,6 +31,8 @@ _ORDER = {kind: place for place, kind in enumerate(DecisionKind)}
 """Where a clock does not tell, the order of a call's life does."""
 MARGIN = 12
 """Columns before a sentence: the time, and two spaces."""
+BY_TIME = attrgetter("at_ms")
+"""What steps are sorted by."""
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,26 +73,42 @@ def explain(rows: Sequence[WaterfallRow]) -> list[Step]:
     Args:
         rows: Of :func:`~mesh_telemetry.waterfall.waterfall`, depth first.
     """
-    found: list[Step] = []
+    return sorted((step for step in explain_steps(rows) if step is not None), key=BY_TIME)
+
+
+def explain_steps(rows: Sequence[WaterfallRow]) -> Iterator[Step | None]:
+    """The same call by call, for a loop that must not be held up: None where something was read.
+
+    Each takes up to 20 us, and the first 2 us to 3 us more for each span of the trace.
+    """
     stack = [(0, hop) for hop in reversed(fold(rows))]
     while stack:
         depth, hop = stack.pop()
         if hop.is_call:
-            found += _steps(depth, hop)
+            yield from _steps(depth, hop)
             depth += 1
+        yield None
         stack.extend((depth, child) for child in reversed(hop.children))
-    return sorted(found, key=lambda step: step.at_ms)
 
 
-def _steps(depth: int, hop: Hop) -> Iterator[Step]:
-    for decision in _decisions(hop):
+def _steps(depth: int, hop: Hop) -> Iterator[Step | None]:
+    found: list[Told] = []
+    for row in hop.rows:
+        for event in row.events:
+            told = decision_in(row, event)
+            if told is not None:
+                found.append(told)
+            yield None
+    found += _untold(hop, {told.decision.kind for told in found})
+    found.sort(key=lambda told: (told.decision.at, _ORDER[told.decision.kind]))
+    for decision, sentence in found:
         yield Step(
             at_ms=round(decision.at * 1e3, 3),
             call=hop.name,
             span_id=hop.first.span_id,
             depth=depth,
             decision=decision.kind,
-            sentence=decision.sentence,
+            sentence=sentence,
             setting=decision.setting,
             value=decision.value,
             left_ms=hop.left_ms,
@@ -97,29 +116,26 @@ def _steps(depth: int, hop: Hop) -> Iterator[Step]:
         )
 
 
-def _decisions(hop: Hop) -> list[Decision]:
-    """What was decided for one call; times are seconds since the first start in the trace."""
-    told = [
-        decision
-        for row in hop.rows
-        for event in row.events
-        if (decision := from_event(event.name, event.attributes, event.at_ms / 1e3)) is not None
-    ]
-    kinds = {decision.kind for decision in told}
+def _untold(hop: Hop, kinds: set[DecisionKind]) -> Iterator[Told]:
+    """What needs no telling beside decisions of these kinds.
+
+    Times are seconds since the first start in the trace.
+    """
     passed = hop.passed_on
     if passed is not None and DecisionKind.PICKED not in kinds:
         facts = {"instance": passed.served_by, "service": hop.service}
-        told.append(Decision(DecisionKind.ONLY, passed.start_ms / 1e3, None, facts))
+        only = Decision(DecisionKind.ONLY, passed.start_ms / 1e3, None, facts)
+        yield Told(only, only.sentence)
     if hop.error is not None and kinds <= GOES_ON:
         error, message = hop.error
         at = hop.work[1] if hop.served is not None else hop.end
         if hop.origin is None:
             facts = {"error": error, "told": message, "where": _where(hop)}
-            told.append(Decision(DecisionKind.FAILED, at / 1e3, None, facts))
+            ended = Decision(DecisionKind.FAILED, at / 1e3, None, facts)
         else:
             facts = {"error": error, "of": hop.origin.name}
-            told.append(Decision(DecisionKind.PASSED_ON, at / 1e3, None, facts))
-    return sorted(told, key=lambda decision: (decision.at, _ORDER[decision.kind]))
+            ended = Decision(DecisionKind.PASSED_ON, at / 1e3, None, facts)
+        yield Told(ended, ended.sentence)
 
 
 def _where(hop: Hop) -> str:
@@ -170,11 +186,11 @@ def _call(step: Step, *, is_new: bool) -> Line:
 
 def _sentence(step: Step, width: int) -> Iterator[Line]:
     look = Look.PLAIN if step.decision in GOES_ON else Look.BAD
-    setting = setting_text(step.setting, step.value)
+    setting = clean_line(setting_text(step.setting, step.value))
     wrapped = textwrap.wrap(clean_line(step.sentence), max(1, width - MARGIN)) or [""]
     margin = f"{milliseconds(step.at_ms):>{MARGIN - 2}}  "
     for text in wrapped:
         yield [Part(margin, Look.FAINT), Part(text, look)]
         margin = " " * MARGIN
     if setting:
-        yield [Part(margin), Part(f"[{setting}]", Look.FAINT)]
+        yield cut([Part(margin), Part(f"[{setting}]", Look.FAINT)], width)

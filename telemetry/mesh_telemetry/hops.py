@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from mesh_telemetry.decisions import is_decision
+from mesh_telemetry.decision_forms import BY_CALLER
+from mesh_telemetry.decisions import Told, from_event
 from mesh_telemetry.waterfall import EXCEPTION, is_line, repeats
 
 if TYPE_CHECKING:
@@ -253,7 +254,7 @@ class Hop:
             for row in self.rows
             for event in row.events
             if not is_line(event)
-            and not is_decision(event.name)
+            and decision_in(row, event) is None
             and not (
                 row.error
                 and event.name == EXCEPTION
@@ -300,6 +301,24 @@ def fold(rows: Sequence[WaterfallRow], *, whole: bool = False) -> list[Hop]:
         (roots if parent is None else parent.children).append(hop)
         above.append(hop)
     return roots
+
+
+def decision_in(row: WaterfallRow, event: RowEvent) -> Told | None:
+    """The decision that an event of a span tells of; None for none.
+
+    Handlers may give the events of their spans any name, so only two are believed: the gateway, and
+    the caller's own span of a call, which no code of users gets hold of, of what callers decide.
+
+    Args:
+        row: The span.
+        event: One of its events. What is told to have been before its span is told with its start.
+    """
+    if not row.of_gateway and _role(row) != _CALLING:
+        return None
+    told = from_event(event.name, event.attributes, max(event.at_ms, row.start_ms) / 1e3)
+    if told is None or row.of_gateway or told.decision.kind in BY_CALLER:
+        return told
+    return None
 
 
 def _role(row: WaterfallRow) -> int | None:

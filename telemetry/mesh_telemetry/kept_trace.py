@@ -174,6 +174,10 @@ class KeptTrace:
         """Say that a process has lost further spans, which will never come."""
         self._lost[process] = self._lost.get(process, 0) + spans
 
+    def lost(self, process: str) -> int:
+        """How many spans a process is known to have lost."""
+        return self._lost.get(process, 0)
+
     @property
     def is_full(self) -> bool:
         """Whether it takes no further spans but those that tell of the whole trace."""

@@ -156,3 +156,8 @@ def figure(ms: float | None) -> str:
     if round(ms, 1) >= 1000:
         return f"{ms:,.0f}"
     return f"{ms:.1f}" if round(ms, 2) >= 10 else f"{ms:.2f}"
+
+
+def count_spans(count: int) -> str:
+    """So many spans."""
+    return "1 span" if count == 1 else f"{count:,} spans"

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
-from math import inf
+from contextlib import nullcontext
+from math import inf, nan
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
 import trio
 from opentelemetry.context import Context, attach, detach
+from opentelemetry.trace import get_tracer
 
 import mesh
 from mesh.errors import SettingError
@@ -226,6 +228,34 @@ async def test_no_record_breaks_a_call_and_none_tells_more_than_its_text(
     finally:
         log.propagate = True
         log.removeHandler(handler)
+
+
+@pytest.mark.parametrize("created", [2e10, 5e30, -1e30, 0.0, inf, nan])
+@pytest.mark.parametrize("inside", [False, True])
+async def test_a_line_is_within_its_span_whenever_its_record_says_it_was_made(
+    autojump_clock: MockClock, created: float, inside: bool
+) -> None:
+    """Nor does a moment that no span can hold cost the call its span."""
+    mesh.install_tracer_provider()
+    async with running(ALL) as it, it.peer("users", keep_logs="debug") as users:
+
+        async def get() -> None:
+            record = logging.makeLogRecord({"levelno": 20, "levelname": "INFO", "msg": "odd"})
+            record.created = created
+            with get_tracer("users").start_as_current_span("x") if inside else nullcontext():
+                log.handle(record)
+
+        users.register("get", get)
+        await settled(users)
+        await users.call("users", "get")
+        await it.settled()
+        (trace,) = it.kept
+        assert trace.complete
+        ((span, line),) = [
+            (span, event) for _, span in trace.spans() for event in span.events if event.name == LOG
+        ]
+        assert span.name == ("x" if inside else "users.get")
+        assert span.start <= line.time <= span.end
 
 
 async def test_filters_and_levels_of_loggers_are_kept_to(autojump_clock: MockClock) -> None:

@@ -457,8 +457,7 @@ async def test_a_deadline_tells_whose_it_was(
             ),
         ]
         assert error.details["decision"] == "expired"
-        assert error.details["setting"] == ("timeout" if timeout else "limits.call_timeout")
-        assert expired.setting == error.details["setting"]
+        assert expired.setting == over.setting == error.details["setting"] == "timeout"
         assert expired.value == error.details["value"] == pytest.approx(timeout or 30, abs=1e-3)
         assert error.message.startswith(f"orders.place was allowed {spent}; spent: ")
         assert over.left_ms == pytest.approx(expired.left_ms, abs=1)
@@ -705,13 +704,13 @@ async def test_events_are_those_of_one_definition(autojump_clock: MockClock) -> 
         await trio.sleep(6)
         error = await failing(web, "never", "there")
         await it.settled()
-        decisions = [
-            decision
+        told = [
+            one.decision
             for _, span in it.kept[0].spans()
             for event in span.events
-            if (decision := from_event(event.name, event.attributes, 0.0)) is not None
+            if (one := from_event(event.name, event.attributes, 0.0)) is not None
         ]
-        assert decisions[0].details() == error.details
+        assert told[0].details() == error.details
 
 
 async def test_what_was_refused_is_named_although_its_name_is_nobodys(

@@ -19,8 +19,9 @@ import trio.testing
 
 import mesh
 from mesh.gateway import TraceFilters
+from mesh.gateway.kept import SLICE
 from mesh.process import Process
-from mesh_telemetry import TraceSettings, names, spans
+from mesh_telemetry import TraceSettings, explain, names, spans
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -431,6 +432,13 @@ async def test_big_traces_do_not_hold_up_the_loop() -> None:
             drawn = await gateway.traces.waterfall(trace_id.hex())
             assert len(drawn.rows) == drawn.summary.spans == count - 1, "of one moment"
             assert turns > 10
+            whole = await gateway.traces.waterfall(trace_id.hex())
+            turns = 0
+            await gateway.traces.waterfall(trace_id.hex())
+            of_rows, turns = turns, 0
+            explained = await gateway.traces.explain(trace_id.hex())
+            assert turns > of_rows + len(whole.rows) // SLICE - 2
+            assert explained.steps == explain(whole.rows)
             turns = 10
             otlp = await gateway.traces.otlp(trace_id.hex())
             assert len(otlp["resourceSpans"]) == 2

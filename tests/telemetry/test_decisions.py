@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf, isfinite, nan
 from typing import Any
 
 import pytest
@@ -9,11 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh_telemetry import Decision, DecisionKind
-from mesh_telemetry.decision_forms import FORMS, GOES_ON, UNITS
+from mesh_telemetry.decision_forms import BY_CALLER, FORMS, GOES_ON, SETTINGS, UNITS
 from mesh_telemetry.decisions import (
     Noted,
     from_event,
-    is_decision,
     picked,
     setting_text,
     tell_decisions,
@@ -27,6 +27,8 @@ SPENT = [
 ]
 DEADLINE = "the deadline of orders.place (250.0 ms, set by shop)"
 KEPT = {"reason": "error", "method": "users.get"}
+BY = {"mesh.decision.by": "me", "mesh.decision.setting": "timeout", "mesh.decision.value": 1.0}
+SLOW = {"mesh.decision.method": "a.f", "mesh.decision.took_ms": 1.0, "mesh.decision.value": 1.0}
 
 TABLE: dict[DecisionKind, tuple[float | None, dict[str, Any], str]] = {
     Kind.CONNECTION_AWAITED: (
@@ -286,21 +288,22 @@ def test_each_kind_is_an_event_the_details_of_an_error_and_a_sentence(kind: Deci
     assert Decision.read(decision.details(), 2.0) == decision
     event = decision.event(5)
     assert (event.name, event.time) == (f"mesh.decision.{kind}", 5)
-    assert is_decision(event.name)
-    told = from_event(event.name, event.attributes, 2.0)
-    assert told is not None
+    read = from_event(event.name, event.attributes, 2.0)
+    assert read is not None
+    told = read.decision
     assert (told.kind, told.at, told.value, told.setting) == (kind, 2.0, value, decision.setting)
     # What no attribute can hold, the shares of a deadline, is what the other spans tell.
     left_out = {"spent"} & facts.keys()
     assert told.facts == {name: fact for name, fact in facts.items() if name not in left_out}
+    assert read.sentence == told.sentence
 
 
 def test_every_kind_has_a_form_and_every_setting_of_one_is_known() -> None:
     assert set(FORMS) == set(DecisionKind) == set(TABLE)
     assert set(DecisionKind) > GOES_ON
     numbers = {"limits.max_depth", "limits.max_visits", "limits.max_in_flight"}
-    for form in FORMS.values():
-        assert form.setting in UNITS.keys() | numbers | {"", "limits.max_waiting"}
+    assert UNITS.keys() | numbers | {"", "limits.max_waiting"} == SETTINGS
+    assert set(DecisionKind) > BY_CALLER
 
 
 def fact_like(fact: Any) -> st.SearchStrategy[Any]:
@@ -332,8 +335,9 @@ def test_any_decision_is_told_in_all_three_ways_and_read_back(decision: Decision
     assert decision.sentence
     assert Decision.read(decision.details(), decision.at) == decision
     event = decision.event(7)
-    told = from_event(event.name, event.attributes, decision.at)
-    assert told is not None
+    read = from_event(event.name, event.attributes, decision.at)
+    assert read is not None
+    told = read.decision
     assert (told.kind, told.setting, told.value) == (
         decision.kind,
         decision.setting,
@@ -352,11 +356,51 @@ def test_any_decision_is_told_in_all_three_ways_and_read_back(decision: Decision
         ("mesh.decision.too_deep", {}),
         ("mesh.decision.picked", {"mesh.decision.elsewhere": 3}),
         ("mesh.decision.kept", {"mesh.decision.reason": "none that there is"}),
+        ("mesh.decision.kept_slow", {**SLOW, "mesh.decision.took_ms": inf}),
+        ("mesh.decision.kept_slow", {**SLOW, "mesh.decision.took_ms": nan}),
+        ("mesh.decision.kept_slow", {**SLOW, "mesh.decision.value": inf}),
+        ("mesh.decision.cancelled", {**BY, "mesh.decision.value": nan}),
+        ("mesh.decision.cancelled", {**BY, "mesh.decision.value": "abc"}),
+        ("mesh.decision.cancelled", {**BY, "mesh.decision.value": ["a"]}),
+        ("mesh.decision.cancelled", {**BY, "mesh.decision.value": True}),
+        ("mesh.decision.cancelled", {**BY, "mesh.decision.setting": 5}),
+        ("mesh.decision.cancelled", {**BY, "mesh.decision.setting": ["timeout"]}),
+        ("mesh.decision.cancelled", {**BY, "mesh.decision.setting": "\x1b[31mred\n"}),
     ],
 )
 def test_events_of_others_are_no_decisions(name: str, attributes: dict[str, Any]) -> None:
     """Users' code may call its events what it likes."""
     assert from_event(name, attributes, 0.0) is None
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64) | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3),
+)
+
+
+@given(
+    st.sampled_from(DecisionKind),
+    st.dictionaries(
+        st.sampled_from(
+            sorted({"value", "setting"} | {key for _, of, _ in TABLE.values() for key in of})
+        ),
+        VALUES,
+    ),
+)
+def test_whatever_an_event_holds_is_a_decision_that_can_be_told_or_none(
+    kind: DecisionKind, facts: dict[str, Any]
+) -> None:
+    _, honest, _ = TABLE[kind]
+    for some in (facts, honest | facts):
+        attributes = {f"mesh.decision.{name}": value for name, value in some.items()}
+        told = from_event(f"mesh.decision.{kind}", attributes, 0.0)
+        if told is not None:
+            value = told.decision.value
+            assert value is None or (type(value) in {int, float} and isfinite(value))
+            assert told.decision.setting in SETTINGS
+            assert isinstance(told.sentence, str)
+            assert isinstance(setting_text(told.decision.setting, value), str)
 
 
 @pytest.mark.parametrize(
@@ -451,11 +495,13 @@ def test_whether_the_callee_may_have_run_is_told_where_it_is_known(
 
 
 def test_a_kind_may_have_another_setting_behind_it() -> None:
-    facts = {"of": "users.get", "allowed_ms": 30_000.0, "by": DEADLINE}
-    usual = Decision(DecisionKind.EXPIRED, 0.0, 30.0, facts, "limits.call_timeout")
-    assert usual.setting == "limits.call_timeout"
-    assert usual.details()["setting"] == "limits.call_timeout"
-    assert Decision.read(usual.details(), 0.0) == usual
+    facts = {"call": "users.get", "parent": "orders.place", "by": "the gateway shut down"}
+    over = Decision(DecisionKind.PARENT_OVER, 0.0, 10.0, facts, "limits.drain")
+    assert over.setting == "limits.drain"
+    assert over.details()["setting"] == "limits.drain"
+    assert Decision.read(over.details(), 0.0) == over
+    event = over.event(0)
+    assert from_event(event.name, event.attributes, 0.0) == (over, over.sentence)
 
 
 def test_of_many_hops_the_first_are_told() -> None:

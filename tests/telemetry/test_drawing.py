@@ -262,7 +262,7 @@ def test_what_is_odd_or_missing_is_said() -> None:
         "? 1 span without the span above, which is not there: put at the root",
         "~ 1 span moved by up to 1.50 s, as hosts' clocks disagree",
         "! missing: orders (o-1): disconnected before it sent its spans",
-        "! missing: 2 spans that a process, or the store, had no room for",
+        "! missing: 2 spans that a process has lost, or the store had no room for",
     ]
     assert any("▒ no word of the callee" in line for line in lines)
 

@@ -105,6 +105,36 @@ def test_a_call_that_never_left_its_caller_says_so() -> None:
     ]
 
 
+@pytest.mark.parametrize("at", [0, 3])
+def test_what_handlers_call_a_decision_is_none(at: int) -> None:
+    """On the callee's span, and on the caller's what no caller decides: neither hides the fault."""
+    rows = call(0, "shop", "users.get", 0, 10, code="internal", outcome="error")
+    for one in rows:
+        one |= {"error": True, "error_type": "ValueError", "error_message": "the real fault"}
+        one["served_by"] = "users-1"
+    rows[at]["events"] = [
+        event(DecisionKind.CANCELLED, 5.0, None, by="the gateway's operator"),
+        event(DecisionKind.PICKED, 5.0, 100, instance="mine", instances=2, without_room=0,
+              in_flight=0, elsewhere=[3]),
+    ]  # fmt: skip
+    assert [sentence for _, _, sentence in told(explain(tree(*rows)))] == [
+        "picked users-1, the only instance of users",
+        "failed: ValueError: the real fault (from users (users-1))",
+    ]
+
+
+def test_a_caller_is_believed_what_it_decided_before_the_call_left() -> None:
+    rows = call(0, "shop", "users.get", 10, 20)
+    rows[0]["events"] = [
+        event(DecisionKind.ROOM_AWAITED, 12.0, 1024, waited_ms=2.0),
+        # Of a clock, or a peer, that says it was long before.
+        event(DecisionKind.CONNECTION_AWAITED, -1.7e12, 5.0, waited_ms=1.0),
+    ]
+    steps = [(step.at_ms, step.decision) for step in explain(tree(*rows))]
+    assert steps[0] == (10.0, "connection_awaited")
+    assert steps[-1] == (12.0, "room_awaited")
+
+
 def test_what_is_no_call_has_no_decisions() -> None:
     rows = [row(0, "shop", "price", "internal", 0, 5), *call(1, "shop", "users.get", 1, 4)]
     rows[0]["events"] = [event(DecisionKind.TOO_DEEP, 1.0, 16, depth=17)]
@@ -158,6 +188,16 @@ def test_what_others_have_named_moves_no_cursor() -> None:
     rows = call(0, "shop", "orders.place", 0, 30)
     rows[1]["events"] = [event(DecisionKind.METHOD_MISSING, 1.0, None, told="a\x1b[31mb\nc")]
     assert "\x1b" not in "".join(lines(rows, 80))
+
+
+def test_a_setting_of_another_version_is_clean_and_keeps_to_the_width() -> None:
+    """The gateway that tells it need not be of the command's own version."""
+    (step,) = [one for one in explain(tree(*refused(0, "a", "b.f", 5))) if one.setting]
+    odd = msgspec.structs.replace(step, setting="\x1b[31mred\n" + "x" * 100)
+    explained = Explanation(summary=msgspec.convert(SUMMARY, TraceSummary), steps=[odd])
+    shown = [to_text(line) for line in explanation_lines(explained, 60)]
+    assert not any(char in line for line in shown for char in "\x1b\n")
+    assert max(map(cells, shown[2:])) <= 60
 
 
 def test_a_trace_without_decisions_says_so() -> None:

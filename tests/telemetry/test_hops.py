@@ -45,8 +45,21 @@ def test_what_was_decided_for_it_is_none_of_its_events() -> None:
     """That is told by its explanation, and would be said twice."""
     rows = call(0, "shop", "orders.place", 0, 20)
     mine = {"name": "mine", "at_ms": 2.0, "attributes": {}}
-    rows[1]["events"] = [{"name": "mesh.decision.kept", "at_ms": 1.0, "attributes": {}}, mine]
+    unsent = {"mesh.decision.service": "orders"}
+    rows[1]["events"] = [{"name": "mesh.decision.unsent", "at_ms": 1.0, "attributes": unsent}, mine]
     assert [event.name for event in only(tree(*rows)).events] == ["mine"]
+
+
+def test_an_event_that_only_has_the_name_of_a_decision_is_one_as_others() -> None:
+    """Of a handler, of a later version, or of a caller that cannot have decided that."""
+    rows = call(0, "shop", "orders.place", 0, 20)
+    unsent = {"mesh.decision.service": "orders"}
+    rows[0]["events"] = [{"name": "mesh.decision.unsent", "at_ms": 1.0, "attributes": unsent}]
+    rows[1]["events"] = [
+        {"name": "mesh.decision.of_a_later_version", "at_ms": 2.0, "attributes": {}}
+    ]
+    rows[3]["events"] = [{"name": "mesh.decision.unsent", "at_ms": 3.0, "attributes": unsent}]
+    assert [event.at_ms for event in only(tree(*rows)).events] == [1.0, 2.0, 3.0]
 
 
 def test_every_span_may_stay_one_of_its_own() -> None:
