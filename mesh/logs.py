@@ -116,7 +116,7 @@ def configure(
     out = stream if stream is not None else sys.stderr
     handler = _Handler(out)
     handler.addFilter(CallFilter())
-    colour = out.isatty() and not os.environ.get("NO_COLOR")
+    colour = out is not None and out.isatty() and not os.environ.get("NO_COLOR")
     handler.setFormatter(
         JsonFormatter() if format_name == "json" else PeopleFormatter(colour=colour)
     )

@@ -148,7 +148,7 @@ def _provide_tracing(_: Client) -> None:
 
 def _refuse(name: str, fault: Exception) -> NoReturn:
     """End the program as the command ends, for whoever set its variables; no bug, no traceback."""
-    sys.stderr.write(f"{name}: {fault}\n")
+    print(f"{name}: {fault}", file=sys.stderr)  # noqa: T201 - silent where that is closed
     raise SystemExit(WRONG_USAGE) from fault
 
 

@@ -13,6 +13,7 @@ import logging
 import os
 from collections import Counter
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -67,6 +68,7 @@ takes about 10 us, and a large one as much as several."""
 ROW = 500
 """Bytes that a row takes which no handler has touched."""
 
+_TRACE = attrgetter("trace_id")
 T = TypeVar("T")
 _END = object()
 
@@ -235,7 +237,7 @@ class Reporter:
             for source, some in _by_source(rows):
                 offset = self._uplink.process.wall() - source.clock()
                 make = partial(self._span, offset=offset)
-                for frame in self._batches(source.name, some, make, _trace_of):
+                for frame in self._batches(source.name, some, make, _TRACE):
                     if frame:
                         link.put_bulk(0, frame)
                     yield
@@ -253,14 +255,11 @@ class Reporter:
         if made_way > self._counted:
             self._untold[b""] += made_way - self._counted
             self._counted = made_way
-        for number in itertools.count(1):
-            if not self._untold:
-                return
+        while self._untold:
             trace_id, lost = self._untold.popitem()
-            link.put_bulk(
-                0, self._frame(self._uplink.name, [trace_id] if trace_id else [], [], lost)
-            )
-            if number % SLICE == 0:
+            of = [trace_id] if trace_id else []
+            link.put_bulk(0, self._frame(self._uplink.name, of, [], lost))
+            if len(self._untold) % SLICE == 0:
                 yield
 
     def _users(self, known: frozenset[bytes]) -> Iterator[ReadableSpan]:
@@ -385,10 +384,6 @@ class Reporter:
             )
         )
         return row.touched.apply(built) if row.touched is not None else built
-
-
-def _trace_of(row: PeerRow) -> bytes:
-    return row.trace_id
 
 
 def _of_none(_: object) -> bytes:

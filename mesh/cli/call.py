@@ -13,7 +13,7 @@ import trio
 from mesh.cli.commands import example, run
 from mesh.cli.failures import hint
 from mesh.cli.output import make_console, outcome, print_json, print_value, to_json
-from mesh.cli.peer import check_activity, check_name, gateway_option, json_option, peer
+from mesh.cli.peer import Seconds, check_activity, check_name, gateway_option, json_option, peer
 from mesh.context import activity
 from mesh.errors import CallError, Reason
 from mesh.units import tell_seconds
@@ -66,7 +66,7 @@ def read_params(text: str) -> Any:
 @click.argument("params", required=False, callback=_parse_params)
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, min_open=True),
+    type=Seconds(0, min_open=True),
     help="Seconds, also for the gateway to answer. [default: 30, and 2]",
     metavar="S",
 )

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
+import sys
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -92,6 +94,7 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, and say what went wrong in its place."""
+        _open_missing_streams()
         # What the library warns of is told by the command's own outcome. Those that are servers
         # set up a log of their own, which this does not silence.
         logging.getLogger("mesh").addHandler(logging.NullHandler())
@@ -104,6 +107,20 @@ class Commands(click.Group):
             if failure is None:
                 raise
             raise failure from fault
+
+
+def _open_missing_streams() -> None:
+    """Put nothing where whoever started the command closed a standard stream (``>&-``).
+
+    Python has None there, and the next file or socket that is opened gets the stream's number.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            nothing = os.open(os.devnull, os.O_RDWR)
+            if nothing != number:
+                os.dup2(nothing, number)
+                os.close(nothing)
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def run(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:

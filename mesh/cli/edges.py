@@ -13,7 +13,7 @@ from mesh.cli.commands import example, run
 from mesh.cli.graphs import dot, mermaid, rate, share
 from mesh.cli.listing import BUILTIN
 from mesh.cli.output import fit_columns, make_console, print_json, print_table
-from mesh.cli.peer import gateway_option, json_option, peer
+from mesh.cli.peer import Seconds, gateway_option, json_option, peer
 from mesh.cli.readings import (
     UNCALLED,
     UNCOUNTED,
@@ -48,7 +48,7 @@ SPARE = ("calls", "p50")
 )
 @click.option(
     "--interval",
-    type=click.FloatRange(0, 3600, min_open=True),
+    type=Seconds(0, 3600, min_open=True),
     help="Wait so many seconds and tell of these. [default: all since the gateway's start]",
 )
 @click.option("--all", "show_all", is_flag=True, help="Show calls of the gateway's own service.")

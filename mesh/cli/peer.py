@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -65,6 +66,19 @@ def check_activity(_ctx: click.Context, _parameter: click.Parameter, value: Any)
     if value is not None and not is_activity_id(value):
         raise click.BadParameter("an activity id is 1 to 128 printable ASCII characters")
     return value
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds within a range, and nothing that passes for one: no nan, no inf."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The number, or a complaint about wrong usage."""
+        seconds = float(super().convert(value, param, ctx))
+        if not math.isfinite(seconds):
+            self.fail(f"{value} is no number of seconds", param, ctx)
+        return seconds
 
 
 def check_duration(

@@ -11,7 +11,7 @@ import trio
 from mesh.cli.commands import example, run
 from mesh.cli.listing import BUILTIN
 from mesh.cli.output import print_json
-from mesh.cli.peer import check_name, gateway_option, json_option, peer
+from mesh.cli.peer import Seconds, check_name, gateway_option, json_option, peer
 from mesh.units import tell_seconds
 from mesh_telemetry.logs import clean
 from mesh_telemetry.texts import duration
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--count", type=click.IntRange(1), default=5, show_default=True, help="Round trips.")
 @click.option(
     "--interval",
-    type=click.FloatRange(0, 3600),
+    type=Seconds(0, 3600),
     default=0.2,
     show_default=True,
     help="Seconds between two.",

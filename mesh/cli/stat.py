@@ -18,7 +18,7 @@ from mesh.cli.live import (
     watch,
 )
 from mesh.cli.output import fit_columns, make_console, print_json, print_table
-from mesh.cli.peer import gateway_option, json_option
+from mesh.cli.peer import Seconds, gateway_option, json_option
 from mesh.cli.readings import difference, rates
 from mesh.units import tell_seconds
 from mesh_telemetry import DURATION_BOUNDS
@@ -46,7 +46,7 @@ SPARE = ("loop lag", "in flight", "instances", "p50")
 @click.command(epilog=example("mesh stat", "mesh stat --once --interval 5 --json"))
 @click.option(
     "--interval",
-    type=click.FloatRange(0, 3600, min_open=True),
+    type=Seconds(0, 3600, min_open=True),
     default=1.0,
     show_default=True,
     help="Seconds that rates and latencies are taken over.",

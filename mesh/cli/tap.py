@@ -9,6 +9,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import click
+import trio
 
 from mesh.cli.commands import example, run
 from mesh.cli.listing import BUILTIN
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from mesh.client import Client
 
 MOST = 1000
-"""Calls or trees that the gateway tells at once."""
+"""Calls that the gateway tells at once, those of all trees together."""
 PAUSE = 1.0
 """Seconds between two notes of what is left out."""
 
@@ -113,13 +114,14 @@ async def _watch(
         allowance, shown = Allowance(rate, time.monotonic), 0
         try:
             while count is None or shown < count:
-                asked = {**filters, "cursor": page["cursor"], "limit": allowance.now()}
-                ask = partial(_ask, filters=asked)
+                await trio.sleep(allowance.pause())
+                limit = allowance.now()
+                ask = partial(_ask, filters={**filters, "cursor": page["cursor"], "limit": limit})
                 last, page = page["gateway"], await read_again(client, ask)
                 if page["gateway"] != last:
                     screen.restarted(page["gateway"])
-                screen.left_out(page["left_out"], page["unread"])
                 told = trees(page) if filters["tree"] else page["calls"]
+                screen.left_out(page["left_out"], page["unread"], by_rate=len(told) == limit < MOST)
                 allowance.spend(len(told))
                 for one in told[: None if count is None else count - shown]:
                     screen.show(one)
@@ -136,6 +138,8 @@ async def _ask(client: Client, filters: dict[str, Any]) -> dict[str, Any]:
 class Allowance:
     """How many lines may be shown now: so many per second, and those of one second at once.
 
+    There is no asking for none: who has none left waits until there is one again.
+
     Args:
         rate: Per second.
         clock: Tells seconds.
@@ -145,10 +149,14 @@ class Allowance:
         self._rate, self._clock = rate, clock
         self._left, self._at = float(rate), clock()
 
-    def now(self) -> int:
-        """What may be asked for: one at least, else nobody would know that there is more."""
+    def pause(self) -> float:
+        """Seconds until there is one, 0 where there is one now."""
         before, self._at = self._at, self._clock()
         self._left = min(self._rate, self._left + (self._at - before) * self._rate)
+        return max(1 - self._left, 0) / self._rate
+
+    def now(self) -> int:
+        """What may be asked for after the pause."""
         return min(max(int(self._left), 1), MOST)
 
     def spend(self, shown: int) -> None:
@@ -180,8 +188,14 @@ class _Screen:
         """A call, or a tree."""
         raise NotImplementedError
 
-    def left_out(self, left_out: int, unread: int) -> None:
-        """So many were not told since this was told last."""
+    def left_out(self, left_out: int, unread: int, *, by_rate: bool) -> None:
+        """So many were not told since this was told last.
+
+        Args:
+            left_out: Calls or trees that fit.
+            unread: Calls that made way before.
+            by_rate: Whether a higher rate would show more of those that fit.
+        """
         raise NotImplementedError
 
     def restarted(self, gateway: str) -> None:
@@ -196,7 +210,7 @@ class _Json(_Screen):
     def show(self, told: dict[str, Any]) -> None:
         print_json(told)
 
-    def left_out(self, left_out: int, unread: int) -> None:
+    def left_out(self, left_out: int, unread: int, *, by_rate: bool) -> None:  # noqa: ARG002 - numbers are for programs
         if left_out or unread:
             print_json({"left_out": left_out, "unread": unread})
 
@@ -208,7 +222,7 @@ class _Text(_Screen):
     def __init__(self, *, tree: bool) -> None:
         self._tree = tree
         self._console, self._notes = make_console(), make_console(stderr=True)
-        self._left_out = self._unread = 0
+        self._left_out = self._crowded_out = self._unread = 0
         self._noted = 0.0
 
     def begin(self) -> None:
@@ -224,8 +238,11 @@ class _Text(_Screen):
         lines = self._layout.tree(told) if self._tree else [self._layout.call(told)]
         print_lines(self._console, lines)
 
-    def left_out(self, left_out: int, unread: int) -> None:
-        self._left_out += left_out
+    def left_out(self, left_out: int, unread: int, *, by_rate: bool) -> None:
+        if by_rate:
+            self._left_out += left_out
+        else:
+            self._crowded_out += left_out
         self._unread += unread
         if time.monotonic() - self._noted >= PAUSE:
             self.end()
@@ -237,9 +254,14 @@ class _Text(_Screen):
         what = "trees" if self._tree else "calls"
         if self._left_out:
             self._note(f"{self._left_out:,} more {what} left out: --rate shows more of them")
+        if self._crowded_out:
+            self._note(
+                f"{self._crowded_out:,} more {what} left out: the gateway tells {MOST:,} calls in "
+                "a tenth of a second at most; filters leave fewer to tell"
+            )
         if self._unread:
             self._note(f"{self._unread:,} calls went by faster than they were read")
-        self._left_out = self._unread = 0
+        self._left_out = self._crowded_out = self._unread = 0
 
     def _note(self, text: str) -> None:
         self._noted = time.monotonic()

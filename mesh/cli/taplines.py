@@ -21,8 +21,11 @@ OUTCOME = 17, 38
 """What a code takes, and one with its reason."""
 CALL = 32
 """What most calls take; in a pipe, columns line up as long as they do."""
-SPACES = 8
-"""Between all columns."""
+SHORTEST_CALL = 15
+"""What of a call is worth more than other columns."""
+WIDTHS = {"depth": 2 + DEPTH, "time": TIME + 1, "id": ID + 2, "took": 1 + TOOK}
+"""Columns with the spaces beside them; those that a narrow terminal does without, the first one
+first."""
 
 
 class Layout:
@@ -37,18 +40,39 @@ class Layout:
         self._width, self._signs = width, signs
         self._time, self._id = PIPED_TIME, PIPED_ID
         self._call, self._outcome = CALL, OUTCOME[0]
+        self._shown = list(WIDTHS)
         if width is not None:
-            room = width - TIME - ID - TOOK - DEPTH - SPACES
-            least, most = OUTCOME
             self._time, self._id = TIME, ID
+            self._share(width)
+
+    def _share(self, width: int) -> None:
+        """Give the columns of a terminal their widths: others give way until calls have theirs."""
+        least, most = OUTCOME
+        while True:
+            room = width - sum(WIDTHS[name] for name in self._shown) - 2
             self._outcome = min(most, max(least, room * 4 // 10))
-            self._call = max(room - self._outcome, 1)
+            self._call = room - self._outcome
+            if self._call >= SHORTEST_CALL or not self._shown:
+                break
+            del self._shown[0]
+        if self._call < SHORTEST_CALL:
+            self._call = max(min(SHORTEST_CALL, room * 6 // 10), 1)
+            self._outcome = max(room - self._call, 1)
 
     def heading(self) -> Line:
         """What stands above all calls."""
-        begins = f"{'ENDED':<{self._time}} {'ID':<{self._id}}  {'CALL':<{self._call}}"
-        last = self._outcome + DEPTH - len("CODE")
-        return [Part(f"{begins} {'TOOK':>{TOOK}}  CODE{'DEPTH':>{last + 2}}", Look.STRONG)]
+        first = self._first("ENDED", "ID")
+        took = f" {'TOOK':>{TOOK}}" if "took" in self._shown else ""
+        last = f"CODE{'DEPTH':>{self._outcome + DEPTH + 2 - len('CODE')}}"
+        if "depth" not in self._shown:
+            last = f"{'CODE':<{self._outcome}}"
+        line = [Part(f"{first}{'CALL':<{self._call}}{took}  {last}", Look.STRONG)]
+        return line if self._width is None else cut(line, self._width)
+
+    def _first(self, ended: str, named: str) -> str:
+        """What stands before a call."""
+        time = f"{ended:<{self._time}} " if "time" in self._shown else ""
+        return time + (f"{named:<{self._id}}  " if "id" in self._shown else "")
 
     def call(self, told: dict[str, Any]) -> Line:
         """A call on its own."""
@@ -87,7 +111,7 @@ class Layout:
 
     def _nested(self, told: dict[str, Any], prefix: str) -> Line:
         """A call in a tree: its lines take the room of the time and the id as well."""
-        room = len(f"{'':{self._time}} {'':{self._id}}  {'':{self._call}}")
+        room = len(self._first("", "")) + self._call
         if self._width is not None:
             prefix = prefix[-(room // 2) :]
         name = Part(clean_line(_name(told)))
@@ -99,7 +123,7 @@ class Layout:
             ended = ended[11:23]
             if len(named) > self._id:
                 named = told["trace_id"][: self._id]  # enough to ask for its trace by
-        return [Part(f"{ended} {named:<{self._id}}  ", Look.FAINT)]
+        return [Part(self._first(ended, named), Look.FAINT)]
 
     def _row(self, told: dict[str, Any], first: Line, name: Part, room: int) -> Line:
         clips = self._width is not None
@@ -108,16 +132,12 @@ class Layout:
         if clips and len(outcome) > self._outcome:  # one of them whole says more than half of both
             outcome = clean_line(reason) if len(reason) <= self._outcome else code
         look = Look.GOOD if code == "ok" else Look.BAD
-        line = [
-            *first,
-            *_fit([name], room, clips=clips),
-            Part(" "),
-            Part(f"{milliseconds(told['duration_ms']):>{TOOK}}"),
-            Part("  "),
-            *_fit([Part(outcome, look)], self._outcome, clips=clips),
-            Part("  "),
-            Part(f"{told['depth']:>{DEPTH}}"),
-        ]
+        line = [*first, *_fit([name], room, clips=clips)]
+        if "took" in self._shown:
+            line.append(Part(f" {milliseconds(told['duration_ms']):>{TOOK}}"))
+        line += [Part("  "), *_fit([Part(outcome, look)], self._outcome, clips=clips)]
+        if "depth" in self._shown:
+            line.append(Part(f"  {told['depth']:>{DEPTH}}"))
         return line if self._width is None else cut(line, self._width)
 
 

@@ -11,11 +11,11 @@ import trio
 
 from mesh.cli.commands import example, run
 from mesh.cli.graphs import rate
-from mesh.cli.keys import end_by_signal, read_keys, unbuffered
+from mesh.cli.keys import Unbuffered, mind_signals, read_keys
 from mesh.cli.listing import BUILTIN
 from mesh.cli.live import AROUND, draw, how_many, print_heading, print_left_out, watch
 from mesh.cli.output import fit_columns, make_console, print_json, print_table
-from mesh.cli.peer import check_name, gateway_option, json_option
+from mesh.cli.peer import Seconds, check_name, gateway_option, json_option
 from mesh.cli.readings import UNCALLED, UNCOUNTED, difference, rates
 from mesh.units import tell_seconds
 from mesh_telemetry.logs import clean
@@ -66,7 +66,7 @@ SPARE = ("p50", "p95")
 )
 @click.option(
     "--interval",
-    type=click.FloatRange(0, 3600, min_open=True),
+    type=Seconds(0, 3600, min_open=True),
     default=1.0,
     show_default=True,
     help="Seconds that rates and latencies are taken over.",
@@ -108,9 +108,10 @@ def top(
 
 async def _with_keys(terminal: int, screen: Screen, watching: partial[Any]) -> None:
     async with trio.open_nursery() as nursery:
-        await nursery.start(end_by_signal)
+        keyboard = Unbuffered(terminal)
+        await nursery.start(mind_signals, keyboard, screen.draw)
         nursery.start_soon(watching)
-        with unbuffered(terminal):
+        with keyboard:
             async for key in read_keys(terminal):
                 if key == QUIT:
                     break

@@ -13,7 +13,7 @@ from mesh.cli.commands import example, run
 from mesh.cli.failures import Failure
 from mesh.cli.listing import BUILTIN
 from mesh.cli.output import make_console, outcome, print_json, print_table, print_value, share_width
-from mesh.cli.peer import check_activity, check_duration, gateway_option, json_option, peer
+from mesh.cli.peer import Seconds, check_activity, check_duration, gateway_option, json_option, peer
 from mesh.context import activity, traced
 from mesh.errors import CallError, NotFound
 from mesh.wire.codec import is_activity_id, is_name
@@ -59,7 +59,7 @@ LONGEST_CALL = 24
 @click.option("--call", "makes_call", is_flag=True, help="Make a call, and show its trace.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, min_open=True),
+    type=Seconds(0, min_open=True),
     metavar="S",
     help="Seconds, of that call. [default: 30]",
 )

@@ -36,7 +36,7 @@ class Core:
         listeners: They, of whom there are mostly none.
         draw: Draws so many random bits.
         draining: Whether new entry calls are refused.
-        taps: How many wait for calls to end now.
+        taps: The places of taps that are open, and until when each is held on trio's clock.
         tracing: The traces of calls; None where telemetry is off.
         started: When the gateway started, on trio's clock.
         traffic: What went over the connections of all peers.
@@ -93,7 +93,7 @@ class Core:
         self.loop_lag = 0.0
         self.started = trio.current_time()
         self.traffic = Traffic()
-        self.taps = 0
+        self.taps: dict[str, float] = {}
         self.tracing: Tracing | None = None
         self._touched: dict[Link, None] = {}
 

@@ -6,7 +6,10 @@ Works on rows as the recorder keeps them, knows no clock, and waits for nothing.
 from __future__ import annotations
 
 from itertools import islice
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from msgspec import structs
 
 from mesh.gateway.filters import MOST
 from mesh.gateway.registry import RESERVED
@@ -85,27 +88,55 @@ def find_ended(new: Iterable[Record], running: Container[int]) -> Ended:
     return Ended(whole, ended - whole)
 
 
+def by_arrival(rows: Iterable[Record]) -> list[Record]:
+    """The rows in the order in which their calls came: each behind its parent's."""
+    return sorted(rows, key=attrgetter("call_id"))
+
+
 class Trees:
     """The trees of some entry calls, collected slice by slice.
 
+    Of a call whose parent had ended before, its caller says which tree it belongs to. That is
+    believed where the caller has served a call of that tree; else the call has a tree of its own.
+
     Args:
         wanted: What a call of a tree has to fit for the tree to be told.
+        told: The calls that are not to be told, as they have been.
     """
 
-    def __init__(self, wanted: TapFilters) -> None:
-        self._wanted = wanted
+    def __init__(self, wanted: TapFilters, told: Container[int] = ()) -> None:
+        self._wanted, self._told = wanted, told
         self._rows: dict[int, list[Record]] = {}
         self._fit: set[int] = set()
+        self._tree_of: dict[int, int] = {}
+        self._served: set[tuple[int, str]] = set()
 
-    def add(self, rows: Iterable[Record], entries: Container[int]) -> None:
-        """Take those of these rows that belong to one of these entry calls."""
-        found = [row for row in rows if row.entry_id in entries]
-        for row in found:
-            self._rows.setdefault(row.entry_id, []).append(row)
+    def add(self, rows: Iterable[Record]) -> None:
+        """Take all rows that there are of these entry calls, in the order of :func:`by_arrival`."""
+        found: list[Record] = []
+        for row in rows:
+            tree = self._place(row)
+            if row.call_id in self._told:
+                continue
+            one = row if tree == row.entry_id else structs.replace(row, entry_id=tree)
+            self._rows.setdefault(tree, []).append(one)
+            found.append(one)
         self._fit.update(row.entry_id for row in fitting(found, self._wanted))
 
+    def _place(self, row: Record) -> int:
+        """The first call of the tree that a call belongs to, as far as rows can show."""
+        tree, call, above = row.entry_id, row.call_id, row.parent_id
+        if above:
+            tree = self._tree_of.get(above, call)
+        elif (tree, row.caller_process) not in self._served:
+            tree = call
+        self._tree_of[call] = tree
+        if row.instance:
+            self._served.add((tree, row.instance))
+        return tree
+
     def fitting(self) -> list[list[Record]]:
-        """The trees with a call that fits, in the order of their first ends."""
+        """The trees with a call that fits, in the order of their first calls."""
         return [rows for entry, rows in self._rows.items() if entry in self._fit]
 
 
@@ -113,7 +144,6 @@ class Picked(NamedTuple):
     """Trees that are told."""
 
     trees: list[list[Record]]
-    """Each in the order of its calls' arrival, so that every call stands behind its parent."""
     left_out: int
     """Trees that are not."""
     partial: list[int]
@@ -124,7 +154,7 @@ def pick(trees: Sequence[list[Record]], limit: int, source: random.Random) -> Pi
     """Trees drawn at random where there are too many, or too many calls in them.
 
     Args:
-        trees: What there is.
+        trees: What there is, each in the order of its calls' arrival.
         limit: Trees at most; no more than 1,000 calls in all.
         source: What draws.
     """
@@ -134,13 +164,9 @@ def pick(trees: Sequence[list[Record]], limit: int, source: random.Random) -> Pi
         if len(trees[at]) <= room or not picked:
             picked.append(at)
             room -= len(trees[at])
-    told = [sorted(trees[at], key=_call_id) for at in sorted(picked)]
+    told = [trees[at] for at in sorted(picked)]
     partial = [rows[0].entry_id for rows in told if len(rows) > MOST]
     return Picked([rows[:MOST] for rows in told], len(trees) - len(told), partial)
-
-
-def _call_id(row: Record) -> int:
-    return row.call_id
 
 
 def outlived(rows: Sequence[Record], trees: Iterable[list[Record]]) -> list[int]:

@@ -1,12 +1,14 @@
 """Live calls, for who asks: what has ended since the last answer, from the recorder's own buffer.
 
 Nothing happens on a call's way for it: a tap looks, a few times a second, at the rows that are
-recorded anyway. Its place in them is a number that it brings along, so that the gateway remembers
-nothing of a tap between two answers. One that comes too late finds rows gone, and is told how many.
+recorded anyway. Where it is among them is a number that it brings along. One that comes too late
+finds rows gone, and is told how many. All that the gateway remembers of a tap between two answers
+is that it has one of a few places, for a little while.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,6 +18,7 @@ from mesh.errors import FailedPrecondition, Reason, ResourceExhausted
 from mesh.gateway.filters import read_cursor
 from mesh.gateway.sifting import (
     Trees,
+    by_arrival,
     count_missing,
     find_ended,
     fitting,
@@ -39,6 +42,10 @@ TOLD_SLICE = 100
 """Calls that are told in one go: about 0.3 ms."""
 MOST_TAPS = 8
 """Taps at once; each takes one to five hundredths of the loop of a gateway at full load."""
+
+
+HELD = 2.0
+"""Seconds for which a tap that comes again keeps its place: a slow one asks once in a second."""
 
 
 class TappedCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +77,8 @@ class TappedCall(msgspec.Struct, frozen=True, kw_only=True):
     parent_id: int
     """The call inside which this one was made; 0 for an entry call."""
     entry_id: int
-    """The first call of the tree; an entry call's own id."""
+    """The first call of the tree; an entry call's own id. Where a parent had ended before, so says
+    the caller; of trees, only one that has served a call of that tree is believed."""
     caller_process: str
     instance: str
     """The process id of the peer that served it; empty where none was reached."""
@@ -110,7 +118,7 @@ class Taps:
         Raises:
             FailedPrecondition: The gateway's telemetry is off.
             InvalidArgument: The cursor is none that this gateway, or one before it, has told.
-            ResourceExhausted: Too many wait already.
+            ResourceExhausted: Too many are open already.
         """
         core = self._core
         if not core.observes:
@@ -119,16 +127,12 @@ class Taps:
                 "`--telemetry off` (MESH_TELEMETRY, Gateway(telemetry=...))",
                 reason="TELEMETRY_OFF",
             )
-        if core.taps >= MOST_TAPS:
-            raise ResourceExhausted(
-                f"{core.taps} taps are open already, and no more are served at once",
-                reason=Reason.OVERLOADED,
-            )
         position = self._position
+        at, _, place = wanted.cursor.partition("~")
         if wanted.cursor:
-            position = read_cursor(wanted.cursor, core.instance, position)
-        look = _Look(core, wanted, position)
-        core.taps += 1
+            position = read_cursor(at, core.instance, position)
+        place = self._take(place)
+        look = _Look(core, wanted, position, place)
         try:
             ends = core.clock() + wanted.wait
             while (left := ends - core.clock()) > 0 and not look.found:
@@ -136,16 +140,41 @@ class Taps:
                 await look.once(self._position)
             if not wanted.wait:
                 await look.once(self._position)
-            return await look.tell()
-        finally:
-            core.taps -= 1
+            page = await look.tell()
+        except BaseException:
+            del core.taps[place]
+            raise
+        if wanted.cursor:
+            core.taps[place] = core.clock() + HELD
+        else:  # it may never come again
+            del core.taps[place]
+        return page
+
+    def _take(self, place: str) -> str:
+        """The place of a tap until its answer: the one that it has, or a free one.
+
+        Raises:
+            ResourceExhausted: There is none.
+        """
+        taps, now = self._core.taps, self._core.clock()
+        if taps.get(place, math.inf) == math.inf:  # it has none, or asks twice at once
+            for other in [other for other, until in taps.items() if until <= now]:
+                del taps[other]
+            if len(taps) >= MOST_TAPS:
+                raise ResourceExhausted(
+                    f"{len(taps)} taps are open already, and no more are served at once",
+                    reason=Reason.OVERLOADED,
+                )
+            place = f"{self._core.draw(48):x}"
+        taps[place] = math.inf
+        return place
 
 
 class _Look:
     """What one tap has found since it asked."""
 
-    def __init__(self, core: Core, wanted: TapFilters, cursor: int) -> None:
-        self._core, self._wanted, self._cursor = core, wanted, cursor
+    def __init__(self, core: Core, wanted: TapFilters, cursor: int, place: str) -> None:
+        self._core, self._wanted, self._cursor, self._place = core, wanted, cursor, place
         self._left_out = self._unread = 0
         self._partial: list[int] = []
         self.found: list[Record] = []
@@ -174,13 +203,20 @@ class _Look:
     async def _find_trees(self, new: list[Record], *, made_way: bool) -> None:
         ended = find_ended(new, self._core.table.by_id)
         recorder = self._core.recorder
-        rows = recorder.recent(len(recorder))[::-1] if ended.whole else []
-        trees = Trees(self._wanted)
-        for some, entries in ((rows, ended.whole), (new, ended.late)):
-            if entries:
-                for start in range(0, len(some), SLICE):
-                    trees.add(some[start : start + SLICE], entries)
-                    await trio.lowlevel.checkpoint()
+        entries = ended.whole | ended.late
+        rows = recorder.recent(len(recorder))[::-1] if entries else []
+        found: list[Record] = []
+        told: set[int] = set()
+        for start in range(0, len(rows), SLICE):
+            some = [row for row in rows[start : start + SLICE] if row.entry_id in entries]
+            told.update(row.call_id for row in some if row.entry_id in ended.late)
+            found += some
+            await trio.lowlevel.checkpoint()
+        told.difference_update(row.call_id for row in new)
+        found, trees = by_arrival(found), Trees(self._wanted, told)
+        for start in range(0, len(found), SLICE):
+            trees.add(found[start : start + SLICE])
+            await trio.lowlevel.checkpoint()
         picked = pick(trees.fitting(), self._wanted.limit, self._core.process.random)
         self.found = [row for tree in picked.trees for row in tree]
         self._left_out += picked.left_out
@@ -197,7 +233,7 @@ class _Look:
             await trio.lowlevel.checkpoint()
         return TapPage(
             gateway=core.instance,
-            cursor=f"{core.instance}:{self._cursor}",
+            cursor=f"{core.instance}:{self._cursor}~{self._place}",
             calls=calls,
             left_out=self._left_out,
             unread=self._unread,

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from itertools import chain
-from operator import itemgetter
+from operator import attrgetter
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
@@ -86,9 +85,9 @@ class CallLines:
         self._trace_id, self._own = trace_id, span_id
         self._room = room
         self._lock = threading.RLock()
-        self._lines: dict[int, deque[tuple[int, bytes, SpanEvent, int]]] = {}
-        """By the numbers of their levels; each with its place among all."""
-        self._count = self._added = 0
+        self._lines: dict[int, deque[tuple[bytes, SpanEvent, int]]] = {}
+        """By the numbers of their levels."""
+        self._count = 0
         self._goes_with_span: dict[bytes, bool | None] = {}
         """Of each span of users' code with lines, whether they are told with it or with the call's
         own; None until one of both has been told."""
@@ -117,8 +116,7 @@ class CallLines:
             if not self._room.take(weight):
                 self.left_out += 1
                 return
-            self._lines.setdefault(level, deque()).append((self._added, span_id, event, weight))
-            self._added += 1
+            self._lines.setdefault(level, deque()).append((span_id, event, weight))
             self._count += 1
             self.size += weight
             if span_id != self._own and span_id not in self._goes_with_span:
@@ -133,7 +131,7 @@ class CallLines:
         A hundred infos after it must not push out the one warning.
         """
         lowest = min(self._lines)
-        _, where, _, freed = self._lines[lowest].popleft()
+        where, _, freed = self._lines[lowest].popleft()
         if not self._lines[lowest]:
             del self._lines[lowest]
         self._count -= 1
@@ -145,9 +143,10 @@ class CallLines:
             _by_span.pop((self._trace_id, where), None)
 
     def _held(self) -> Iterator[tuple[bytes, SpanEvent]]:
-        """The lines with their spans, as they came."""
-        for _, where, event, _ in sorted(chain(*self._lines.values()), key=itemgetter(0)):
-            yield where, event
+        """The lines with their spans, level by level."""
+        for lines in self._lines.values():
+            for where, event, _ in lines:
+                yield where, event
 
     def finish(self) -> None:
         """The call has ended: what it holds counts no more as that of a running one."""
@@ -160,13 +159,13 @@ class CallLines:
         """Those of a span of users' code that is told now, unless the call's own has told them."""
         with self._lock:
             if self._decide(span_id, with_span=True):
-                return tuple(event for where, event in self._held() if where == span_id)
+                return _by_time(event for where, event in self._held() if where == span_id)
         return ()
 
     def rest(self) -> tuple[SpanEvent, ...]:
         """All others, for the call's own span: a span of users' code may never be told."""
         with self._lock:
-            return tuple(
+            return _by_time(
                 event
                 for where, event in self._held()
                 if where == self._own or not self._decide(where, with_span=False)
@@ -187,6 +186,10 @@ def within(lines: Iterable[SpanEvent], span: Span) -> Iterator[SpanEvent]:
     """
     for line in lines:
         yield SpanEvent(line.name, min(max(line.time, span.start), span.end), line.attributes)
+
+
+def _by_time(events: Iterable[SpanEvent]) -> tuple[SpanEvent, ...]:
+    return tuple(sorted(events, key=attrgetter("time")))
 
 
 def add_lines(span: Span) -> Span:

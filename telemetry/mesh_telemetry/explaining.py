@@ -129,13 +129,12 @@ def _untold(hop: Hop, kinds: set[DecisionKind]) -> Iterator[Told]:
     if hop.error is not None and kinds <= GOES_ON:
         error, message = hop.error
         at = hop.work[1] if hop.served is not None else hop.end
-        if hop.origin is None:
-            facts = {"error": error, "told": message, "where": _where(hop)}
-            ended = Decision(DecisionKind.FAILED, at / 1e3, None, facts)
-        else:
-            facts = {"error": error, "of": hop.origin.name}
-            ended = Decision(DecisionKind.PASSED_ON, at / 1e3, None, facts)
-        yield Told(ended, ended.sentence)
+        kind = DecisionKind.FAILED
+        facts = {"error": error, "told": message, "where": _where(hop)}
+        if hop.origin is not None:
+            kind, facts = DecisionKind.PASSED_ON, {"error": error, "of": hop.origin.name}
+        failed = Decision(kind, at / 1e3, None, facts)
+        yield Told(failed, failed.sentence)
 
 
 def _where(hop: Hop) -> str:

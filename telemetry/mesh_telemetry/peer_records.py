@@ -100,33 +100,34 @@ class Teller(Protocol):
 class Generation:
     """Rows that come and go together.
 
+    A thread that is held up may add a row after another one has begun the next generation, so that
+    what depends on the rows is found anew from those that are there.
+
     Attributes:
         rows: In the order in which their calls ended.
         weight: What handlers have put into the spans of these, in bytes.
-        count: How many there were when no more were added; 0 before that.
     """
 
-    __slots__ = ("_traces", "count", "rows", "weight")
+    __slots__ = ("_noted", "_traces", "rows", "weight")
 
     def __init__(self) -> None:
         self.rows: list[PeerRow] = []
         self.weight = 0
-        self.count = 0
-        self._traces: set[bytes] | None = None
+        self._traces: set[bytes] = set()
+        self._noted = 0
 
     def find(self, trace_ids: frozenset[bytes]) -> list[PeerRow]:
         """Its rows of these traces, the newest first.
 
-        Of which traces it has rows is noted when it is first looked through, as a whole, since
-        several threads may share it. Where each trace's rows are is not: a busy peer is asked for
-        a few traces per second, looks for them everywhere, and finds them in one place or two.
+        Of which traces it has rows is noted when it is looked through. Where each trace's rows are
+        is not: a busy peer is asked for a few traces per second, looks for them everywhere, and
+        finds them in one place or two.
         """
-        traces = self._traces
-        if traces is None:
-            traces = {row.trace_id for row in self.rows}
-            if self.count:
-                self._traces = traces
-        if trace_ids.isdisjoint(traces):
+        count = len(self.rows)
+        if count > self._noted:
+            self._traces.update([row.trace_id for row in self.rows[self._noted : count]])
+            self._noted = count  # last: another thread that reads it finds all of these noted
+        if trace_ids.isdisjoint(self._traces):
             return []
         return [row for row in reversed(self.rows) if row.trace_id in trace_ids]
 
@@ -158,7 +159,6 @@ class PeerRecords:
         "_chains",
         "_current",
         "_dropped",
-        "_held",
         "_held_bytes",
         "_lock",
         "_max_bytes",
@@ -174,16 +174,17 @@ class PeerRecords:
         self._current = Generation()
         self._rows = self._current.rows
         self._older: deque[Generation] = deque()
-        self._held = self._held_bytes = 0
+        self._held_bytes = 0
         self._chains: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._lock = threading.Lock()
-        """Held where generations change; a row is added without it."""
+        """Held where generations change or are counted; a row is added without it."""
         self._dropped = {TOO_MANY: 0, TOO_LARGE: 0}
         self.kept: OrderedDict[bytes, Teller] = OrderedDict()
         self.users = UserSpans(self.kept.__contains__, self._tell_span)
 
     def __len__(self) -> int:
-        return self._held + len(self._rows)
+        with self._lock:
+            return len(self._rows) + self._count_older()
 
     @property
     def size(self) -> int:
@@ -233,21 +234,25 @@ class PeerRecords:
             return
         past, self._current = self._current, Generation()
         self._rows = self._current.rows
-        past.count = len(past.rows)
         self._older.append(past)
-        self._held += past.count
         self._held_bytes += past.weight
+        held = self._count_older()
         # What the next generation may take is left free.
         room = self._max_bytes - self._max_bytes // SHARE
-        while self._held > self._capacity or self._held_bytes > room:
-            self._dropped[TOO_MANY if self._held > self._capacity else TOO_LARGE] += self._let_go()
+        while held > self._capacity or self._held_bytes > room:
+            gone = self._let_go()
+            self._dropped[TOO_MANY if held > self._capacity else TOO_LARGE] += gone
+            held -= gone
+
+    def _count_older(self) -> int:
+        """How many rows there are in generations that have ended; the lock is held."""
+        return sum(len(one.rows) for one in self._older)
 
     def _let_go(self) -> int:
         """Drop the oldest generation; how many rows it had."""
         oldest = self._older.popleft()
-        self._held -= oldest.count
         self._held_bytes -= oldest.weight
-        return oldest.count
+        return len(oldest.rows)
 
     def _tell_span(self, trace_id: bytes, span: ReadableSpan, weight: int) -> None:
         teller = self.kept.get(trace_id)
@@ -257,7 +262,9 @@ class PeerRecords:
     def find(self, trace_ids: frozenset[bytes]) -> list[PeerRow]:
         """The rows of these traces, the newest first."""
         found: list[PeerRow] = []
-        for generation in (self._current, *reversed(self._older)):
+        with self._lock:  # else one that ends meanwhile is looked through twice
+            generations = (self._current, *reversed(self._older))
+        for generation in generations:
             found += generation.find(trace_ids)
         return found
 

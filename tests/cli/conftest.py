@@ -32,6 +32,11 @@ def users(client):
         return await client.call("users", "get", user)
 
     @client.method()
+    async def many(calls: int) -> None:
+        for _ in range(calls):
+            await client.call("users", "get", "ada")
+
+    @client.method()
     async def bug() -> None:
         raise ZeroDivisionError("by \\x1b[31mzero\\x1b[0m")
 

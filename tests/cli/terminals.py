@@ -22,18 +22,35 @@ PATIENCE = 60
 """Seconds after which something is taken never to be shown."""
 
 _SHELL = """
-import fcntl, signal, subprocess, sys, termios
+import fcntl, os, signal, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-signal.signal(signal.SIGINT, lambda *_: None)  # as a shell does, while a command is in front
 before = termios.tcgetattr(0)
-with subprocess.Popen(sys.argv[1:]) as command:
-    print(command.pid, file=sys.stderr, flush=True)
-    status = command.wait()
-same = "as before" if termios.tcgetattr(0) == before else "changed"
-print(f"status {status}, terminal {same}", flush=True)
+
+def put_in_front(group):
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
+    os.tcsetpgrp(0, group)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTTOU})
+
+def tell(how):
+    put_in_front(os.getpgrp())
+    same = "as before" if termios.tcgetattr(0) == before else "changed"
+    print(f"{how}, terminal {same}", flush=True)
+
+command = os.fork()
+if command == 0:
+    os.setpgid(0, 0)
+    put_in_front(os.getpid())
+    os.execv(sys.argv[1], sys.argv[1:])
+print(command, file=sys.stderr, flush=True)
+while os.WIFSTOPPED(status := os.waitpid(command, os.WUNTRACED)[1]):
+    tell("stopped")
+    sys.stdin.readline()
+    put_in_front(command)
+    os.kill(command, signal.SIGCONT)
+tell(f"status {os.waitstatus_to_exitcode(status)}")
 sys.stdin.read()
 """
-"""What owns the terminal while the command runs, and looks at it afterwards."""
+"""What owns the terminal, and looks at it where the command ends or stops; a line has it go on."""
 _CLEARED = "\x1b[2J\x1b[H"
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 

@@ -31,7 +31,7 @@ def test_list_shows_who_serves_what_in_plain_text(served: Mesh) -> None:
         "FLIGHT",
         "CONNECTED",
     ]
-    assert users.split()[:2] == ["users", "bug,get,nested,wait"]
+    assert users.split()[:2] == ["users", "bug,get,many,nested,wait"]
     assert "\x1b" not in result.stdout
 
 

@@ -29,6 +29,7 @@ def test_info_shows_methods_instances_and_callers(served: Mesh) -> None:
     assert [line.split()[0] for line in methods.splitlines()[1:]] == [
         "bug",
         "get",
+        "many",
         "nested",
         "wait",
     ]
@@ -142,7 +143,7 @@ def test_stat_shows_every_method_once(served: Mesh) -> None:
     assert " running " in gateway
     assert heading.split()[:3] == ["SERVICE", "METHOD", "INSTANCES"]
     assert {tuple(row.split()[:3]) for row in rows} >= {
-        ("users", method, "1") for method in ("bug", "get", "nested", "wait")
+        ("users", method, "1") for method in ("bug", "get", "many", "nested", "wait")
     }
     assert "\x1b" not in result.stdout
 

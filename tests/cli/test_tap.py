@@ -15,15 +15,16 @@ import sys
 import termios
 import threading
 from collections import Counter
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 
 import mesh
-from mesh.cli.tap import Allowance, trees
-from mesh.cli.taplines import Layout
-from mesh_telemetry.texts import ASCII, UNICODE, cells, to_text
+from mesh.cli.tap import Allowance, _Text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -313,75 +314,91 @@ def test_wrong_usage(shell: Mesh, arguments: tuple[str, ...]) -> None:
     ],
 )
 def test_what_may_be_shown_now(rate: int, steps: list[tuple[float, int]], asked: list[int]) -> None:
-    """One second's calls at once, then as many as time has passed for; one at least."""
+    """One second's calls at once, then as many as time has passed for."""
     now = 0.0
     allowance = Allowance(rate, lambda: now)
     found = []
     for seconds, shown in steps:
         now += seconds
+        now += allowance.pause()
         found.append(allowance.now())
         allowance.spend(shown)
     assert found == asked
 
 
-def call(number: int = 1, parent: int = 0, **fields: Any) -> dict[str, Any]:
-    """A call as the gateway tells it."""
-    return {
-        "ended": "2026-11-21T16:59:48.770123Z", "duration_ms": 33.04, "caller": "shop",
-        "service": "orders", "method": "place", "code": "ok", "reason": "", "depth": 1,
-        "activity_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-        "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736", "call_id": number, "parent_id": parent,
-        "entry_id": 1, **fields,
-    }  # fmt: skip
+@given(st.integers(1, 10_000), st.lists(st.floats(0.1, 1.5), min_size=1, max_size=60))
+def test_the_rate_is_kept_in_a_flood_and_nothing_is_owed_after_it(
+    rate: int, looks: list[float]
+) -> None:
+    """Each look shows all that it may; no pause is longer than one call's share of a second."""
+    now, shown = 0.0, 0
+    allowance = Allowance(rate, lambda: now)
+    for look in looks:
+        pause = allowance.pause()
+        assert 0 <= pause <= 1 / rate + 1e-9
+        now += pause
+        shown += allowance.now()
+        allowance.spend(allowance.now())
+        assert shown <= rate * (now + 1) + 1e-6
+        now += look
 
 
-@pytest.mark.parametrize("width", [80, 120, 60, 30, 1])
-@pytest.mark.parametrize("signs", [UNICODE, ASCII])
+def test_a_small_rate_is_kept_under_load(served: Mesh) -> None:
+    with tapping(served, "--rate", "2", "--count", "10") as (process, told):
+        while process.poll() is None:
+            apply_load(served, 80)
+    shown = [one for one in told if "service" in one]
+    first, last = (datetime.fromisoformat(one["ended"]) for one in (shown[0], shown[-1]))
+    assert len(shown) == 10
+    assert (last - first).total_seconds() > 2.5, "two at once, eight at two per second"
+
+
 @pytest.mark.parametrize(
-    "fields",
+    ("by_rate", "note"),
     [
-        {},
-        {"code": "deadline_exceeded", "reason": "DEADLINE_EXCEEDED"},
-        {"code": "not_found", "reason": "SERVICE_NOT_FOUND", "method": "x" * 128},
-        {"caller": "a.caller.with.a.name.of.many.words", "activity_id": "an activity\x1b[31m"},
-        {"reason": "\x1b]0;title\x07" * 20, "service": "名前" * 30, "duration_ms": 3.6e8},
+        (True, "7 more trees left out: --rate shows more of them\n"),
+        (
+            False,
+            (
+                "7 more trees left out: the gateway tells 1,000 calls in a tenth of a second at "
+                "most; filters leave fewer to tell\n"
+            ),
+        ),
     ],
 )
-def test_no_line_is_wider_than_the_terminal(width: int, signs: Any, fields: dict[str, Any]) -> None:
-    layout = Layout(width, signs)
-    chain = [call(number, number - 1, depth=number, **fields) for number in range(1, 30)]
-    tree = {"calls": chain, "partial": True}
-    lines = [layout.heading(), layout.call(call(**fields)), *layout.tree(tree)]
-    texts = ["".join(part.text for part in line) for line in lines]
-    assert len(texts) == 2 + 29 + 1
-    assert all("\x1b" not in text for text in texts)
-    if width >= 60:
-        assert {cells(text) for text in texts[:-1]} == {width}, "columns line up"
-    assert max(map(cells, texts[1:-1])) <= width
+def test_what_is_left_out_is_told_with_what_shows_it(
+    capsys: pytest.CaptureFixture[str], by_rate: bool, note: str
+) -> None:
+    screen = _Text(tree=True)
+    screen.left_out(3, 0, by_rate=by_rate)
+    screen.left_out(7, 0, by_rate=by_rate)
+    screen.end()
+    assert capsys.readouterr().err == note.replace("7", "3", 1) + note
 
 
-def test_a_tree_is_drawn_by_parents_in_the_order_of_arrival() -> None:
-    calls = [
-        call(1), call(2, 1, service="users", method="get", depth=2),
-        call(3, 2, service="regions", method="get", depth=3),
-        call(5, 1, service="stock", method="take", depth=2, code="not_found"),
-        call(9, 7, service="mail", method="send", caller="orders", depth=2),
-    ]  # fmt: skip
-    layout = Layout(80, UNICODE)
-    assert [
-        to_text(line)[:44].rstrip() for line in layout.tree({"calls": calls, "partial": 0})
-    ] == [
-        "16:59:48.770 4bf92f35  shop > orders.place",
-        "├─ users.get",
-        "│  └─ regions.get",
-        "└─ stock.take",
-        "16:59:48.770 4bf92f35  orders > mail.send",
-    ]
+def test_trees_too_many_for_one_answer_are_not_said_to_come_by_rate(served: Mesh) -> None:
+    """Forty calls a tree, of which the gateway tells 1,000 calls at once."""
 
+    async def load() -> None:
+        async with (
+            mesh.connect("load", gateway=served.env["MESH_GATEWAY"]) as client,
+            trio.open_nursery() as nursery,
+        ):
+            for _ in range(60):
+                nursery.start_soon(client.call, "users", "many", 40)
 
-def test_trees_of_an_answer() -> None:
-    page = {"calls": [call(1), call(2, 1), call(4, entry_id=4)], "partial": [4]}
-    found = trees(page)
-    assert [(one["entry_id"], one["partial"], len(one["calls"])) for one in found] == [
-        (1, False, 2), (4, True, 1),
-    ]  # fmt: skip
+    with served.start("tap", "--tree", "--rate", "10000", "--method", "many") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        while not (asked := taps_so_far(served)):
+            pass
+        process.send_signal(signal.SIGSTOP)
+        trio.run(load)
+        process.send_signal(signal.SIGCONT)
+        while taps_so_far(served) < asked + 3:
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        notes = process.communicate(timeout=30)[1].splitlines()
+    assert notes
+    assert all("more trees left out: the gateway tells 1,000 calls" in note for note in notes)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import signal
+import subprocess
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,6 @@ from tests.cli.conftest import start
 from tests.cli.terminals import terminal
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable, Iterator
 
     from tests.cli.conftest import Mesh
@@ -237,15 +238,48 @@ def test_ctrl_c_and_signals_leave_the_terminal_as_it_was(busy: Mesh) -> None:
         (signal.SIGINT, 130),
         (signal.SIGTERM, 128 + signal.SIGTERM),
         (signal.SIGHUP, 128 + signal.SIGHUP),
+        (signal.SIGQUIT, 128 + signal.SIGQUIT),
     ):
         with terminal(busy.env, "top", "--interval", "0.2", width=80, height=24) as it:
             it.until(lambda lines: first_method(lines) == "work.often")
             assert it.is_raw
             if number == signal.SIGINT:
                 it.press("\x03")
+            elif number == signal.SIGQUIT:
+                it.press("\x1c")
             else:
                 os.kill(it.pid, number)
             assert it.ended() == f"status {status}, terminal as before"
+
+
+def test_without_a_standard_input_no_keys_are_read(busy: Mesh) -> None:
+    control, screen = pty.openpty()
+    with subprocess.Popen(
+        ["/bin/sh", "-c", 'exec "$0" -m mesh.cli top --interval 0.2 <&-', sys.executable],
+        env=busy.env, stdout=screen, stderr=screen,
+    ) as process:  # fmt: skip
+        os.close(screen)
+        shown = ""
+        while "work.often" not in shown:
+            shown += os.read(control, 65_536).decode()
+        process.terminate()
+    os.close(control)
+    assert "keys:" not in shown
+
+
+def test_ctrl_z_gives_the_terminal_back_until_it_goes_on(busy: Mesh) -> None:
+    with terminal(busy.env, "top", "--interval", "0.2", width=80, height=24) as it:
+        for _ in range(2):
+            it.until(lambda lines: it.is_raw and first_method(lines) == "work.often")
+            it.press("\x1a")
+            stopped = it.until(lambda lines: any(line.startswith("stopped") for line in lines))
+            assert "stopped, terminal as before" in stopped
+            it.press("\n")
+        it.until(lambda lines: it.is_raw and first_method(lines) == "work.often")
+        it.press("e")
+        it.until(lambda lines: first_method(lines) == "work.failing")
+        it.press("q")
+        assert it.ended() == "status 0, terminal as before"
 
 
 def test_a_gateway_that_goes_for_good_leaves_the_terminal_as_it_was(shell: Mesh) -> None:

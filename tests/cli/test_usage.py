@@ -15,9 +15,12 @@ from mesh.cli import main
 from mesh.cli.commands import COMMANDS, run
 from mesh.cli.failures import explain, hint
 from mesh_telemetry.logs import clean
+from tests.cli.conftest import start
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.cli.conftest import Mesh
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -90,6 +93,20 @@ def test_the_version_is_the_package_s() -> None:
         (["call", "users", "get", "1", "--activity", "a\nb"], "1 to 128 printable ASCII"),
         (["call", "users", "1st"], "'1st' is no method name"),
         (["demo", "--orders", "0"], "0 is not in the range"),
+        *[
+            ([*command, number], f"{number} is no number of seconds")
+            for number in ("nan", "-nan")
+            for command in (
+                ["top", "--interval"],
+                ["stat", "--interval"],
+                ["edges", "--interval"],
+                ["ping", "--interval"],
+                ["call", "users", "get", "--timeout"],
+                ["trace", "--timeout"],
+            )
+        ],
+        (["call", "users", "get", "--timeout", "inf"], "inf is no number of seconds"),
+        (["trace", "--timeout", "inf"], "inf is no number of seconds"),
     ],
 )
 def test_wrong_usage_has_status_2_and_says_what_is_right(
@@ -99,6 +116,30 @@ def test_wrong_usage_has_status_2_and_says_what_is_right(
     assert result.exit_code == 2, result.output
     assert complaint in " ".join(result.stderr.split())
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    "command", ["top --once --interval 0.05", "list --json", "call users get '\"ada\"'", "list"]
+)
+def test_standard_streams_may_be_closed(served: Mesh, command: str, closed: str) -> None:
+    """What goes there is lost, and nothing else: not the status, and no socket takes the place."""
+    started = f'"$0" -m mesh.cli {command} {closed}'
+    result = subprocess.run(
+        ["/bin/sh", "-c", started, sys.executable],
+        env=served.env, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (result.returncode, result.stderr) == (0, "")
+    assert (result.stdout == "") == (">&-" in closed.split())
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_the_gateway_s_streams_may_be_closed(shell: Mesh, closed: str) -> None:
+    started = f'"$0" -m mesh.cli gateway --admin none {closed}'
+    with start(["/bin/sh", "-c", f"exec {started}", sys.executable], shell.env) as gateway:
+        assert shell("list").returncode == 0
+        gateway.terminate()
+        assert gateway.wait(30) == 0
 
 
 def test_no_gateway_is_one_line_that_says_how_to_start_one(tmp_path: Path) -> None:

@@ -96,6 +96,18 @@ def test_as_a_process_it_has_status_2_and_no_traceback(tmp_path: Path) -> None:
     assert ended.stderr.count("\n") == 1
 
 
+def test_without_a_standard_error_it_has_status_2_as_well(tmp_path: Path) -> None:
+    script = tmp_path / "users.py"
+    script.write_text("import mesh\n\ndef users(client): ...\n\nmesh.run(users)\n")
+    ended = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$0" "$1" 2>&-', sys.executable, str(script)],
+        env={**os.environ, "MESH_GATEWAY": "x"},
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 2
+
+
 def test_a_variable_that_opentelemetry_refuses_does_not_end_a_service(tmp_path: Path) -> None:
     script = tmp_path / "users.py"
     script.write_text("import mesh\n\ndef users(client): ...\n\nmesh.run(users)\n")

@@ -35,6 +35,7 @@ def call_header(
     method: str,
     *,
     parent_id: int = 0,
+    entry_id: int = 0,
     timeout_us: int = 30_000_000,
     options: int = 0,
     activity_id: str | None = None,
@@ -46,8 +47,8 @@ def call_header(
 ) -> codec.Call:
     """A CALL's header; what is not named is what a first call of a tree carries."""
     return codec.Call(
-        call_id, parent_id, 0, timeout_us, trace_id, span_id, 3, 1, service, method, codec.MSGPACK,
-        options, metadata, activity_id, chain, gateway, None, None,
+        call_id, parent_id, entry_id, timeout_us, trace_id, span_id, 3, 1, service, method,
+        codec.MSGPACK, options, metadata, activity_id, chain, gateway, None, None,
     )  # fmt: skip
 
 

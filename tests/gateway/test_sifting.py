@@ -14,6 +14,7 @@ from mesh.gateway.filters import MOST, TapFilters
 from mesh.gateway.sifting import (
     Ended,
     Trees,
+    by_arrival,
     count_missing,
     find_ended,
     fitting,
@@ -171,27 +172,78 @@ def test_an_entry_call_ends_whole_or_late_and_never_while_it_runs(
     assert ended.whole == {one.call_id for one in new if one.call_id == one.entry_id} - running
 
 
-@given(st.lists(calls), filters, st.integers(1, 7))
+def call(number: int, entry: int, parent: int, way: str) -> Record:
+    """A call as it went: ``caller > instance``."""
+    caller, _, instance = way.partition(" > ")
+    return row(number, entry, parent_id=parent, caller_process=caller, instance=instance)
+
+
+@pytest.mark.parametrize(
+    ("rows", "found"),
+    [
+        pytest.param(
+            [call(1, 1, 0, "a > b"), call(2, 1, 1, "b > c"), call(3, 1, 2, "c > d")],
+            {1: [1, 2, 3]},
+            id="nested",
+        ),
+        pytest.param(
+            [call(1, 1, 0, "a > b"), call(2, 1, 0, "b > c"), call(3, 1, 0, "c > ")],
+            {1: [1, 2, 3]},
+            id="by who served a call of the tree",
+        ),
+        pytest.param(
+            [call(1, 1, 0, "a > b"), call(2, 1, 0, "a > b"), call(3, 1, 0, "x > c")],
+            {1: [1], 2: [2], 3: [3]},
+            id="by who did not",
+        ),
+        pytest.param(
+            [call(1, 1, 0, "a > b"), call(2, 1, 0, "x > c"), call(3, 1, 2, "c > d"),
+             call(4, 1, 0, "d > e"), call(5, 1, 0, "b > c")],
+            {1: [1, 5], 2: [2, 3], 4: [4]},
+            id="inside one by who did not",
+        ),
+        pytest.param(
+            [call(1, 1, 0, "a > "), call(2, 1, 0, " > b")], {1: [1], 2: [2]}, id="of nobody"
+        ),
+        pytest.param([call(5, 1, 3, "a > b"), call(6, 1, 5, "b > c")], {5: [5, 6]}, id="not known"),
+        pytest.param([call(2, 9, 0, "x > "), call(9, 9, 0, "a > b")], {2: [2], 9: [9]}, id="early"),
+    ],
+)  # fmt: skip
+def test_which_tree_a_call_belongs_to(rows: list[Record], found: dict[int, list[int]]) -> None:
+    trees = Trees(TapFilters())
+    trees.add(by_arrival(reversed(rows)))
+    assert {tree[0].entry_id: ids(tree) for tree in trees.fitting()} == found
+
+
+def test_calls_that_have_been_told_still_show_who_belongs_to_their_tree() -> None:
+    trees = Trees(TapFilters(), told={1})
+    trees.add([call(1, 1, 0, "a > b"), call(2, 1, 0, "b > c")])
+    assert [(tree[0].entry_id, ids(tree)) for tree in trees.fitting()] == [(1, [2])]
+
+
+@given(st.lists(calls, unique_by=lambda one: one.call_id), filters, st.integers(1, 7))
 def test_trees_are_the_same_in_slices_of_any_size(
     rows: list[Record], wanted: TapFilters, step: int
 ) -> None:
-    entries = {one.entry_id for one in rows if one.entry_id % 2}
-    trees = Trees(wanted)
+    rows, trees = by_arrival(rows), Trees(wanted)
     for start in range(0, len(rows), step):
-        trees.add(rows[start : start + step], entries)
-    fit = {one.entry_id for one in fitting(rows, wanted)} & entries
+        trees.add(rows[start : start + step])
+    whole = Trees(wanted)
+    whole.add(rows)
     told = trees.fitting()
-    assert {tree[0].entry_id for tree in told} == fit
+    assert told == whole.fitting()
     for tree in told:
-        assert tree == [one for one in rows if one.entry_id == tree[0].entry_id], (
-            "also calls that do not fit"
-        )
+        assert fitting(tree, wanted)
+        assert len({one.entry_id for one in tree}) == 1
+    calls_told = [one.call_id for tree in told for one in tree]
+    assert len(set(calls_told)) == len(calls_told)
+    assert {one.call_id for one in fitting(rows, wanted)} <= set(calls_told)
 
 
 @given(st.lists(st.integers(1, 1200), max_size=12), st.integers(1, 10), st.integers())
 def test_trees_that_are_picked_fit_the_room(sizes: list[int], limit: int, seed: int) -> None:
     trees = [
-        [row(number * 10_000 + call, entry=number * 10_000) for call in reversed(range(size))]
+        [row(number * 10_000 + call, entry=number * 10_000) for call in range(size)]
         for number, size in enumerate(sizes, 1)
     ]
     picked = pick(trees, limit, random.Random(seed))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh_telemetry.peer_records import GENERATION, MAX_AGE, PeerRecords, PeerRow, Source
 from tests.telemetry.peer_rows import row
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 WEB = Source("web", lambda: 100.0)
 
@@ -97,3 +102,38 @@ def test_two_threads_that_forget_at_once_drop_what_is_old_once() -> None:
     started[0].join()
     assert [found.span_id for found in records.find(frozenset([b"t" * 16]))] == [2]
     assert len(records) == 1
+
+
+def test_a_row_of_a_thread_that_was_held_up_is_counted_and_found() -> None:
+    """It comes into a generation that has ended meanwhile, and has been looked through."""
+    records = PeerRecords(2 * GENERATION)
+    held_up, go_on = threading.Event(), threading.Event()
+    late = b"l" * 16
+
+    def add() -> None:
+        def stop(frame: FrameType, event: str, _: Any) -> Any:
+            adds = event == "line" and frame.f_code is PeerRecords.add.__code__
+            if adds and "rows" in frame.f_locals and not held_up.is_set():
+                held_up.set()  # it knows where to add, and has not yet
+                go_on.wait(30)
+            return stop
+
+        sys.settrace(stop)
+        records.add(row(WEB, 1, 100.0, late))
+
+    other = threading.Thread(target=add)
+    other.start()
+    assert held_up.wait(30)
+    for number in range(GENERATION + 1):
+        records.add(row(WEB, number, 100.0))
+    assert records.find(frozenset([late])) == []
+    go_on.set()
+    other.join()
+    assert [found.trace_id for found in records.find(frozenset([late]))] == [late]
+    added = GENERATION + 2
+    assert len(records) == added
+    while not records.dropped["too_many"]:
+        records.add(row(WEB, added, 100.0))
+        added += 1
+    assert records.dropped["too_many"] == GENERATION + 1
+    assert len(records) == added - GENERATION - 1
