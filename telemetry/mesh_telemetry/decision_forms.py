@@ -110,16 +110,15 @@ def _compared(facts: Facts) -> str:
 
 
 def _inherited(facts: Facts) -> str:
-    """Whose deadline it was, where it was that of a call above."""
+    """Whose deadline it was, where that of a call above; and whether the call may have run."""
     own = facts["by"].startswith(f"the deadline of {facts['of']} ")
-    return "" if own else f"; that was {facts['by']}"
+    return ("" if own else f"; that was {facts['by']}") + _ran(facts)
 
 
 def _ran(facts: Facts) -> str:
     """Whether a callee may have run a call that ended before its answer, where that is told."""
-    if "maybe_executed" not in facts:
-        return ""
-    return "; it may have run" if facts["maybe_executed"] else "; it did not run"
+    told = "; it may have run" if facts.get("maybe_executed") else "; it did not run"
+    return told if "maybe_executed" in facts else ""
 
 
 def _by(facts: Facts) -> str:
@@ -304,9 +303,7 @@ FORMS: Final[Mapping[DecisionKind, Form]] = {
             "the gateway, and no other instance can take it"
         ),
     ),
-    DecisionKind.EXPIRED: Form(
-        "out of time: ", _spent, "timeout", lambda of: f"{_inherited(of)}{_ran(of)}"
-    ),
+    DecisionKind.EXPIRED: Form("out of time: ", _spent, "timeout", _inherited),
     DecisionKind.CANCELLED: Form("cancelled: ", _by, "timeout", _ran),
     DecisionKind.PARENT_OVER: Form(
         "ended: ",
