@@ -49,7 +49,7 @@ def test_what_happened_to_a_service_is_told_in_order(shell: Mesh) -> None:
         ]  # fmt: skip
         assert [one["peer"] for one in lines] == ["", *["users"] * 4]
         assert lines[0]["process_id"] == ready["gateway"]
-        assert lines[1]["methods"] == ["get", "nested", "bug", "wait"]
+        assert lines[1]["methods"] == ["get", "nested", "many", "bug", "wait"]
         assert lines[1]["process_id"] == lines[2]["process_id"] != lines[3]["process_id"]
         assert told(shell, "--service", "users") == lines[1:]
         assert told(shell, "--since", "1h") == lines
@@ -60,7 +60,7 @@ def test_what_happened_to_a_service_is_told_in_order(shell: Mesh) -> None:
         assert heading.split() == ["AT", "CHANGE", "WHO", "HOW"]
         assert re.fullmatch(
             rf"\d{{4}}-\d\d-\d\dT[\d:.]+Z  registered    users {lines[1]['process_id']} +"
-            r"get, nested, bug, wait; from pid \d+",
+            r"get, nested, many, bug, wait; from pid \d+",
             rows[0],
         )
         assert re.search(r"  lost +users \S+ +without a goodbye, after [\d.]+ m?s$", rows[1])
@@ -102,7 +102,9 @@ def test_at_a_terminal_lines_keep_to_its_width(shell: Mesh, width: int) -> None:
             lines = screen.lines
         assert [line for line in lines if len(line) > width] == []
         (row,) = [line for line in lines if "registered" in line]
-        assert re.match(r"\d\d:\d\d:\d\d  registered    users \S+ +get, nested, bug, wait", row)
+        assert re.match(
+            r"\d\d:\d\d:\d\d  registered    users \S+ +get, nested, many, bug, wait", row
+        )
 
 
 def change(**more: Any) -> dict[str, Any]:
