@@ -306,7 +306,7 @@ def test_drain_lets_calls_in_flight_end(
     shell: Mesh, next_line: Callable[[subprocess.Popen[str]], str]
 ) -> None:
     with shell.gateway() as (process, ready), shell.service(ready["addresses"][0]) as users:
-        with shell.start("call", "users", "wait", "--timeout", "2") as call:
+        with shell.start("call", "users", "wait", "--timeout", "6") as call:
             assert next_line(users) == "waiting\n"
             result = shell("drain")
             assert result.returncode == 0
