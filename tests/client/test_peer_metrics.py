@@ -371,5 +371,5 @@ async def test_the_records_that_traces_are_made_of_are_shown() -> None:
         after = await scrape(client)
         assert after["mesh_records",] == len(client._uplink.records) >= 2
         for reason, count in client._uplink.records.dropped.items():
-            assert after["mesh_records_dropped_total", reason] == count == 0
+            assert after["mesh_records_dropped_total", reason] == count
         assert server._uplink.records is client._uplink.records, "they share a process"
