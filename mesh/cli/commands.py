@@ -47,6 +47,9 @@ COMMANDS: dict[str, Entry] = {
     "edges": Entry("mesh.cli.edges:edges", "Show who calls whom: rates, errors, latencies."),
     "changes": Entry("mesh.cli.changes:changes", "Show what came, went and changed, newest last."),
     "check": Entry("mesh.cli.check:check", "Say what is not in order, and what to do about it."),
+    "dashboards": Entry(
+        "mesh.cli.dashboards.command:dashboards", "Bring dashboards and rules to where they work."
+    ),
     "drain": Entry("mesh.cli.drain:drain", "Have the gateway end without losing a call."),
     "bench": Entry("mesh.cli.bench.command:bench", "Measure a mesh: speed, latency, CPU per call."),
 }

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import trio
+from prometheus_client import ProcessCollector
 
 from mesh._version import __version__
 from mesh.gateway.life import DRAINING, HEALTH_NAMES
@@ -34,9 +35,17 @@ class Figures:
             # Zeros for calls that nobody counts would be a lie: their families are left out.
             core.metrics if core.observes else CallMetrics(),
             core.counters,
-            [self._instances, self._peers, self._gateway, self._traffic, self._traces],
+            [
+                self._instances,
+                self._versions,
+                self._peers,
+                self._gateway,
+                self._traffic,
+                self._traces,
+            ],
             own_service=RESERVED,
         )
+        ProcessCollector(registry=self.exposition.registry)
 
     def _instances(self) -> Iterator[Row]:
         for service in self._core.registry.services.values():
@@ -45,6 +54,13 @@ class Figures:
             for state in STATES:
                 labels = {"rpc_service": service.name, "state": state}
                 yield names.SERVICE_INSTANCES.name, labels, states[state]
+
+    def _versions(self) -> Iterator[Row]:
+        for service in self._core.registry.services.values():
+            served = (*service.instances.values(), *service.draining.values())
+            for version, count in Counter(one.version or "none" for one in served).items():
+                labels = {names.RPC_SERVICE: service.name, names.VERSION: version}
+                yield names.SERVICE_VERSIONS.name, labels, count
 
     def _peers(self) -> Iterator[Row]:
         # Peers are told apart by the process, as several instances share one name. Where one
@@ -68,9 +84,14 @@ class Figures:
         core = self._core
         peers = [session for session in core.sessions.values() if not session.internal]
         yield names.CONNECTIONS.name, {}, len(peers)
-        yield names.OUTBOX_BYTES.name, {}, sum(session.link.queued for session in peers)
+        queued = [session.link.queued for session in peers]
+        yield names.OUTBOX_BYTES.name, {}, sum(queued)
+        yield names.OUTBOX_FULLEST.name, {}, max(queued, default=0)
+        yield names.OUTBOX_LIMIT.name, {}, core.limits.max_outbox
+        yield names.IN_FLIGHT_LIMIT.name, {}, core.limits.max_in_flight
         yield names.EVENTS_DROPPED.name, {}, core.events.untold
         yield names.GATEWAY_LOOP_LAG.name, {}, core.loop_lag
+        yield names.GATEWAY_DRAINING.name, {}, int(core.draining)
         yield names.BUILD_INFO.name, {"version": __version__}, 1
 
     def _traces(self) -> Iterator[Row]:

@@ -35,6 +35,20 @@ CODE_NAMES: Final = (
 )
 """The status codes by number; numbers and order are gRPC's (grpc.io/docs/guides/status-codes)."""
 
+SERVER_FAULTS: Final = (
+    "unknown",
+    "deadline_exceeded",
+    "unimplemented",
+    "internal",
+    "unavailable",
+    "data_loss",
+)
+"""The codes that are the callee's failures; with any other one it has answered.
+
+As OpenTelemetry's conventions have it for spans of servers
+(https://opentelemetry.io/docs/specs/semconv/rpc/grpc/).
+"""
+
 DURATION_BOUNDS: Final = (
     0.0001,
     0.00025,
@@ -207,6 +221,12 @@ SERVICE_INSTANCES: Final = Family(
     (RPC_SERVICE, STATE),
     "Connected instances of a service by state (healthy, late, unresponsive, draining).",
 )
+SERVICE_VERSIONS: Final = Family(
+    "mesh_service_versions",
+    "gauge",
+    (RPC_SERVICE, VERSION),
+    "Connected instances of a service by the version of its contract; none where it has none.",
+)
 PEER_LAST_HEARTBEAT: Final = Family(
     "mesh_peer_last_heartbeat_timestamp_seconds",
     "gauge",
@@ -256,6 +276,18 @@ PROTOCOL_ERRORS: Final = Family(
 OUTBOX_BYTES: Final = Family(
     "mesh_outbox_bytes", "gauge", (), "Bytes queued for all connections together."
 )
+OUTBOX_FULLEST: Final = Family(
+    "mesh_outbox_fullest_bytes",
+    "gauge",
+    (),
+    "Bytes queued for the one connection for which most are.",
+)
+OUTBOX_LIMIT: Final = Family(
+    "mesh_outbox_limit_bytes", "gauge", (), "Bytes that may be queued for one connection."
+)
+IN_FLIGHT_LIMIT: Final = Family(
+    "mesh_in_flight_limit", "gauge", (), "Calls that may be in flight at one instance."
+)
 FRAMES: Final = Family(
     "mesh_frames_total",
     "counter",
@@ -304,6 +336,12 @@ GATEWAY_LOOP_LAG: Final = Family(
     "gauge",
     (),
     "How late the gateway's event loop last ran a timer.",
+)
+GATEWAY_DRAINING: Final = Family(
+    "mesh_gateway_draining",
+    "gauge",
+    (),
+    "1 while the gateway drains before it ends, else 0.",
 )
 SERVICE_GRAPH_REQUESTS: Final = Family(
     "traces_service_graph_request_total",
@@ -386,6 +424,7 @@ FAMILIES: Final[dict[str, Family]] = {
         DEPRECATED_CALLS,
         RETRIES,
         SERVICE_INSTANCES,
+        SERVICE_VERSIONS,
         PEER_LAST_HEARTBEAT,
         PEER_LOOP_LAG,
         PEER_IN_FLIGHT,
@@ -397,6 +436,9 @@ FAMILIES: Final[dict[str, Family]] = {
         PROTOCOL_ERRORS,
         TLS_HANDSHAKES_FAILED,
         OUTBOX_BYTES,
+        OUTBOX_FULLEST,
+        OUTBOX_LIMIT,
+        IN_FLIGHT_LIMIT,
         FRAMES,
         BYTES,
         EVENTS_DROPPED,
@@ -409,6 +451,7 @@ FAMILIES: Final[dict[str, Family]] = {
         SPANS_EXPORTED,
         SPANS_WAITING,
         GATEWAY_LOOP_LAG,
+        GATEWAY_DRAINING,
         SERVICE_GRAPH_REQUESTS,
         SERVICE_GRAPH_FAILED,
         SERVICE_GRAPH_SECONDS,

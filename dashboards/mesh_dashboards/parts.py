@@ -1,0 +1,218 @@
+"""Panels that several dashboards have: tables of methods, edges and peers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mesh_dashboards.frame import to_service, to_traces
+from mesh_dashboards.look import BAD_ABOVE_ZERO, GOOD_SUCCESS, Column, chart, figure, rows
+from mesh_dashboards.queries import (
+    BY_METHOD,
+    failure_ratio,
+    or_zero,
+    quantile,
+    rate,
+    success_ratio,
+    total,
+)
+from mesh_telemetry import names
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from grafana_foundation_sdk.builders import stat, table, timeseries
+
+ENDS = (names.CLIENT, names.SERVER)
+QUANTILES = (0.5, 0.95, 0.99)
+
+_FAILED = ((None, "text"), (0.001, "orange"), (0.01, "red"))
+_OVERDUE = ((None, "text"), (15, "orange"), (30, "red"))
+"""Seconds: a heartbeat comes every five, three missed are late, six unresponsive."""
+
+
+def golden_figures(*matchers: str) -> list[stat.Panel]:
+    """Success rate, rate and p95: whether all is well, in three figures."""
+    return [
+        figure(
+            "Success rate",
+            "Calls that did not fail by a fault of a service or the mesh. What callers get wrong "
+            "(not_found, invalid_argument and the like) is no failure.",
+            success_ratio(*matchers),
+            "percentunit",
+            steps=GOOD_SUCCESS,
+            decimals=2,
+            empty="no calls",
+        ),
+        figure(
+            "Calls",
+            "Attempts that ended, nested and refused ones included.",
+            or_zero(rate(names.CALLS, *matchers)),
+            "reqps",
+        ),
+        figure(
+            "p95",
+            "95 of 100 calls took no longer, as the gateway measures it.",
+            quantile(0.95, names.CALL_DURATION, *matchers),
+            "s",
+            empty="no calls",
+        ),
+    ]
+
+
+def golden_charts(*matchers: str, by: str) -> list[timeseries.Panel]:
+    """The same three over time; success by one label."""
+    return [
+        chart(
+            "Success rate",
+            "As above, over time.",
+            {f"{{{{{by}}}}}": success_ratio(*matchers, by=(by,))},
+            "percentunit",
+            highest=1,
+            lowest=None,
+            empty="no calls",
+        ),
+        chart(
+            "Calls by code",
+            "How calls ended: ok, or one of gRPC's sixteen codes.",
+            {"{{code}}": rate(names.CALLS, *matchers, by=(names.CODE,))},
+            "reqps",
+            stacked=True,
+            empty="no calls",
+        ),
+        chart(
+            "Latency",
+            "Quantiles of all calls. Each dot is one call, and opens its trace.",
+            {f"p{q * 100:.0f}": quantile(q, names.CALL_DURATION, *matchers) for q in QUANTILES},
+            "s",
+            exemplars=True,
+            empty="no calls",
+        ),
+    ]
+
+
+def methods_table(*matchers: str) -> table.Panel:
+    """Every method with its rate, errors and latencies."""
+    return rows(
+        "Methods",
+        "What is called. A click on a name leads to its service's dashboard and to its traces.",
+        {names.RPC_SERVICE: "Service", names.RPC_METHOD: "Method"},
+        [
+            Column("Calls", rate(names.CALLS, *matchers, by=BY_METHOD), "reqps", 2),
+            Column("Failed", failure_ratio(*matchers, by=BY_METHOD), "percentunit", 2, _FAILED),
+            *(
+                Column(
+                    f"p{q * 100:.0f}",
+                    quantile(q, names.CALL_DURATION, *matchers, by=BY_METHOD),
+                    "s",
+                )
+                for q in QUANTILES
+            ),
+            Column("In flight", total(names.CALLS_IN_FLIGHT, *matchers, by=BY_METHOD), "none", 0),
+        ],
+        links=[to_service(), *to_traces()],
+        empty="no calls",
+    )
+
+
+def edges_table(
+    title: str, description: str, labels: Mapping[str, str], *matchers: str
+) -> table.Panel:
+    """Who calls whom, with rates, failures and latency."""
+    ends = tuple(labels)
+    failed = rate(names.SERVICE_GRAPH_FAILED, *matchers, by=ends)
+    calls = rate(names.SERVICE_GRAPH_REQUESTS, *matchers, by=ends)
+    return rows(
+        title,
+        description,
+        labels,
+        [
+            Column("Calls", calls, "reqps", 2),
+            Column("Not ok", f"{failed} / ({calls} > 0)", "percentunit", 2, _FAILED),
+            Column("p95", quantile(0.95, names.SERVICE_GRAPH_SECONDS, *matchers, by=ends), "s"),
+        ],
+        span=12,
+        height=9,
+        links=[to_service(name) for name in labels.values()],
+        empty="no calls",
+    )
+
+
+def instances_chart(*matchers: str) -> timeseries.Panel:
+    """Instances over time, by how they are."""
+    return chart(
+        "Instances by state",
+        "Connected instances: healthy; late and unresponsive, which miss heartbeats; draining, "
+        "which take no new calls.",
+        {"{{state}}": total(names.SERVICE_INSTANCES, *matchers, by=(names.STATE,))},
+        "none",
+        stacked=True,
+        steps=True,
+        empty="no instances",
+    )
+
+
+def peers_table(*matchers: str) -> table.Panel:
+    """Every connected instance, with what its last heartbeat told."""
+    by = (names.RPC_SERVICE, names.PEER)
+    beat = total(names.PEER_LAST_HEARTBEAT, *matchers, by=by, how="max")
+    return rows(
+        "Heartbeats",
+        "Every connected instance: how long ago its last heartbeat was, and what that said.",
+        {names.RPC_SERVICE: "Service", names.PEER: "Peer"},
+        [
+            Column("Heartbeat", f"time() - {beat}", "s", 1, _OVERDUE),
+            Column("Loop lag", total(names.PEER_LOOP_LAG, *matchers, by=by, how="max"), "s"),
+            Column("In flight", total(names.PEER_IN_FLIGHT, *matchers, by=by), "none", 0),
+        ],
+        span=16,
+        height=7,
+        links=[to_service()],
+        empty="no instances",
+    )
+
+
+def refused_chart(*matchers: str) -> timeseries.Panel:
+    """Refusals by reason."""
+    by_reason = rate(names.CALLS_REJECTED, *matchers, by=(names.REASON,))
+    return chart(
+        "Refused by reason",
+        "Calls that a gateway refused before any service saw them: nobody serves it, too deep, a "
+        "loop, overloaded, no time left, ...",
+        {"{{reason}}": or_zero(by_reason, names.REASON)},
+        "reqps",
+        stacked=True,
+    )
+
+
+def unwanted_chart(*matchers: str) -> timeseries.Panel:
+    """Work that nobody waited for."""
+    return chart(
+        "Abandoned and late",
+        "Abandoned: the caller was gone before the end. Late: the result came after the end, and "
+        "was dropped.",
+        {
+            "abandoned": or_zero(rate(names.CALLS_ABANDONED, *matchers)),
+            "late": or_zero(rate(names.CALLS_LATE, *matchers)),
+        },
+        "reqps",
+    )
+
+
+def deprecated_chart(*matchers: str) -> timeseries.Panel:
+    """Who calls what its contract calls deprecated."""
+    by = (names.CALLER, names.RPC_SERVICE, names.RPC_METHOD)
+    return chart(
+        "Deprecated calls",
+        "Calls of methods that their contracts call deprecated, by caller. At zero they can go.",
+        {
+            "{{caller}} > {{rpc_service}}.{{rpc_method}}": or_zero(
+                rate(names.DEPRECATED_CALLS, *matchers, by=by), *by
+            )
+        },
+        "reqps",
+    )
+
+
+def attention(title: str, description: str, query: str, unit: str) -> stat.Panel:
+    """A figure that is zero where all is well."""
+    return figure(title, description, query, unit, steps=BAD_ABOVE_ZERO)
