@@ -193,9 +193,10 @@ def _process() -> list[Panel]:
             [
                 Column(
                     "Up for",
-                    f"(time() - {series(_STARTED)}) * on (job, instance) group_right () "
-                    f"(max by (job, instance, {names.VERSION}) "
-                    f"({series(names.BUILD_INFO.name)}) and on (job, instance) {own})",
+                    f"(time() - max by (instance) ({series(_STARTED)})) "
+                    "* on (instance) group_right () "
+                    f"max by (instance, {names.VERSION}) "
+                    f"({of_gateways(series(names.BUILD_INFO.name))})",
                     "s",
                     0,
                 ),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mesh_dashboards.frame import board, choice, sources, to_service, to_traces
 from mesh_dashboards.look import Column, Section, chart, figure, rows
-from mesh_dashboards.queries import METHOD, SERVICE, USERS_OWN, quantile, rate
+from mesh_dashboards.queries import BY_METHOD, METHOD, SERVICE, USERS_OWN, quantile, rate
 from mesh_telemetry import names
 
 if TYPE_CHECKING:
@@ -125,13 +125,15 @@ def _health() -> list[Panel]:
 
 
 def _table() -> Panel:
+    # A series as it is would have its metric's name as a column, too.
+    promised = f"max by ({', '.join((*BY_METHOD, 'slo'))}) ({OBJECTIVE}{{{_KEPT}}})"
     return rows(
         "Objectives",
         "Success: calls without a fault of the service. Latency: calls within the time that the "
         "contract says. Burn rates are how many times faster than allowed the budget is used up.",
         {names.RPC_SERVICE: "Service", names.RPC_METHOD: "Method", "slo": "For"},
         [
-            Column("Objective", f"{OBJECTIVE}{{{_KEPT}}}", "percentunit", 2),
+            Column("Objective", promised, "percentunit", 2),
             Column("Budget left", budget_left(), "percentunit", 1, _LEFT),
             *(
                 Column(f"Burn {window}", burn_rate(window), "none", 2, _BURNS)
@@ -173,12 +175,12 @@ def _courses() -> list[Panel]:
 
 def _behind() -> list[Panel]:
     calls = (SERVICE, METHOD, USERS_OWN)
-    by = (names.RPC_SERVICE, names.RPC_METHOD)
+    name = "{{rpc_service}}.{{rpc_method}}"
     return [
         chart(
             "Calls",
             "Without calls, no budget is used up.",
-            {"{{rpc_service}}.{{rpc_method}}": rate(names.CALLS, *calls, by=by)},
+            {name: rate(names.CALLS, *calls, by=BY_METHOD)},
             "reqps",
             span=12,
             empty="no calls",
@@ -186,7 +188,11 @@ def _behind() -> list[Panel]:
         chart(
             "p99",
             "Each dot is one call, and opens its trace.",
-            {"{{rpc_service}}.{{rpc_method}}": quantile(0.99, names.CALL_DURATION, *calls, by=by)},
+            {
+                "{{rpc_service}}.{{rpc_method}}": quantile(
+                    0.99, names.CALL_DURATION, *calls, by=BY_METHOD
+                )
+            },
             "s",
             span=12,
             exemplars=True,

@@ -21,7 +21,7 @@ import pytest
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
 INTERVAL = "200ms"
@@ -76,6 +76,17 @@ class Prometheus:
             for row in answer["result"]
         }
 
+    async def vector(self, expression: str) -> list[tuple[dict[str, str], float]]:
+        """An instant vector: the labels of each series, and its value."""
+        answer = await self._ask("query", query=expression)
+        return [(row["metric"], float(row["value"][1])) for row in answer["result"]]
+
+    async def label_values(self, label: str, selector: str = "") -> list[str]:
+        """The values of a label, of the series that fit or of all."""
+        wanted = {"match[]": selector} if selector else {}
+        found: list[str] = await self._ask(f"label/{label}/values", **wanted)
+        return found
+
     async def exemplars(self, expression: str) -> list[tuple[dict[str, str], dict[str, Any]]]:
         """Every exemplar of the last minute, with its series' labels."""
         now = time.time()
@@ -101,13 +112,25 @@ class Prometheus:
 
 
 @contextlib.asynccontextmanager
-async def prometheus(folder: Path, target: str) -> AsyncIterator[Prometheus]:
-    """Run one that scrapes this address."""
+async def prometheus(
+    folder: Path, target: str, *, peers: Sequence[str] = (), rules: str = ""
+) -> AsyncIterator[Prometheus]:
+    """Run one that scrapes this gateway.
+
+    Args:
+        folder: Where its files are.
+        target: The gateway's admin address.
+        peers: Where peers serve metrics of their own.
+        rules: The text of a file of rules.
+    """
+    (folder / "rules.yml").write_text(rules)
     config = folder / "prometheus.yml"
     config.write_text(
-        f"global: {{scrape_interval: {INTERVAL}}}\n"
+        f"global: {{scrape_interval: {INTERVAL}, evaluation_interval: {INTERVAL}}}\n"
+        "rule_files: [rules.yml]\n"
         "scrape_configs:\n"
-        f"  - {{job_name: mesh, static_configs: [{{targets: ['{target}']}}]}}\n"
+        f"  - {{job_name: mesh-gateway, static_configs: [{{targets: ['{target}']}}]}}\n"
+        f"  - {{job_name: mesh-peers, static_configs: [{{targets: {json.dumps([*peers])}}}]}}\n"
     )
     command = [
         tool("prometheus"),

@@ -1,0 +1,154 @@
+"""A real Prometheus scrapes a real gateway, and every query of every dashboard has an answer."""
+
+from __future__ import annotations
+
+import json
+import re
+from math import isfinite
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from mesh_dashboards.objectives import ERRORS, OBJECTIVE
+from mesh_telemetry import FAMILIES
+from tests.dashboards.live import live_mesh
+from tests.dashboards.reading import BOARDS, Query, family, queries
+from tests.dashboards.test_generated import NOBODY_COUNTS_YET
+from tests.end_to_end.prometheus import Prometheus, get, prometheus
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PATIENCE = 45
+"""Seconds until all is there: rates want two scrapes, and everything to have happened between."""
+
+FILLED = {
+    "$__rate_interval": "5s",
+    "$__range": "1m",
+    "$job": ".+",
+    "$instance": ".+",
+    "$method": ".+",
+    "$peer": ".+",
+    "$slo": ".+",
+}
+SERVICES = {"mesh-service": ["orders", "users"]}
+"""Which services are chosen where one alone is; all elsewhere."""
+
+RULES = f"""
+groups:
+- name: objectives
+  rules:
+  - record: {OBJECTIVE}
+    expr: 0 * sum by (rpc_service, rpc_method) (mesh_call_duration_seconds_count) + 0.99
+    labels: {{slo: success}}
+""" + "".join(
+    f"""
+  - record: {ERRORS}{window}
+    expr: 0 * sum by (rpc_service, rpc_method) (mesh_call_duration_seconds_count) + 0.002
+    labels: {{slo: success}}
+"""
+    for window in ("5m", "30m", "1h", "2h", "6h", "1d", "3d", "30d")
+)
+
+
+def _filled(expression: str, service: str) -> str:
+    for name, value in {**FILLED, "$service": service}.items():
+        expression = expression.replace(name, value)
+    assert "$" not in re.sub(r'"\$\d"', "", expression), expression
+    return expression
+
+
+def _labels(query: Query) -> set[str]:
+    """What the legend, or the columns of the table, name."""
+    renamed: dict[str, str] = {}
+    for one in query.panel.get("transformations", ()):
+        renamed |= one["options"].get("renameByName", {})
+    columns = {name for name in renamed if not name.startswith("Value")}
+    return columns | set(re.findall(r"\{\{(\w+)\}\}", query.target["legendFormat"]))
+
+
+async def _complaint(server: Prometheus, query: Query, service: str) -> str:
+    """What is wrong with the answer; empty where nothing is."""
+    found = await server.vector(_filled(query.expression, service))
+    if not found:
+        return "no series"
+    if not all(isfinite(value) for _, value in found):
+        return f"values {[value for _, value in found]}"
+    missing = [labels for labels, _ in found if not _labels(query) <= labels.keys()]
+    if missing:
+        return f"no {_labels(query)} in {missing[0]}"
+    if query.panel["type"] == "table" and any(set(labels) != _labels(query) for labels, _ in found):
+        return f"columns that nobody named: {found[0][0]}"
+    return ""
+
+
+async def _all_answered(server: Prometheus) -> None:
+    """Ask until every query of every panel has an answer, and say which have none at the end."""
+    left = [
+        (query, service)
+        for uid, board in BOARDS.items()
+        for query in queries(board)
+        for service in SERVICES.get(uid, [".+"])
+        if (query.panel["title"], service) != ("Callees", "users")  # which call nobody
+    ]
+    complaints = {"all": "not asked yet"}
+    with trio.move_on_after(PATIENCE):
+        while complaints:
+            found = [(*one, await _complaint(server, *one)) for one in left]
+            left = [(query, service) for query, service, complaint in found if complaint]
+            complaints = {f"{query} of {service}": told for query, service, told in found if told}
+    assert complaints == {}
+
+
+async def _variables_have_values(server: Prometheus) -> None:
+    for uid, board in BOARDS.items():
+        for one in board["templating"]["list"]:
+            if one["type"] == "query":
+                inside = one["query"].removeprefix("label_values(").removesuffix(")")
+                selector, _, label = inside.rpartition(", ")
+                service = SERVICES.get(uid, [".+"])[0]
+                found = await server.label_values(label, _filled(selector, service))
+                assert found, f"{uid}: {one['name']} of {service}"
+        for one in board["annotations"]["list"]:
+            marks = await server.vector(_filled(one["target"]["expr"], ".+"))
+            assert marks, one["name"]
+            wanted = set(re.findall(r"\{\{(\w+)\}\}", one["titleFormat"]))
+            assert all(wanted <= labels.keys() for labels, _ in marks), one["name"]
+
+
+async def _exemplars_open_traces(server: Prometheus, admin: str) -> None:
+    drawn = {
+        _filled(query.expression, SERVICES.get(uid, [".+"])[0])
+        for uid, board in BOARDS.items()
+        for query in queries(board)
+        if query.target.get("exemplar")
+    }
+    assert len(drawn) >= 5
+    opened: set[str] = set()
+    for expression in drawn:
+        found = await server.exemplars(expression)
+        assert found, expression
+        opened |= {one["labels"]["trace_id"] for _, one in found}
+    for trace_id in opened:
+        path = f"/api/traces/{trace_id}?format=waterfall"
+        told = json.loads(await trio.to_thread.run_sync(get, admin, path))
+        assert told["summary"]["trace_id"] == trace_id
+    assert opened
+
+
+@pytest.mark.timeout(180)
+async def test_every_query_of_every_dashboard_has_an_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Series with real values and the labels that are shown; exemplars that open a trace."""
+    async with (
+        live_mesh(tmp_path, monkeypatch) as live,
+        prometheus(tmp_path, live.admin, peers=live.peers, rules=RULES) as server,
+    ):
+        await _all_answered(server)
+        await _variables_have_values(server)
+        await _exemplars_open_traces(server, live.admin)
+        scraped = {family(name) for name in await server.label_values("__name__")}
+        missing = set(FAMILIES) - scraped
+        assert missing == NOBODY_COUNTS_YET
