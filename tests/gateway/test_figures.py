@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from abc import abstractmethod
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -146,6 +148,59 @@ async def test_a_draining_instance_is_counted_until_it_is_gone() -> None:
             "unresponsive",
             "draining",
         }
+
+
+async def test_instances_are_counted_by_the_version_of_their_contract() -> None:
+    class Old(mesh.Contract, name="users", version="1.2.0"):
+        @mesh.method
+        @abstractmethod
+        async def get(self) -> None: ...
+
+    class New(mesh.Contract, name="users", version="2.0.0"):
+        @mesh.method
+        @abstractmethod
+        async def get(self) -> None: ...
+
+    class OldService(Old):
+        async def get(self) -> None:
+            """Nothing."""
+
+    class NewService(New):
+        async def get(self) -> None:
+            """Nothing."""
+
+    async with mesh.Gateway() as gateway, trio.open_nursery() as nursery:
+        versions = partial(read, gateway, "mesh_service_versions")
+        async with (
+            mesh.connect("users", gateway=gateway) as one,
+            mesh.connect("users", gateway=gateway) as other,
+            mesh.connect("users", gateway=gateway) as new,
+            mesh.connect("plain", gateway=gateway) as plain,
+        ):
+            for client, service in (
+                (one, OldService()),
+                (other, OldService()),
+                (new, NewService()),
+            ):
+                await nursery.start(mesh.serve, client, service)
+            plain.register("get", lambda: None)
+            await until(lambda: len(versions()) == 3)
+            assert {(have["rpc_service"], have["version"]): n for have, n in versions()} == {
+                ("users", "1.2.0"): 2,
+                ("users", "2.0.0"): 1,
+                ("plain", "none"): 1,
+            }
+            nursery.cancel_scope.cancel()
+        await until(lambda: versions() == [])
+
+
+async def test_a_gateway_tells_that_it_drains_and_of_its_process() -> None:
+    async with mesh.Gateway() as gateway:
+        assert value(gateway, "mesh_gateway_draining") == 0
+        assert value(gateway, "process_resident_memory_bytes") > 1e6
+        assert 0 < value(gateway, "process_start_time_seconds") < time.time()
+        gateway.drain()
+        assert value(gateway, "mesh_gateway_draining") == 1
 
 
 async def test_depth_and_edges_are_those_of_the_calls() -> None:
