@@ -13,8 +13,7 @@ import trio
 from trio.testing import MockClock
 
 import mesh
-from mesh.testing import RecordedCall, local_mesh
-from mesh_telemetry.spans import CLIENT, SERVER
+from mesh.testing import RecordedCall, RecordedSpan, local_mesh
 from tests.testing.shop import Orders, OrderService, User, UserNotFound, Users, UserService
 
 if TYPE_CHECKING:
@@ -145,8 +144,28 @@ async def test_every_trace_is_kept_and_whole() -> None:
         spans = await it.spans(trace_id=traces[0].trace_id)
         assert len(spans) == 8
         assert spans[0].name == "orders.place"
-        assert spans[0].kind == CLIENT
+        assert (spans[0].kind, spans[0].service, spans[0].parent_id) == ("client", "test", "")
         assert len(await it.spans("users.get")) == 200
+
+
+async def test_a_trace_has_one_id_wherever_it_is_told() -> None:
+    async with local_mesh(OrderService, UserService()) as it:
+        await it.stub(Orders).place("ada")
+        with pytest.raises(mesh.NotFound):
+            await it.stub(Orders).place("nobody")
+        failed, whole = await it.traces()
+        calls = await it.calls(Orders)
+        assert [call.trace_id for call in calls] == [whole.trace_id, failed.trace_id]
+        spans = await it.spans(trace_id=calls[1].trace_id)
+        assert all(isinstance(span, RecordedSpan) for span in spans)
+        assert {span.trace_id for span in spans} == {failed.trace_id}
+        assert {span.parent_id for span in spans} <= {"", *(span.span_id for span in spans)}
+        assert {span.service for span in spans} == {"test", "mesh-gateway", "orders", "users"}
+        assert {(span.kind, span.error) for span in spans if span.service == "test"} == {
+            ("client", True)
+        }
+        assert spans[0].duration >= calls[1].duration > 0
+        assert await it.spans(trace_id="0" * 32) == []
 
 
 async def test_what_a_handler_sets_on_its_span_is_there_to_assert_on() -> None:
@@ -160,7 +179,7 @@ async def test_what_a_handler_sets_on_its_span_is_there_to_assert_on() -> None:
 
         await it.settled()
         await it.client.call("test", "mark")
-        served = [span for span in await it.spans("test.mark") if span.kind == SERVER]
+        served = [span for span in await it.spans("test.mark") if span.kind == "server"]
         assert [span.attributes.get("marked") for span in served].count(7) == 1
 
 
