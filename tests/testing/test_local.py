@@ -14,6 +14,7 @@ from trio.testing import MockClock
 
 import mesh
 from mesh.testing import RecordedCall, RecordedSpan, local_mesh
+from tests.gateway.test_events import is_, until
 from tests.testing.shop import Orders, OrderService, User, UserNotFound, Users, UserService
 
 if TYPE_CHECKING:
@@ -57,6 +58,36 @@ async def test_a_peer_may_speak_json() -> None:
         await it.settled()
         assert await shop.call("test", "same", {7: 1}) == {"7": 1}
         assert await it.client.call("test", "same", {7: 1}) == {7: 1}
+
+
+async def test_a_peer_may_have_what_a_peer_elsewhere_has() -> None:
+    said = logging.getLogger("said")
+    limits = mesh.Limits(max_threads=3)
+    async with (
+        local_mesh() as it,
+        it.connect(
+            "shop",
+            metadata={"zone": "a"},
+            registry_events=True,
+            limits=limits,
+            keep_logs="warning",
+        ) as shop,
+        shop.events() as stream,
+    ):
+
+        @shop.method
+        async def say() -> None:
+            said.warning("it was said")
+
+        await it.settled()
+        await it.client.call("shop", "say")
+        service = it.gateway.service("shop")
+        assert service is not None
+        assert [one.metadata["zone"] for one in service.instances] == ["a"]
+        assert shop._uplink.dispatcher.limiter.total_tokens == 3
+        assert [event for span in await it.spans("shop.say") for event in span.events]
+        await it.serve(UserService())
+        await until(stream, is_(mesh.events.ServiceRegistered, service="users"))
 
 
 async def test_what_cannot_be_served_says_so_as_itself() -> None:

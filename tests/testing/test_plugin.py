@@ -92,6 +92,34 @@ def test_spans_of_the_user_s_own_code_are_there_once(tmp_path: Path) -> None:
     assert how_it_went(run(tmp_path, test)) == "1 passed"
 
 
+def test_a_contract_that_a_mock_breaks_unseen_is_an_error_of_the_test(tmp_path: Path) -> None:
+    test = """
+        from abc import abstractmethod
+
+        import mesh
+        import pytest
+        from mesh.testing import mock, mocked
+
+        class Users(mesh.Contract, name="users", version="1.0.0"):
+            @mesh.method
+            @abstractmethod
+            async def count(self) -> int: ...
+
+        @pytest.mark.trio
+        async def test_it(local_mesh):
+            users = mock(Users)
+            mocked(users.count).does(lambda: "seven")
+            await local_mesh.serve(users)
+            try:
+                await local_mesh.stub(Users).count()
+            except mesh.CallError:
+                pass
+    """
+    output = run(tmp_path, test)
+    assert how_it_went(output) == "1 failed"
+    assert "ContractError: result of Users.count: Expected `int`, got `str`" in output
+
+
 def test_it_works_with_trio_run_by_anyio(tmp_path: Path) -> None:
     test = """
         import pytest
