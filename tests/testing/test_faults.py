@@ -212,6 +212,13 @@ async def test_a_service_that_is_cut_off_is_gone_until_the_end_of_the_block(
         assert await it.stub(Users).count() == 1
 
 
+async def test_a_peer_of_bare_bytes_is_back_as_well(autojump_clock: MockClock) -> None:
+    async with local_mesh() as it, it.connect("raw", encoding="raw") as raw:
+        async with it.disconnect(raw):
+            assert not it.gateway.is_connected("raw")
+        assert it.gateway.is_connected("raw")
+
+
 async def test_what_is_cut_off_twice_is_back_at_the_end_of_both(autojump_clock: MockClock) -> None:
     async with local_mesh(UserService()) as it:
         async with it.disconnect(Users):
