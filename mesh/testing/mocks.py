@@ -85,7 +85,8 @@ class Mocked(Generic[P, T]):
     """One method of a mock. Until it is set up, its calls fail and say so.
 
     Attributes:
-        mock: What remembers the calls, for the assertions of :mod:`unittest.mock`:
+        mock: What remembers the calls, with defaults where callers left parameters out, for the
+            assertions of :mod:`unittest.mock`:
             ``mocked(users.get).mock.assert_awaited_once_with("7")``.
     """
 

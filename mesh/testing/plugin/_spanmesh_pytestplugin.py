@@ -46,7 +46,7 @@ def _run_by_trio(request: pytest.FixtureRequest) -> None:
 async def local_mesh(_run_by_trio: None) -> AsyncGenerator[LocalMesh, None]:
     """A mesh within the test, as of :func:`mesh.testing.local_mesh`, without services yet.
 
-    For tests that trio runs, by pytest-trio or another plugin.
+    For tests that trio runs, by pytest-trio or anyio.
 
     Example:
         >>> async def test_users(local_mesh, autojump_clock):
