@@ -45,7 +45,7 @@ def overview() -> models.Dashboard:
             Section("Methods", [methods_table(*_CALLS)]),
             Section("Who calls whom", [_graph(), _edges()]),
             Section("Heartbeats and instances", [instances_chart(*_CALLS), peers_table(*_CALLS)]),
-            Section("Refusals", [refused_chart(), _refused_table(), unwanted_chart(*_CALLS)]),
+            Section("Refusals", [refused_chart(SERVICE), _refused_table(), unwanted_chart(*_CALLS)]),
             Section("Calls", [_in_flight(), _depth(), deprecated_chart(*_CALLS)]),
         ],
     )
@@ -71,7 +71,7 @@ def _health() -> list[Panel]:
         attention(
             "Refused",
             "Calls that a gateway refused before any service saw them.",
-            or_zero(rate(names.CALLS_REJECTED)),
+            or_zero(rate(names.CALLS_REJECTED, SERVICE)),
             "reqps",
         ),
     ]
@@ -134,7 +134,7 @@ def _refused_table() -> Panel:
         "Refused calls",
         "Whose calls were refused, of what, and why, in the time that is shown.",
         {names.CALLER: "Caller", names.RPC_SERVICE: "Service", names.REASON: "Reason"},
-        [Column("Calls", or_zero(increase(names.CALLS_REJECTED, by=by), *by), "short", 0)],
+        [Column("Calls", or_zero(increase(names.CALLS_REJECTED, SERVICE, by=by), *by), "short", 0)],
         span=8,
         height=7,
     )
