@@ -145,22 +145,22 @@ def test_no_call_in_time_is_a_miss(within: float) -> None:
         (
             Promise("users", "get", 0.999, 0.2, 0.99),
             (
-                "users.get: its 0.2 s are no bucket of mesh_call_duration_seconds: calls count as slow "
-                "above the next one, 0.25 s"
+                "users.get: its 0.2 s are no bucket of mesh_call_duration_seconds: calls count as "
+                "slow above the next one, 0.25 s"
             ),
         ),
         (
             Promise("users", "get", None, 60.0, 0.99),
             (
-                "users.get: its 60 s are above the longest bucket of mesh_call_duration_seconds, 30 s: "
-                "there is no rule for its latency"
+                "users.get: its 60 s are above the longest bucket of mesh_call_duration_seconds, "
+                "30 s: there is no rule for its latency"
             ),
         ),
         (
             Promise("users", "get", 0.8, None, 0.99),
             (
-                "users.get: a success objective of 0.8 cannot be missed 6 times as often as allowed, "
-                "so that no alert of it pages"
+                "users.get: a success objective of 0.8 cannot be missed 6 times as often as "
+                "allowed, so that no alert of it pages"
             ),
         ),
     ],
