@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 KNOWN = "6h"
 """For how long a service that has had an instance is expected to have one."""
+COUNT = '{{ $value | printf "%.0f" }}'
+"""The value in a description, where it is a number of something: growth may come out broken."""
 
 
 def alerts(scope: Scope) -> list[Group]:
@@ -73,7 +75,7 @@ def _gateway(scope: Scope) -> Iterator[Rule]:
         f"sum by (job, instance, reason) {scope.grown(failed, '15m')} > 5",
         severity="ticket",
         summary="TLS handshakes fail at the gateway at {{ $labels.instance }}.",
-        description="{{ $value | humanize }} handshakes have failed within 15 minutes, for the "
+        description=COUNT + " handshakes have failed within 15 minutes, for the "
         "reason {{ $labels.reason }}. Who they belong to cannot call or serve.",
     )
 
@@ -138,7 +140,7 @@ def _refusals(scope: Scope) -> Iterator[Rule]:
         severity="ticket",
         summary="Calls of {{ $labels.caller }} to {{ $labels.rpc_service }} go in a circle or too "
         "deep.",
-        description="The gateway has refused {{ $value | humanize }} of them within 15 minutes "
+        description="The gateway has refused " + COUNT + " of them within 15 minutes "
         "({{ $labels.reason }}).",
     )
     yield scope.alert(
@@ -147,7 +149,7 @@ def _refusals(scope: Scope) -> Iterator[Rule]:
         wait="5m",
         severity="page",
         summary="{{ $labels.rpc_service }} gets more calls than it can take.",
-        description="The gateway has refused {{ $value | humanize }} calls of "
+        description="The gateway has refused " + COUNT + " calls of "
         "{{ $labels.caller }} to {{ $labels.rpc_service }} within five minutes, and has gone on "
         "for as long ({{ $labels.reason }}).",
     )
@@ -157,7 +159,7 @@ def _refusals(scope: Scope) -> Iterator[Rule]:
         severity="ticket",
         summary="{{ $labels.caller }} calls {{ $labels.rpc_service }} by a version that nobody "
         "serves.",
-        description="The gateway has refused {{ $value | humanize }} of its calls within 15 "
+        description="The gateway has refused " + COUNT + " of its calls within 15 "
         "minutes ({{ $labels.reason }}).",
     )
 
@@ -171,7 +173,7 @@ def _telemetry(scope: Scope) -> Iterator[Rule]:
         f"increase({lost}[{scope.span('15m')}]) > 0",
         severity="ticket",
         summary="Kept traces of the gateway at {{ $labels.instance }} are not complete.",
-        description="{{ $value | humanize }} spans of kept traces have been lost within 15 minutes "
+        description=COUNT + " spans of kept traces have been lost within 15 minutes "
         "({{ $labels.reason }}). Calls are not affected.",
     )
     unsent = scope.select(dropped, 'reason=~"export_.*"')
@@ -180,7 +182,7 @@ def _telemetry(scope: Scope) -> Iterator[Rule]:
         f"increase({unsent}[{scope.span('15m')}]) > 0",
         severity="ticket",
         summary="Traces of the gateway at {{ $labels.instance }} do not reach the backend.",
-        description="{{ $value | humanize }} spans have not been exported within 15 minutes "
+        description=COUNT + " spans were lost on their way there within 15 minutes "
         "({{ $labels.reason }}). Calls are not affected, and the gateway has the traces itself.",
     )
     # Of peers that serve their own metrics, by whatever job they are scraped.
@@ -189,6 +191,6 @@ def _telemetry(scope: Scope) -> Iterator[Rule]:
         f"increase({names.RECORDS_DROPPED.name}[{scope.span('15m')}]) > 0",
         severity="ticket",
         summary="{{ $labels.instance }} makes more records of calls than it can hold.",
-        description="{{ $value | humanize }} records have made way within 15 minutes before they "
+        description=COUNT + " records have made way within 15 minutes before they "
         "were old ({{ $labels.reason }}). Traces that are kept later lack them.",
     )

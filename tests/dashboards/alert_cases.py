@@ -192,7 +192,7 @@ CASES = (
         21,
         37,
         {**OF_GATEWAY, "reason": "export_failed"},
-        "1.5k",
+        "1500",
     ),
     Case(
         "MeshPeerRecordsDropped",
