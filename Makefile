@@ -32,7 +32,7 @@ help:
 	@echo "make demo               play a small shop on a real mesh, and show what the mesh saw"
 	@echo "make test               all checks and tests"
 	@echo "make lint               only the checks: ruff, mypy, import-linter"
-	@echo "make dashboards         generate the dashboards that are shipped again"
+	@echo "make dashboards         generate what dashboards/mesh_dashboards/shipped/ holds"
 	@echo "make simulate SEEDS=n   simulate n whole meshes with faults, from seed START=0 on"
 	@echo "make fuzz RUNS=n        feed n broken inputs to the wire protocol, from SEED=name"
 	@echo "make soak MINUTES=n     load real processes for n minutes and kill some, from SEED=number"
@@ -57,6 +57,7 @@ lint: $(VENV)/.tests
 
 dashboards: $(VENV)/.tests
 	$(BIN)/python -W ignore::DeprecationWarning -m mesh_dashboards.generate
+	$(BIN)/mesh dashboards rules > dashboards/mesh_dashboards/shipped/mesh.rules.yml
 
 simulate: $(VENV)/.tests
 	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS) --start $(START)

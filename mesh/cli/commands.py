@@ -47,10 +47,10 @@ COMMANDS: dict[str, Entry] = {
     "edges": Entry("mesh.cli.edges:edges", "Show who calls whom: rates, errors, latencies."),
     "changes": Entry("mesh.cli.changes:changes", "Show what came, went and changed, newest last."),
     "check": Entry("mesh.cli.check:check", "Say what is not in order, and what to do about it."),
-    "dashboards": Entry(
-        "mesh.cli.dashboards.command:dashboards", "Bring dashboards and rules to where they work."
-    ),
     "drain": Entry("mesh.cli.drain:drain", "Have the gateway end without losing a call."),
+    "dashboards": Entry(
+        "mesh.cli.dashboards.command:dashboards", "Bring dashboards, rules and runbooks to where they are used."
+    ),
     "bench": Entry("mesh.cli.bench.command:bench", "Measure a mesh: speed, latency, CPU per call."),
 }
 """All commands in the order of ``mesh --help``."""

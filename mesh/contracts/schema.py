@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mesh.contracts.objectives import objective_of
+
 if TYPE_CHECKING:
     from mesh.contracts.contract import ContractInfo, ContractMethod
 
@@ -54,7 +56,7 @@ def _describe(method: ContractMethod, schemas: Any, definitions: dict[str, Any])
         },
         "idempotent": options.idempotent,
         "timeout": options.timeout,
-        "slo": options.slo,
+        "slo": msgspec.to_builtins(objective_of(options.slo)),
         "access": options.access,
         "public": options.public,
         "audit": options.audit,

@@ -95,6 +95,11 @@ class Prometheus:
         )
         return [(row["seriesLabels"], one) for row in answer for one in row["exemplars"]]
 
+    async def firing(self) -> list[dict[str, Any]]:
+        """The alerts that fire, with labels and annotations."""
+        answer = await self._ask("alerts")
+        return [alert for alert in answer["alerts"] if alert["state"] == "firing"]
+
     async def _ask(self, what: str, **parameters: str) -> Any:
         path = f"/api/v1/{what}?{urllib.parse.urlencode(parameters)}"
         text = await trio.to_thread.run_sync(get, self.address, path, abandon_on_cancel=True)
@@ -113,7 +118,12 @@ class Prometheus:
 
 @contextlib.asynccontextmanager
 async def prometheus(
-    folder: Path, target: str, *, peers: Sequence[str] = (), rules: str = ""
+    folder: Path,
+    target: str,
+    *,
+    peers: Sequence[str] = (),
+    rules: str = "",
+    interval: str = INTERVAL,
 ) -> AsyncIterator[Prometheus]:
     """Run one that scrapes this gateway.
 
@@ -122,11 +132,12 @@ async def prometheus(
         target: The gateway's admin address.
         peers: Where peers serve metrics of their own.
         rules: The text of a file of rules.
+        interval: Between two scrapes, and two evaluations of the rules.
     """
     (folder / "rules.yml").write_text(rules)
     config = folder / "prometheus.yml"
     config.write_text(
-        f"global: {{scrape_interval: {INTERVAL}, evaluation_interval: {INTERVAL}}}\n"
+        f"global: {{scrape_interval: {interval}, evaluation_interval: {interval}}}\n"
         "rule_files: [rules.yml]\n"
         "scrape_configs:\n"
         f"  - {{job_name: mesh-gateway, static_configs: [{{targets: ['{target}']}}]}}\n"

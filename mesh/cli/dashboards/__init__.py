@@ -1,1 +1,1 @@
-"""`mesh dashboards`: what is shipped for Prometheus and Grafana, to where it is used."""
+"""`mesh dashboards`: what Prometheus and Grafana need to show a mesh."""

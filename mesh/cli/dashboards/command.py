@@ -1,4 +1,4 @@
-"""The command `mesh dashboards`."""
+"""The group of commands `mesh dashboards`."""
 
 from __future__ import annotations
 
@@ -7,17 +7,24 @@ import click
 from mesh.cli.commands import example
 from mesh.cli.dashboards.export import export
 from mesh.cli.dashboards.push import push
+from mesh.cli.dashboards.rules import rules
+from mesh.cli.dashboards.runbook import runbook
 
 
 @click.group(
     epilog=example(
         "mesh dashboards export /etc/grafana/mesh",
-        "mesh dashboards push https://grafana.example --token-file token --json",
+        "mesh dashboards push https://grafana.example --token-file token",
+        "mesh dashboards rules shop:Orders > mesh.rules.yml",
+        "mesh dashboards runbook MeshGatewayDown",
     )
 )
 def dashboards() -> None:
-    """Bring the mesh's dashboards into Grafana, and its rules into Prometheus."""
+    """Dashboards, rules and runbooks for Prometheus and Grafana.
+
+    Each command has --json.
+    """
 
 
-dashboards.add_command(export)
-dashboards.add_command(push)
+for command in (export, push, rules, runbook):
+    dashboards.add_command(command)
