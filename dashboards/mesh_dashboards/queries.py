@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mesh_dashboards.promql import FAULTS, OWN_SERVICE
 from mesh_telemetry import names
 
 if TYPE_CHECKING:
@@ -22,9 +23,9 @@ PEERS = 'job=~"$job", instance=~"$peer"'
 
 SERVICE = f'{names.RPC_SERVICE}=~"$service"'
 METHOD = f'{names.RPC_METHOD}=~"$method"'
-USERS_OWN = f'{names.RPC_SERVICE}!="mesh"'
+USERS_OWN = f'{names.RPC_SERVICE}!="{OWN_SERVICE}"'
 """Without the service `mesh`, which is the gateway's own and what commands ask."""
-FAILED = f'{names.CODE}=~"{"|".join(names.SERVER_FAULTS)}"'
+FAILED = f'{names.CODE}=~"{FAULTS}"'
 """Calls that are an error of the service or the mesh, as objectives count them."""
 
 BY_METHOD = (names.RPC_SERVICE, names.RPC_METHOD)

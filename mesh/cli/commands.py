@@ -49,7 +49,8 @@ COMMANDS: dict[str, Entry] = {
     "check": Entry("mesh.cli.check:check", "Say what is not in order, and what to do about it."),
     "drain": Entry("mesh.cli.drain:drain", "Have the gateway end without losing a call."),
     "dashboards": Entry(
-        "mesh.cli.dashboards.command:dashboards", "Bring dashboards, rules and runbooks to where they are used."
+        "mesh.cli.dashboards.command:dashboards",
+        "Have dashboards, alerts and their runbooks.",
     ),
     "bench": Entry("mesh.cli.bench.command:bench", "Measure a mesh: speed, latency, CPU per call."),
 }

@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 import mesh
 from mesh.cli import main
 from mesh_dashboards import shipped
+from mesh_dashboards.runbooks import runbooks
 from tests.cli.grafana import TOKEN, Grafana
 
 if TYPE_CHECKING:
@@ -55,12 +56,21 @@ def test_export_writes_what_is_shipped(shell: Mesh, tmp_path: Path) -> None:
     assert {f"dashboards/{uid}.json" for uid in UIDS} <= files
     for uid in UIDS:
         assert json.loads((folder / f"dashboards/{uid}.json").read_text()) == shipped.boards()[uid]
-    assert {name for name in files if name.startswith("rules/")} == {
-        f"rules/{name}" for name in shipped.rules()
-    }
-    assert {name for name in files if name.startswith("runbooks/")} == {
-        f"runbooks/{name}" for name in shipped.runbooks()
-    }
+    rules = (folder / "rules/mesh.rules.yml").read_text()
+    assert rules == (ROOT / "dashboards/mesh_dashboards/shipped/mesh.rules.yml").read_text()
+    pages = {f"{name}.md" for name in runbooks()}
+    assert {file.name for file in (folder / "runbooks").iterdir()} == pages
+
+
+def test_export_says_where_runbooks_are(shell: Mesh, tmp_path: Path) -> None:
+    url = "https://pages.example/runbooks"
+    assert shell("dashboards", "export", str(tmp_path), "--runbooks", url).returncode == 0
+    told = yaml.safe_load((tmp_path / "rules/mesh.rules.yml").read_text())
+    alerts = [rule for group in told["groups"] for rule in group["rules"] if "alert" in rule]
+    assert alerts
+    for alert in alerts:
+        page = alert["annotations"]["runbook_url"].removeprefix(f"{url}/")
+        assert (tmp_path / "runbooks" / page).exists()
 
 
 def test_export_provisions_grafana(shell: Mesh, tmp_path: Path) -> None:

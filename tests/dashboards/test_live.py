@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from mesh_dashboards.objectives import ERRORS, OBJECTIVE
+from mesh_dashboards.burning import Promise
+from mesh_dashboards.promql import Scope
+from mesh_dashboards.rules import rules, to_yaml
 from mesh_telemetry import FAMILIES
 from tests.dashboards.live import live_mesh
 from tests.dashboards.reading import BOARDS, Query, family, queries
@@ -35,21 +37,12 @@ FILLED = {
 SERVICES = {"mesh-service": ["orders", "users"]}
 """Which services are chosen where one alone is; all elsewhere."""
 
-RULES = f"""
-groups:
-- name: objectives
-  rules:
-  - record: {OBJECTIVE}
-    expr: 0 * sum by (rpc_service, rpc_method) (mesh_call_duration_seconds_count) + 0.99
-    labels: {{slo: success}}
-""" + "".join(
-    f"""
-  - record: {ERRORS}{window}
-    expr: 0 * sum by (rpc_service, rpc_method) (mesh_call_duration_seconds_count) + 0.002
-    labels: {{slo: success}}
-"""
-    for window in ("5m", "30m", "1h", "2h", "6h", "1d", "3d", "30d")
+PROMISES = (
+    Promise("users", "get", success=0.999, within=0.1, target=0.99),
+    Promise("orders", "place", success=0.99, within=0.25, target=0.95),
 )
+RULES = to_yaml(rules(PROMISES, Scope(faster=300)))
+"""Of objectives, with windows of seconds."""
 
 
 def _filled(expression: str, service: str) -> str:

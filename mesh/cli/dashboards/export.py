@@ -51,6 +51,13 @@ admin_option = click.option(
     help="Where Grafana reaches Tempo, if there is one: exemplars lead there, too.",
 )
 @admin_option
+@click.option(
+    "--runbooks",
+    "pages",
+    metavar="URL",
+    default="",
+    help="Where the runbooks are served, for `runbook_url` of alerts: URL/NAME.md.",
+)
 @json_option
 def export(
     *,
@@ -59,12 +66,18 @@ def export(
     prometheus: str,
     tempo: str | None,
     admin: str,
+    pages: str,
     as_json: bool,
 ) -> None:
     """Write dashboards, rules and runbooks into DIR, with files to provision Grafana by.
 
-    Files of the same names are written over; others stay.
+    Files of the same names are written over; others stay. The rules are those that every mesh
+    wants; `mesh dashboards rules` has those for contracts, too.
     """
+    from mesh_dashboards.promql import Scope
+    from mesh_dashboards.rules import rules, to_yaml
+    from mesh_dashboards.runbooks import runbook, runbooks
+
     boards = shipped.boards(admin)
     where = path or str((folder / "dashboards").resolve())
     written = {
@@ -74,8 +87,8 @@ def export(
         },
         "provisioning/dashboards/mesh.yaml": _dump(_providers(where)),
         "provisioning/datasources/mesh.yaml": _dump(_datasources(prometheus, tempo, admin)),
-        **{f"rules/{name}": text for name, text in shipped.rules().items()},
-        **{f"runbooks/{name}": text for name, text in shipped.runbooks().items()},
+        "rules/mesh.rules.yml": to_yaml(rules(scope=Scope(runbooks=pages))),
+        **{f"runbooks/{name}.md": runbook(name) for name in runbooks()},
     }
     for name, text in written.items():
         file = folder / name
