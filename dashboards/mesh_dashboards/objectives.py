@@ -23,6 +23,8 @@ ERRORS = "mesh:slo_errors:ratio_rate"
 """The part that was not, over a window that the name ends in, such as ``5m``."""
 
 _KEPT = f'{SERVICE}, {METHOD}, slo=~"$slo"'
+_BY = f" by ({', '.join((*BY_METHOD, 'slo'))})"
+"""Of several jobs, the worst; a table would have what else a series is called as a column, too."""
 _BURNS = ((None, "green"), (1, "orange"), (6, "red"))
 """1 uses up the budget in just its time, 6 pages somebody after six hours, 14.4 after one."""
 _LEFT = ((None, "red"), (0.25, "orange"), (0.5, "green"))
@@ -64,12 +66,12 @@ def objectives() -> Dashboard:
 
 def burn_rate(window: str) -> str:
     """How many times faster than allowed the budget is used up; 1 uses it up in 30 days."""
-    return f"{_errors(window)} / {_allowed()}"
+    return f"max{_BY} ({_errors(window)} / {_allowed()})"
 
 
 def budget_left() -> str:
     """What is left of the budget of 30 days, from 1 down; below 0 the objective is missed."""
-    return f"1 - {_errors('30d')} / {_allowed()}"
+    return f"min{_BY} (1 - {_errors('30d')} / {_allowed()})"
 
 
 def _errors(window: str) -> str:
@@ -125,15 +127,13 @@ def _health() -> list[Panel]:
 
 
 def _table() -> Panel:
-    # A series as it is would have its metric's name as a column, too.
-    promised = f"max by ({', '.join((*BY_METHOD, 'slo'))}) ({OBJECTIVE}{{{_KEPT}}})"
     return rows(
         "Objectives",
         "Success: calls without a fault of the service. Latency: calls within the time that the "
         "contract says. Burn rates are how many times faster than allowed the budget is used up.",
         {names.RPC_SERVICE: "Service", names.RPC_METHOD: "Method", "slo": "For"},
         [
-            Column("Objective", promised, "percentunit", 2),
+            Column("Objective", f"max{_BY} ({OBJECTIVE}{{{_KEPT}}})", "percentunit", 2),
             Column("Budget left", budget_left(), "percentunit", 1, _LEFT),
             *(
                 Column(f"Burn {window}", burn_rate(window), "none", 2, _BURNS)

@@ -45,7 +45,9 @@ def overview() -> models.Dashboard:
             Section("Methods", [methods_table(*_CALLS)]),
             Section("Who calls whom", [_graph(), _edges()]),
             Section("Heartbeats and instances", [instances_chart(*_CALLS), peers_table(*_CALLS)]),
-            Section("Refusals", [refused_chart(SERVICE), _refused_table(), unwanted_chart(*_CALLS)]),
+            Section(
+                "Refusals", [refused_chart(SERVICE), _refused_table(), unwanted_chart(*_CALLS)]
+            ),
             Section("Calls", [_in_flight(), _depth(), deprecated_chart(*_CALLS)]),
         ],
     )
