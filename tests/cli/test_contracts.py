@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import enum
 import json
 import subprocess
 import sys
 import time
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from datetime import date, datetime, timedelta
+from datetime import time as time_of_day
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypedDict
+from uuid import UUID
 
+import msgspec
 import pytest
+from msgspec import Meta
 from rich.console import Console
 
 import mesh
@@ -23,6 +30,8 @@ from tests.cli.conftest import Mesh, read_line, start
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from mesh.contracts.contract import ContractInfo
 
 SERVICE = '''
 import enum, sys
@@ -305,13 +314,121 @@ def test_no_schema_can_keep_a_call_from_being_sent(kind: dict[str, Any]) -> None
     assert time.monotonic() - start < 5
 
 
-def test_what_a_service_does_not_refuse_is_not_refused_here() -> None:
-    class Sets(mesh.Contract, name="sets", version="1.0.0"):
+def contract_of(kind: Any) -> ContractInfo:
+    """A contract with one method, that takes values of a type."""
+
+    class Sample(mesh.Contract, name="sample", version="1.0.0"):
         @mesh.method
         @abstractmethod
-        async def put(self, it: set[int]) -> None: ...
+        async def put(self, it: kind) -> None: ...
 
-    check_call("sets", "put", {"it": [1, 1]}, [describe(info_of(Sets))])
+    return info_of(Sample)
+
+
+ANYTHING = [
+    *(None, True, 0, 1, 5, 12, -1, 1.5, 0.3, 10**30),
+    *("", "a", "b", "abc", "\u00e9\U0001f600", "eA==", "eHl6", "1", "1.50", "NaN"),
+    *("2026-01-31", "2026-01-31T12:00:00", "2026-01-31 12:00:00Z", "12:00:00", "12:00:00+02:00"),
+    *("P1DT2H", "16196873ef6a4124a382ae814e8ace36", "16196873-ef6a-4124-a382-ae814e8ace36"),
+    *([], [1], [1, 1], [1, 2, 3], ["a"], [1, "a"], ["Cat", 1]),
+    *({}, {"1": 1}, {"1.5": 1}, {"a": 1}, {"2026-01-31": 1}, {"name": "a"}),
+    *({"type": "Cat", "name": "a"}, {"type": "Dog", "at": "2026-01-31T12:00:00"}),
+    *({"at": "2026-01-31", "x": 1}, {"at": "2026-01-31T12:00:00"}),
+]
+
+
+class Cat(msgspec.Struct, tag=True):
+    name: str
+    at: datetime | None = None
+
+
+class Dog(msgspec.Struct, tag=True):
+    at: datetime
+
+
+class Row(msgspec.Struct, array_like=True, tag="Cat"):
+    x: int | str
+
+
+class Word(enum.Enum):
+    A = "a"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Word:  # noqa: ARG003 - enum's signature
+        return cls.A
+
+
+class At(TypedDict):
+    at: date
+
+
+class Pair(NamedTuple):
+    x: int
+    y: int | str = 2
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(int, float, bool, str, bytes, Decimal, UUID, date, datetime, time_of_day, timedelta),
+        *(datetime | None, list[int], set[int], tuple[int, ...], tuple[int, str], Any),
+        *(dict[int, int], dict[float, int], dict[Decimal, int], dict[date, int], dict[Word, int]),
+        *(Word, Literal["a", 1], Cat, Cat | Dog, Cat | Dog | None, Cat | int | None, Row, At, Pair),
+        *(Decimal | float | None, bytes | int, list[datetime | int], dict[str, datetime]),
+        Annotated[datetime, Meta(tz=True)],
+        Annotated[datetime, Meta(tz=False)],
+        Annotated[time_of_day, Meta(tz=True)],
+        Annotated[time_of_day, Meta(tz=False)],
+        Annotated[int, Meta(ge=1, lt=12, multiple_of=5)],
+        Annotated[float, Meta(multiple_of=0.1)],
+        Annotated[str, Meta(min_length=1, max_length=2, pattern="^a")],
+        Annotated[bytes, Meta(min_length=2, max_length=2)],
+        Annotated[set[int], Meta(max_length=1)],
+        Annotated[dict[str, int], Meta(min_length=1)],
+        Annotated[str, Meta(extra_json_schema={"format": "uuid"})],
+        dict[Annotated[str, Meta(extra_json_schema={"format": "uuid"})], int],
+    ],
+    ids=str,
+)
+def test_what_a_service_takes_is_never_refused_here(kind: Any) -> None:
+    info = contract_of(kind)
+    document = describe(info)
+    decode = msgspec.json.Decoder(info.methods["put"].signature.params).decode
+    for value in ANYTHING:
+        try:
+            decode(msgspec.json.encode({"it": value}))
+        except msgspec.ValidationError:
+            continue
+        check_call("sample", "put", {"it": value}, [document])
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "message"),
+    [
+        (
+            datetime,
+            "tomorrow",
+            'must be datetime, not "tomorrow": Invalid RFC3339 encoded datetime',
+        ),
+        (Annotated[datetime, Meta(tz=True)], "2026-01-31T12:00:00", "with a timezone component"),
+        (list[datetime | int], ["x"], '$.it[0] must be datetime, not "x"'),
+        (Dog, {"type": "Dog", "at": "x"}, '$.it.at must be datetime, not "x"'),
+        (time_of_day, "25:00:00", 'must be time, not "25:00:00": Invalid RFC3339 encoded time'),
+        (date, "2026-02-30", "must be date, "),
+        (timedelta, "1 h", "must be timedelta, "),
+        (UUID, "x", "must be UUID, "),
+        (Decimal, "1,5", "must be Decimal, "),
+        (Annotated[int, Meta(ge=1, le=9)], 12, "$.it must be int 1..9, not 12"),
+        (Annotated[str, Meta(max_length=2)], "abc", '$.it must be str of <= 2, not "abc"'),
+    ],
+    ids=str,
+)
+def test_texts_of_another_form_and_values_out_of_bounds_are_refused(
+    kind: Any, value: Any, message: str
+) -> None:
+    with pytest.raises(mesh.InvalidArgument) as caught:
+        check_call("sample", "put", {"it": value}, [describe(contract_of(kind))])
+    assert message in caught.value.message
 
 
 # Completion.
