@@ -251,6 +251,10 @@ class Uplink:
             for frame in self._frames(service, served):
                 self.send(frame)
 
+    def require(self, service: str, required: str) -> None:
+        """Tell what a service requires, from when it is registered next."""
+        self._registrations.requires[service] = required
+
     def unregister(self, service: str, methods: list[str]) -> None:
         """Serve these methods no longer."""
         self._registrations.remove(service, methods)
