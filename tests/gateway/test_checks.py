@@ -14,7 +14,7 @@ from opentelemetry import trace as otel
 
 import mesh
 from mesh.gateway.checks import ENOUGH, Finding, _instance, _service, check
-from mesh.gateway.losses import MOST_PEERS, MOST_TRACES, RECENT, Losses
+from mesh.gateway.losses import BELIEVED, BELIEVED_RATE, MOST_PEERS, MOST_TRACES, RECENT, Losses
 from tests.gateway.raw_peer import raw_peer, register_header
 from tests.gateway.traces import running
 from tests.telemetry import backends
@@ -315,6 +315,18 @@ def test_losses_are_bounded_and_old_ones_are_no_news() -> None:
     for number in range(MOST_TRACES + 1):
         losses.give_up("users", "u-1", 601.0, number.to_bytes(16), 1)
     assert [one.spans for one in losses.recent(601.0)] == [MOST_TRACES]
+
+
+def test_a_process_is_believed_only_so_many_lost_spans() -> None:
+    losses = Losses()
+    assert losses.drop("users", "u-1", 10.0, 7) == 7
+    assert losses.drop("users", "u-1", 10.0, 2**32) == BELIEVED - 7
+    assert losses.drop("users", "u-1", 10.0, 2**32) == 0
+    assert losses.drop("users", "u-1", 10.5, 2**32) == BELIEVED_RATE / 2
+    assert losses.drop("users", "u-1", 100.0, 2**32) == BELIEVED
+    (loss,) = losses.recent(100.0)
+    assert loss.spans == 2 * BELIEVED + BELIEVED_RATE / 2
+    assert losses.drop("orders", "o-1", 100.0, 5) == 5  # of another one, all
 
 
 def test_what_is_told_late_is_no_loss() -> None:
