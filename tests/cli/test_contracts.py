@@ -202,6 +202,23 @@ def test_a_call_is_checked_before_it_is_sent(
     assert json.loads(shop("info", "users", "--json").stdout)["callers"] == before
 
 
+def test_a_call_that_is_traced_is_checked_as_well(shop: Mesh) -> None:
+    """It is not sent, and has no trace."""
+    refused = shop("trace", "--call", "users", "get", '{"user": "x"}')
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "users.get failed: invalid_argument UNDECODABLE" in refused.stderr
+    assert "$ has no 'user'; did you mean 'user_id'?" in refused.stderr
+    told = json.loads(shop("trace", "--call", "users", "gett", "--json").stdout)
+    assert (told["error"]["reason"], told["trace"]) == ("METHOD_NOT_FOUND", None)
+
+
+def test_a_call_that_is_traced_carries_what_only_json_can_say(shop: Mesh) -> None:
+    params = {"users": [{"id": "a"}], "notes": {"7": "eHk="}}
+    ended = shop("trace", "--call", "users", "put", json.dumps(params))
+    assert (ended.returncode, ended.stderr) == (0, "users.put is deprecated: call get\n")
+    assert ended.stdout.startswith("3\n\nusers.put by mesh-cli  ok after ")
+
+
 @pytest.mark.parametrize(
     ("method", "params", "result"),
     [
@@ -463,6 +480,9 @@ def complete(shell: Mesh, line: str, kind: str = "bash") -> list[str]:
         ("mesh call ", ["users"]),
         ("mesh call m", ["mesh"]),
         ("mesh info u", ["users"]),
+        ("mesh trace --call u", ["users"]),
+        ("mesh trace --call users g", ["get"]),
+        ("mesh trace users g", []),  # an id
         ("mesh ping u", ["users"]),
         ("mesh call users ", ["delete", "get", "put", "ready"]),
         ("mesh call users g", ["get"]),
