@@ -13,7 +13,7 @@ import trio.testing
 from opentelemetry import trace as otel
 
 import mesh
-from mesh.gateway.checks import ENOUGH, Finding, _instance, _service, check
+from mesh.gateway.checks import ENOUGH, GOES_ON, Finding, _instance, _service, check
 from mesh.gateway.losses import BELIEVED, BELIEVED_RATE, MOST_PEERS, MOST_TRACES, RECENT, Losses
 from tests.gateway.raw_peer import raw_peer, register_header
 from tests.gateway.traces import running
@@ -81,6 +81,34 @@ async def test_a_service_that_is_called_and_that_nobody_serves() -> None:
         assert findings(gateway)["users"].what == (
             "nobody serves it, and it was called 2 times by shop"
         )
+
+
+async def test_what_may_have_been_a_typo_is_a_note_unless_it_goes_on(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    limits = mesh.Limits(service_wait=0)
+    async with (
+        mesh.Gateway(limits=limits) as gateway,
+        mesh.connect("shop", gateway=gateway) as shop,
+    ):
+
+        async def miscall(service: str, times: int) -> str:
+            for _ in range(times):
+                with pytest.raises(mesh.NotFound):
+                    await shop.call(service, "get")
+            return findings(gateway)[service].level
+
+        assert await miscall("usrs", 1) == "note"
+        assert findings(gateway)["usrs"].what.endswith("it was called 1 time by shop")
+        assert await miscall("odrers", ENOUGH - 1) == "note"
+        assert await miscall("odrers", 1) == "error"
+        assert [one.subject for one in check(gateway.core, gateway.views)] == ["odrers", "usrs"]
+        await trio.sleep(GOES_ON - 1)
+        assert await miscall("usrs", 1) == "note"
+        await trio.sleep(2)
+        assert await miscall("usrs", 1) == "error"
+        await trio.sleep(RECENT + 1)
+        assert findings(gateway) == {}
 
 
 async def test_a_service_that_was_waited_for_in_vain(
