@@ -24,6 +24,7 @@ from mesh.cli.checking import check_call
 from mesh.cli.commands import COMMANDS
 from mesh.cli.completing import parameters_of
 from mesh.cli.contract import print_contracts
+from mesh.cli.unknown import tell_unknown
 from mesh.contracts.contract import info_of
 from mesh.contracts.schema import describe
 from tests.cli.conftest import Mesh, read_line, start
@@ -446,6 +447,51 @@ def test_texts_of_another_form_and_values_out_of_bounds_are_refused(
     with pytest.raises(mesh.InvalidArgument) as caught:
         check_call("sample", "put", {"it": value}, [describe(contract_of(kind))])
     assert message in caught.value.message
+
+
+def test_what_a_service_drops_is_told_before_it_is_called(shop: Mesh) -> None:
+    """By either contract; and the call is made, as the service takes it."""
+    ended = shop("call", "users", "put", '{"users": [{"id": "a", "plam": "paid"}]}')
+    assert (ended.returncode, ended.stdout) == (0, "1\n")
+    warning = "users.put drops $.users[0].plam (did you mean 'plan'?)\n"
+    assert ended.stderr == "users.put is deprecated: call get\n" + warning
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "told"),
+    [
+        (At, {"at": "2026-01-31", "att": 1}, ["$.it.att (did you mean 'at'?)"]),
+        (list[At | None], [None, {"zzz": 1}], ["$.it[1].zzz"]),
+        (dict[str, At], {"any": {"zzz": 1}}, ["$.it.any.zzz"]),
+        (tuple[int, At], [1, {"zzz": 1}], ["$.it[1].zzz"]),
+        (Cat | Dog, {"type": "Dog", "name": "of the other", "x": 1}, ["$.it.x"]),
+        (Literal["a"] | At, {"x": 1}, ["$.it.x"]),
+        (At | Any, {"x": 1}, []),
+        (Any, {"x": {"y": 1}}, []),
+        (dict, {"x": {"y": 1}}, []),
+        (dict[str, Any], {"x": {"y": 1}}, []),
+        (int, {"x": 1}, []),
+    ],
+    ids=str,
+)
+def test_fields_that_no_type_has_are_told(kind: Any, value: Any, told: list[str]) -> None:
+    document = describe(contract_of(kind))
+    assert tell_unknown({"it": value}, document["methods"]["put"], document) == told
+
+
+def test_no_schema_makes_the_search_for_unknown_fields_long() -> None:
+    params = {"properties": {"x": {"$ref": "#/$defs/d0"}}, "type": "object"}
+    start = time.monotonic()
+    value: Any = {}
+    for _ in range(200):
+        value = {"x": [value, value]}
+    kinds = doubling(40) | {"d40": {"anyOf": [{"$ref": "#/$defs/d0"}] * 1000}}
+    tell_unknown({"x": value}, {"params": params}, {"$defs": kinds})
+    tell_unknown({"x": value}, {"params": {"$ref": "#/$defs/x"}}, {"$defs": {"x": params}})
+    odd: Any
+    for odd in (None, [], {"params": 5}, {"params": {"properties": [], "anyOf": 3}}):
+        assert tell_unknown({"x": 1}, odd, {"$defs": 7}) == []
+    assert time.monotonic() - start < 5
 
 
 # Completion.
