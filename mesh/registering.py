@@ -32,15 +32,12 @@ class Registrations:
 
     Args:
         metadata: Text for operators that goes with each.
-
-    Attributes:
-        services: What is served, by name.
         requires: What each of them requires, as text; told with it alone.
     """
 
-    def __init__(self, metadata: dict[str, str]) -> None:
+    def __init__(self, metadata: dict[str, str], requires: dict[str, str]) -> None:
         self.services: dict[str, Served] = {}
-        self.requires: dict[str, str] = {}
+        self._requires = requires
         self._metadata = metadata
 
     def add(
@@ -105,8 +102,8 @@ class Registrations:
             )
             schema = b""
         size, metadata = len(schema), self._metadata
-        if service in self.requires:
-            metadata = {**metadata, codec.REQUIRES + service: self.requires[service]}
+        if service in self._requires:
+            metadata = {**metadata, codec.REQUIRES + service: self._requires[service]}
         while methods or schema:
             some, methods = dict(methods[:METHODS_PER_FRAME]), methods[METHODS_PER_FRAME:]
             piece, schema = schema[:max_chunk], schema[max_chunk:]

@@ -145,7 +145,7 @@ def _serve(client: Client, implementation: Contract) -> dict[str, Required]:
             f"names and versions; at most {MAX_REQUIRES:,} can be told"
         )
     for name in own:
-        client._uplink.require(name, told)
+        client._uplink.requires[name] = told
     implement(client, implementation)
     return dict.fromkeys(own, required)
 
