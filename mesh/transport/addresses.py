@@ -281,10 +281,11 @@ async def _bind_unix(address: Address, mode: int | None) -> Listener:
             f"socket path of {len(os.fsencode(path))} bytes exceeds the system's limit of 107: "
             f"{path}"
         )
-    if path.parent == _own_folder():
+    if not path.parent.is_dir():
+        # Only asked now: a container with a read-only root may have no temporary directory.
+        if path.parent != _own_folder():
+            raise FileNotFoundError(errno.ENOENT, "there is no such directory", str(path.parent))
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    elif not path.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, "there is no such directory", str(path.parent))
     lock = _lock(address)
     try:
         await _replace_stale(address)

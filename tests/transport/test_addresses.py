@@ -157,6 +157,17 @@ async def test_a_stale_socket_file_is_replaced(tmp_path: Path) -> None:
     listener.close()
 
 
+async def test_a_listener_elsewhere_needs_no_temporary_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container with a read-only root has none."""
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", list)
+    listener = await Listener.bind(Address("unix", path=str(tmp_path / "mesh.sock")))
+    listener.close()
+
+
 async def test_a_sockets_permissions_are_those_asked_for_whatever_the_umask(tmp_path: Path) -> None:
     path = tmp_path / "mesh.sock"
     before = os.umask(0o077)
