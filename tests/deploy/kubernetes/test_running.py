@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import pytest
 import trio
 
 import mesh
-from tests.deploy.kubernetes.running import KINDS, Frontend, Node, trusting
+from tests.deploy.kubernetes.built import PAGE
+from tests.deploy.kubernetes.running import KINDS, PROGRAMS, Frontend, Node, trusting
 from tests.end_to_end.processes import world
 
 if TYPE_CHECKING:
@@ -62,11 +64,22 @@ async def run_all(
     return gateway, services
 
 
-async def exec_in(container: Container, *command: str) -> str:
+def exec_of_page(start: str) -> str:
+    """What the page runs in the gateway's container by `kubectl exec`: the line that begins so."""
+    [line] = {
+        line.partition(" -- ")[2]
+        for line in PAGE.read_text().splitlines()
+        if line.startswith("kubectl -n mesh exec deploy/mesh-gateway -- " + start)
+    }
+    return line
+
+
+async def exec_in(gateway: Container, command: str) -> str:
     """What a command prints in a container, as by `kubectl exec`."""
+    program, *arguments = shlex.split(command)
     done = await trio.run_process(
-        [sys.executable, *command],
-        env=container.environment,
+        [sys.executable, *PROGRAMS[program], *arguments],
+        env=gateway.environment,
         capture_stdout=True,
         capture_stderr=True,
     )
@@ -77,17 +90,12 @@ async def exec_in(container: Container, *command: str) -> str:
 async def test_from_nothing_to_a_trace(
     overlays: dict[str, list[Object]], node: Node, tmp_path: Path, name: str
 ) -> None:
-    """Probes pass, a call goes through both services, its trace is drawn, metrics need a token."""
+    """Probes pass, a call goes through both services and is drawn, metrics need their tokens."""
     async with world(tmp_path) as here:
         gateway, services = await run_all(here, node, overlays[name], KINDS[name])
-        called = await exec_in(
-            gateway, "-m", "mesh.cli", "call", "orders", "place", '{"user_id": "123"}'
-        )
-        assert json.loads(called) == {"for": "Ada"}
-        listed = json.loads(await exec_in(gateway, "-m", "mesh.cli", "trace", "--json"))
-        [trace] = [one for one in listed if one["service"] == "orders"]
-        drawn = await exec_in(gateway, "-m", "mesh.cli", "trace", trace["trace_id"])
-        assert "users.get" in drawn
+        assert "orders" in await exec_in(gateway, exec_of_page("mesh list"))
+        drawn = await exec_in(gateway, exec_of_page("mesh trace"))
+        assert re.search(r"orders\.place.*\n└─ users\.get", drawn)
         for one, token in ((gateway, "mesh-admin"), (services[0], "mesh-metrics")):
             assert (await one.get("/metrics"))[0] == 401
             status, text = await one.get("/metrics", f"of-{token}")
@@ -97,6 +105,21 @@ async def test_from_nothing_to_a_trace(
             assert one.process is not None
             with trio.fail_after(one.grace):
                 assert await one.process.end(signal.SIGTERM) == 0
+
+
+async def test_the_gateway_is_told_of_new_certificates(
+    overlays: dict[str, list[Object]], node: Node, tmp_path: Path
+) -> None:
+    async with world(tmp_path) as here:
+        gateway = node.container(overlays["tls"], "Deployment", "mesh-gateway")
+        await gateway.start(here)
+        await gateway.passes("readinessProbe")
+        assert gateway.process is not None
+        tell = exec_of_page("python").replace("kill(1,", f"kill({gateway.process.process.pid},")
+        await exec_in(gateway, tell)
+        with trio.fail_after(10):
+            while "certificates" not in await exec_in(gateway, exec_of_page("mesh changes")):
+                pass
 
 
 @asynccontextmanager
