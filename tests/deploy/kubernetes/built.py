@@ -24,7 +24,6 @@ WORKLOADS = frozenset({"Deployment", "DaemonSet"})
 Object = dict[str, Any]
 
 COMPOSITIONS = {
-    "base": ("base",),
     "daemonset": ("overlays/daemonset", "examples/daemonset"),
     "tls": ("overlays/tls", "examples/tls"),
     "daemonset, all": (

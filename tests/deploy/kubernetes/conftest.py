@@ -1,4 +1,4 @@
-"""What both overlays build, and a node to run it on."""
+"""What the manifests build, and a node to run it on."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.deploy.kubernetes.built import compose
-from tests.deploy.kubernetes.running import KINDS, Node, make_secrets
+from tests.deploy.kubernetes.built import COMPOSITIONS, compose
+from tests.deploy.kubernetes.running import Node, make_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from tests.deploy.kubernetes.built import Object
 
 
-@pytest.fixture(name="overlays", scope="module")
-def build_both(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Object]]:
-    folder = tmp_path_factory.mktemp("built")
-    return {name: compose(name, folder) for name in KINDS}
+@pytest.fixture(name="built", scope="session")
+def build_all(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Object]]:
+    folder = tmp_path_factory.mktemp("compositions")
+    return {name: compose(name, folder) for name in COMPOSITIONS}
 
 
 @pytest.fixture(name="secrets", scope="module")

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 import yaml
 
-from tests.deploy.kubernetes.built import COMPOSITIONS, MANIFESTS, compose, kind_of, run
+from tests.deploy.kubernetes.built import COMPOSITIONS, MANIFESTS, kind_of, run
 from tests.deploy.kubernetes.policies import RULES, restricted
 
 if TYPE_CHECKING:
@@ -40,12 +40,6 @@ NEEDS_THE_HOST = {
     "DaemonSet users has the volume gateway, a hostPath",
 }
 """All that the shared socket takes beyond the restricted standard."""
-
-
-@pytest.fixture(name="built", scope="module")
-def build_all(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Object]]:
-    folder = tmp_path_factory.mktemp("compositions")
-    return {name: compose(name, folder) for name in COMPOSITIONS}
 
 
 def check_schemas(objects: list[Object], folder: Path) -> None:
@@ -111,7 +105,7 @@ def test_a_folder_can_be_applied_as_it_is(folder: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
-@pytest.mark.parametrize("name", [name for name in COMPOSITIONS if name != "base"])
+@pytest.mark.parametrize("name", COMPOSITIONS)
 def test_every_rule_is_kept(built: dict[str, list[Object]], name: str, rule: object) -> None:
     assert callable(rule)
     needed = NEEDS_THE_HOST if rule is restricted and "daemonset" in name else set()

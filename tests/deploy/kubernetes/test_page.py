@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import mesh
-from tests.deploy.kubernetes.built import MANIFESTS, PAGE, compose, containers, find, run, told
+from tests.deploy.kubernetes.built import MANIFESTS, PAGE, containers, find, run, told
 from tests.deploy.kubernetes.policies import BY_HAND
 from tests.deploy.kubernetes.test_manifests import KUBERNETES
 
@@ -28,9 +28,9 @@ COMMANDS = [
 KUBECTL = [command for command in COMMANDS if command[0] == "kubectl"]
 
 
-@pytest.fixture(name="whole", scope="module")
-def build_whole(tmp_path_factory: pytest.TempPathFactory) -> list[Object]:
-    return compose("tls, all", tmp_path_factory.mktemp("whole"))
+@pytest.fixture(name="whole")
+def find_whole(built: dict[str, list[Object]]) -> list[Object]:
+    return built["tls, all"]
 
 
 def after(command: list[str], option: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.deploy.kubernetes import policies
-from tests.deploy.kubernetes.built import compose, containers, find
+from tests.deploy.kubernetes.built import containers, find
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from tests.deploy.kubernetes.built import Object
 
 
-@pytest.fixture(name="whole", scope="module")
-def build_whole(tmp_path_factory: pytest.TempPathFactory) -> list[Object]:
-    return compose("tls, all", tmp_path_factory.mktemp("whole"))
+@pytest.fixture(name="whole")
+def find_whole(built: dict[str, list[Object]]) -> list[Object]:
+    return built["tls, all"]
 
 
 def pod(objects: list[Object], name: str = "mesh-gateway") -> Object:

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 import mesh
-from tests.deploy.kubernetes.built import PAGE
+from tests.deploy.kubernetes.built import COMPOSITIONS, PAGE
 from tests.deploy.kubernetes.running import KINDS, PROGRAMS, Frontend, Node, trusting
 from tests.end_to_end.processes import world
 
@@ -33,11 +33,12 @@ A_WHILE = 6.0
 """Seconds that a cluster may take between two steps: longer than calls wait by default."""
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", COMPOSITIONS)
 def test_the_gateway_finds_no_fault_with_its_arguments_variables_and_file(
-    overlays: dict[str, list[Object]], node: Node, name: str
+    built: dict[str, list[Object]], node: Node, name: str
 ) -> None:
-    gateway = node.container(overlays[name], KINDS[name], "mesh-gateway", moved=False)
+    kind = KINDS[name.partition(",")[0]]
+    gateway = node.container(built[name], kind, "mesh-gateway", moved=False)
     checked = subprocess.run(
         [sys.executable, *gateway.command, "--check-config"],
         env=gateway.environment,
@@ -88,11 +89,11 @@ async def exec_in(gateway: Container, command: str) -> str:
 
 @pytest.mark.parametrize("name", KINDS)
 async def test_from_nothing_to_a_trace(
-    overlays: dict[str, list[Object]], node: Node, tmp_path: Path, name: str
+    built: dict[str, list[Object]], node: Node, tmp_path: Path, name: str
 ) -> None:
     """Probes pass, a call goes through both services and is drawn, metrics need their tokens."""
     async with world(tmp_path) as here:
-        gateway, services = await run_all(here, node, overlays[name], KINDS[name])
+        gateway, services = await run_all(here, node, built[name], KINDS[name])
         assert "orders" in await exec_in(gateway, exec_of_page("mesh list"))
         drawn = await exec_in(gateway, exec_of_page("mesh trace"))
         assert re.search(r"orders\.place.*\n└─ users\.get", drawn)
@@ -108,10 +109,10 @@ async def test_from_nothing_to_a_trace(
 
 
 async def test_the_gateway_is_told_of_new_certificates(
-    overlays: dict[str, list[Object]], node: Node, tmp_path: Path
+    built: dict[str, list[Object]], node: Node, tmp_path: Path
 ) -> None:
     async with world(tmp_path) as here:
-        gateway = node.container(overlays["tls"], "Deployment", "mesh-gateway")
+        gateway = node.container(built["tls"], "Deployment", "mesh-gateway")
         await gateway.start(here)
         await gateway.passes("readinessProbe")
         assert gateway.process is not None
@@ -171,14 +172,14 @@ class Load:
 
 
 async def test_a_rolling_update_of_the_gateway_fails_no_call(
-    overlays: dict[str, list[Object]], node: Node, tmp_path: Path
+    built: dict[str, list[Object]], node: Node, tmp_path: Path
 ) -> None:
     """The new one is ready, the Service leads to it, and the old one is told to end."""
     async with world(tmp_path) as here, trio.open_nursery() as nursery:
-        old = node.container(overlays["tls"], "Deployment", "mesh-gateway")
+        old = node.container(built["tls"], "Deployment", "mesh-gateway")
         frontend = Frontend(node.gateway, old.ports["peers"])
         await nursery.start(frontend.serve)
-        services = [node.container(overlays["tls"], "Deployment", one) for one in SERVICES]
+        services = [node.container(built["tls"], "Deployment", one) for one in SERVICES]
         await old.start(here)
         for service in services:
             await service.start(here)
@@ -187,7 +188,7 @@ async def test_a_rolling_update_of_the_gateway_fails_no_call(
             await calls.goes_on()
             (node.folder / "new").mkdir()
             new = Node(node.folder / "new", node.secrets).container(
-                overlays["tls"], "Deployment", "mesh-gateway"
+                built["tls"], "Deployment", "mesh-gateway"
             )
             await new.start(here)
             await new.passes("readinessProbe")
@@ -201,14 +202,14 @@ async def test_a_rolling_update_of_the_gateway_fails_no_call(
 
 
 async def test_a_rolling_update_of_a_service_fails_no_call(
-    overlays: dict[str, list[Object]], node: Node, tmp_path: Path
+    built: dict[str, list[Object]], node: Node, tmp_path: Path
 ) -> None:
     async with world(tmp_path) as here:
-        _, services = await run_all(here, node, overlays["tls"], "Deployment")
+        _, services = await run_all(here, node, built["tls"], "Deployment")
         async with load(f"tls:localhost:{node.gateway}", trusting(node.secrets)) as calls:
             for name, old in zip(SERVICES, services, strict=True):
                 await calls.goes_on()
-                new = node.container(overlays["tls"], "Deployment", name)
+                new = node.container(built["tls"], "Deployment", name)
                 await new.start(here)
                 await new.passes("readinessProbe")
                 assert old.process is not None
@@ -218,17 +219,17 @@ async def test_a_rolling_update_of_a_service_fails_no_call(
 
 
 async def test_a_nodes_gateway_is_replaced_without_a_failed_call(
-    overlays: dict[str, list[Object]], node: Node, tmp_path: Path
+    built: dict[str, list[Object]], node: Node, tmp_path: Path
 ) -> None:
     """The old one ends, and only then the new one starts, at the same socket."""
     async with world(tmp_path) as here:
-        old, _ = await run_all(here, node, overlays["daemonset"], "DaemonSet")
+        old, _ = await run_all(here, node, built["daemonset"], "DaemonSet")
         async with load(f"unix:{node.socket}", None) as calls:
             await calls.goes_on()
             assert old.process is not None
             assert await old.process.end(signal.SIGTERM) == 0
             await trio.sleep(A_WHILE)  # the cluster's time
-            new = node.container(overlays["daemonset"], "DaemonSet", "mesh-gateway")
+            new = node.container(built["daemonset"], "DaemonSet", "mesh-gateway")
             await new.start(here)
             await calls.goes_on()
             assert calls.failed == []

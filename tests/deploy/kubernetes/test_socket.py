@@ -60,10 +60,10 @@ async def refused(*command: str) -> bool:
 
 
 async def test_a_nodes_socket_lets_in_its_group_and_nobody_else(
-    overlays: dict[str, list[Object]], node: Node, tmp_path: Path
+    built: dict[str, list[Object]], node: Node, tmp_path: Path
 ) -> None:
     """The init container makes the directory, the gateway the socket; other users' pods connect."""
-    objects = overlays["daemonset"]
+    objects = built["daemonset"]
     directory = Path(node.socket).parent
     directory.mkdir(mode=0o755)
     pod = find(objects, "DaemonSet", "mesh-gateway")["spec"]["template"]["spec"]
