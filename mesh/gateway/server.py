@@ -60,6 +60,8 @@ class Gateway:
         admin_token: What clients of that server must show; needed beyond the loopback.
         telemetry: Whether calls are counted and recorded; without, only connections, heartbeats
             and the load of each instance are known.
+        allow_tap_payloads: Whether taps may show what calls carry, of methods whose contracts say
+            ``tap=True``, to this process's own user and to root.
         traces: Which traces are kept, and how many.
         limits: The limits of this gateway and its peers.
         process: Identity and randomness; for simulators.
@@ -82,6 +84,7 @@ class Gateway:
         admin: str | None = None,
         admin_token: str | None = None,
         telemetry: bool = True,
+        allow_tap_payloads: bool = False,
         traces: TraceSettings | None = None,
         limits: Limits | None = None,
         process: Process | None = None,
@@ -91,6 +94,7 @@ class Gateway:
         self._entrance = Entrance(listen, tls, allow_plain_tcp=allow_plain_tcp)
         self._admin, self._admin_token = admin, admin_token
         self._telemetry, self._traces = telemetry, traces or TraceSettings()
+        self._allow_tap_payloads = allow_tap_payloads
         self._core: Core | None = None
         self._feed = GatewayFeed(self._process)
         self._nursery: trio.Nursery | None = None
