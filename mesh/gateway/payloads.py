@@ -68,8 +68,8 @@ class TappedPayloads(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     withheld: str = ""
     """Why nothing of it is told: ``NOT_ALLOWED`` by the method's contract; ``NOT_HELD``, as it came
-    before the tap, does not fit its filters or made way; ``REFUSED`` before any instance had it;
-    ``TOO_MUCH`` for one answer."""
+    before the tap, does not fit its filters or made way; ``REFUSED``, or over before any instance
+    had it; ``TOO_MUCH`` for one answer."""
     params: TappedValue | None = None
     metadata: str = ""
     """What the caller sent beside the parameters, as they are told."""
@@ -225,11 +225,11 @@ class HeldPayloads:
             row: The call.
             room: Characters that it may take; with none left, nothing is told.
         """
-        if row.refused:
+        if not row.instance:
             return TappedPayloads(withheld=REFUSED)
         held = self._held.get(row.call_id)
         if held is None or held.contract is None or held.instance != row.instance:
-            return TappedPayloads(withheld=NOT_HELD if self._is_allowed(row) else NOT_ALLOWED)
+            return TappedPayloads(withheld=NOT_ALLOWED if self._is_forbidden(row) else NOT_HELD)
         if room <= 0:
             return TappedPayloads(withheld=TOO_MUCH)
         contract, params, answer, method = held.contract, held.params, held.answer, row.method
@@ -246,13 +246,13 @@ class HeldPayloads:
             answer_metadata=_tell_metadata(answer),
         )
 
-    def _is_allowed(self, row: Record) -> bool:
-        """Whether the instance that served a call allows it now."""
+    def _is_forbidden(self, row: Record) -> bool:
+        """Whether the instance that served a call does not allow it; unknown once it has gone."""
         known = self._core.registry.services.get(row.service)
         for session in (*known.instances, *known.draining) if known is not None else ():
             if session.process_id == row.instance:
                 contract = self._contract(session, row.service)
-                return contract is not None and contract.allows(row.method)
+                return contract is None or not contract.allows(row.method)
         return False
 
 
