@@ -141,6 +141,14 @@ async def test_payloads_are_shown_where_method_and_gateway_allow_it() -> None:
     assert "5up3r" not in str([ok, failed])
 
 
+async def test_trees_are_shown_with_them() -> None:
+    async with bank() as it:
+        await it.begin(tree=True)
+        await it.open()
+        (told,) = await it.told(tree=True)
+    assert value(told["answer"])["session-token"] == "[redacted]"
+
+
 async def test_by_default_a_gateway_shows_none() -> None:
     async with bank(allowed=False) as it:
         with pytest.raises(mesh.PermissionDenied, match="--allow-tap-payloads") as refused:
