@@ -101,7 +101,8 @@ class _Held(msgspec.Struct):
     @property
     def size(self) -> int:
         """Bytes that it takes."""
-        return OVERHEAD + sum(map(_size_of, (self.params, self.answer)))
+        answer = self.answer
+        return OVERHEAD + _size_of(self.params) + (_size_of(answer) if answer is not None else 0)
 
 
 class HeldPayloads:
@@ -280,11 +281,11 @@ def _message(header: Any, flags: int, payload: bytes) -> _Message:
     return _Message(header.encoding, len(payload), kept, metadata, chunked)
 
 
-def _size_of(message: _Message | None) -> int:
-    if message is None:
-        return 0
-    texts = sum(len(key) + len(value) + 200 for key, value in (message.metadata or {}).items())
-    return len(message.payload or b"") + texts
+def _size_of(message: _Message) -> int:
+    size = len(message.payload or b"")
+    if message.metadata:
+        size += sum(len(key) + len(value) + 200 for key, value in message.metadata.items())
+    return size
 
 
 def _tell(message: _Message, kinds: Kinds, name: str = "") -> TappedValue:
