@@ -75,7 +75,7 @@ def method(
         public: Whether anybody may call it.
         audit: Whether its calls are to be written down.
         tap: Whether taps may show what its calls carry, where the gateway's operator allows it too.
-        deprecated: What to call instead. Callers are warned, and calls counted.
+        deprecated: What to call instead. Stubs warn once a process, and calls are counted.
         raises: Errors that travel typed, or one: classes made with :class:`dataclasses.dataclass`
             from subclasses of :class:`~mesh.CallError`.
 
