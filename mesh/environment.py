@@ -36,6 +36,7 @@ GATEWAYS_VARIABLES = (
     "MESH_LISTEN_TLS_CLIENT_CA",
     "MESH_ALLOW_PLAIN_TCP",
     "MESH_SOCKET_MODE",
+    "MESH_ALLOW_TAP_PAYLOADS",
     "MESH_TELEMETRY",
 )
 """Those of a gateway only."""

@@ -67,7 +67,7 @@ def _options(method: dict[str, Any]) -> Iterator[str]:
         seconds = method.get(name)
         if isinstance(seconds, (int, float)):
             yield f"{name} {format_duration(seconds)}"
-    for name in ("idempotent", "public", "audit"):
+    for name in ("idempotent", "public", "audit", "tap"):
         if method.get(name) is True:
             yield name
     for name, told in (("access", "access {}"), ("deprecated", "deprecated: {}")):

@@ -161,6 +161,7 @@ def _run(configuration: Configuration, inherited: list[Inherited], *, as_json: b
         admin=None if admin == "none" else admin,
         admin_token=configuration.admin_token,
         telemetry=configuration["telemetry"],
+        allow_tap_payloads=configuration["allow_tap_payloads"],
         traces=configuration.traces,
         limits=configuration.limits,
     )

@@ -283,6 +283,14 @@ SETTINGS: dict[str, Setting] = {
             "[on|off]",
         ),
         Setting(
+            "allow_tap_payloads",
+            lambda: False,
+            switch,
+            "Let your own user and root see what calls carry by `mesh tap --payloads`, of methods "
+            "whose contracts say tap=True.",
+            flag=True,
+        ),
+        Setting(
             "log.level",
             lambda: "info",
             choice(get_args(Level)),

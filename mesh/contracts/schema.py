@@ -58,6 +58,7 @@ def _describe(method: ContractMethod, schemas: Any, definitions: dict[str, Any])
         "access": options.access,
         "public": options.public,
         "audit": options.audit,
+        "tap": options.tap,
         "deprecated": options.deprecated,
     }
 

@@ -12,6 +12,7 @@ import msgspec
 import trio
 
 from mesh.connecting import connect
+from mesh.context import current_call
 from mesh.errors import NotFound, Reason
 from mesh.gateway import life
 from mesh.gateway.checks import check
@@ -108,7 +109,7 @@ class Builtin:
         self._core = gateway.core
         self._gateway = gateway
         self._views, self._traces = gateway.views, gateway.traces
-        self._taps = Taps(gateway.core)
+        self._taps = Taps(gateway.core, shows_payloads=gateway._allow_tap_payloads)
         self._token = 0
 
     async def services(self) -> list[ServiceView]:
@@ -207,7 +208,10 @@ class Builtin:
 
     async def tap(self, filters: dict[str, Any] | None = None) -> TapPage:
         """Calls that have ended since the last answer; waits for one that fits the filters."""
-        return await self._taps.page(TapFilters.read(filters or {}))
+        call = current_call()
+        entry = self._core.table.by_id.get(call.call_id) if call is not None else None
+        asker = entry.caller if entry is not None else None
+        return await self._taps.page(TapFilters.read(filters or {}), asker)
 
     async def traces(self, filters: dict[str, Any] | None = None) -> list[TraceSummary]:
         """Kept traces, newest first; the filters are those of `/api/traces`."""

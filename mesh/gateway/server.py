@@ -62,6 +62,8 @@ class Gateway:
         admin_token: What clients of that server must show; needed beyond the loopback.
         telemetry: Whether calls are counted and recorded; without, only connections, heartbeats
             and the load of each instance are known.
+        allow_tap_payloads: Whether taps may show what calls carry, of methods whose contracts say
+            ``tap=True``, to this process's own user and to root.
         traces: Which traces are kept, and how many.
         limits: The limits of this gateway and its peers.
         process: Identity and randomness; for simulators.
@@ -85,6 +87,7 @@ class Gateway:
         admin: str | None = None,
         admin_token: str | None = None,
         telemetry: bool = True,
+        allow_tap_payloads: bool = False,
         traces: TraceSettings | None = None,
         limits: Limits | None = None,
         process: Process | None = None,
@@ -96,6 +99,7 @@ class Gateway:
         )
         self._admin, self._admin_token = admin, admin_token
         self._telemetry, self._traces = telemetry, traces or TraceSettings()
+        self._allow_tap_payloads = allow_tap_payloads
         self._core: Core | None = None
         self._feed = GatewayFeed(self._process)
         self._nursery: trio.Nursery | None = None

@@ -262,7 +262,7 @@ def test_what_is_printed_can_be_read_again(tmp_path: Path) -> None:
     printed = CliRunner().invoke(main, [*arguments, "--print-config"])
     assert printed.exit_code == 0
     assert 'drain = "1.5s"            # argument --limit drain=1.5s\n' in printed.output
-    assert 'listen = ["unix:/a"]      # argument --listen\n' in printed.output
+    assert 'listen = ["unix:/a"]        # argument --listen\n' in printed.output
     file = write(tmp_path, printed.output)
     again = CliRunner().invoke(main, ["gateway", "--config", file, "--print-config", "--json"])
     values = {path: one["value"] for path, one in json.loads(again.output).items()}

@@ -49,7 +49,7 @@ class Users(mesh.Contract, name="users", version=VERSION):
     async def get(self, user_id: str, deep: bool = False) -> User:
         """Look a user up."""
 
-    @mesh.method(deprecated="call get")
+    @mesh.method(deprecated="call get", tap=True)
     @abstractmethod
     async def put(self, users: list[User], notes: dict[int, bytes] = {}) -> int: ...
 
@@ -123,7 +123,7 @@ def test_info_shows_the_contract_of_each_version(shop: Mesh) -> None:
     for contract in (new, old):
         assert "\nThe user directory.\n\n" + GET + "\n" in contract
         assert "  put(users: list[User], notes: dict[str, bytes] = {}) -> int\n" in contract
-        assert "      deprecated: call get\n" in contract
+        assert "      tap, deprecated: call get\n" in contract
         assert "  Plan = Literal['free', 'paid']\n" in contract
         assert "  User(id: str, plan: Plan = 'free', paid: Decimal = '0')\n" in contract
     assert "  delete(user_id: str) -> None\n" in new
