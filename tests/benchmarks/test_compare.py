@@ -1,0 +1,30 @@
+"""`compare.py` still measures what it is to compare; the figures are not looked at."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).with_name("compare.py")
+
+
+def test_plain_calls_and_stubs_are_compared_with_the_bare_hub_in_one_run() -> None:
+    command = [sys.executable, str(SCRIPT), "--bare-hub", "--rounds", "1", "--calls", "100"]
+    run = subprocess.run(
+        [*command, "--concurrency", "4"], capture_output=True, text=True, timeout=120, check=True
+    )
+    titles, _, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in run.stdout.splitlines()
+    ]
+    assert titles[2:] == [
+        *("bare hub", "spanmesh", "to the hub", "spanmesh, stub", "to the hub", "to plain calls"),
+    ]
+    assert [row[:2] for row in rows] == [
+        ["4", "calls per second"],
+        ["4", "p50, us"],
+        ["4", "gateway CPU per call, us"],
+    ]
+    for row in rows:
+        assert len(row) == len(titles)
+        assert all(float(cell.split()[0].replace(",", "")) > 0 for cell in row[2:])
