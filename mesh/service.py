@@ -21,7 +21,7 @@ from mesh.outcomes import Job, Outcomes, single, undecodable
 from mesh.payload import EncodingFault, decode
 from mesh.timers import Timers
 from mesh.wire import codec
-from mesh.wire.codec import BY_DEADLINE, BY_DISCONNECT, UNVERIFIED
+from mesh.wire.codec import BY_DEADLINE, BY_DISCONNECT, MSGPACK, UNVERIFIED
 from mesh.wire.frames import Kind
 from mesh_telemetry.current import CallContext, enter
 
@@ -84,7 +84,7 @@ class Dispatcher:
     def dispatch(self, header: codec.Call, payload: bytes) -> bool:
         """Hand a whole call to a worker; false if it was answered at once instead."""
         handler = self.handlers.get((header.service, header.method))
-        now = self._clock()
+        now = self._uplink.heard_at  # without a look at the clock for each frame of one read
         if handler is None:
             name = f"{header.service}.{header.method}"
             refused = codec.refusal(
@@ -119,7 +119,6 @@ class Dispatcher:
         surroundings = CallContext(call.trace_id, call.own_span, call.trace_flags, call.metadata)
         job: Job = (call, surroundings, handler, header.encoding, payload, now)
         fresh = self._base.copy()
-        fresh.run(_enter, call, surroundings)
         if self._idle:
             worker = self._idle.pop()
             task = worker.task
@@ -197,13 +196,21 @@ class Dispatcher:
                 job = await trio.lowlevel.wait_task_rescheduled(abort)
 
     async def _execute(self, worker: Worker, job: Job) -> None:
-        call, _, handler, encoding, payload, arrived = job
+        call, surroundings, handler, encoding, payload, arrived = job
         call_id = call.call_id
+        # In the worker's own context, fresh for this call: less than entering that from outside.
+        context.current.set(call)
+        enter(surroundings)
         failure: BaseException | None = None
         try:
             if handler.takes_params:
                 try:
-                    params = decode(payload, encoding, handler.params_type)
+                    # Nearly always by what was prepared: no look-up of the type for each call.
+                    params = (
+                        handler.read(payload)
+                        if encoding == MSGPACK
+                        else decode(payload, encoding, handler.params_type)
+                    )
                 except Exception as fault:
                     raise undecodable(call, fault) from fault
                 arguments: tuple[Any, ...] = (params,)
@@ -265,9 +272,3 @@ class Dispatcher:
         link = uplink.link
         if link is not None and link.queued >= link.limit and not worker.scope.cancel_called:
             await uplink.wait_room()
-
-
-def _enter(call: context.Call, surroundings: CallContext) -> None:
-    """Make a call the current one, for the mesh and for OpenTelemetry."""
-    context.current.set(call)
-    enter(surroundings)

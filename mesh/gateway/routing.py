@@ -132,7 +132,8 @@ class Router:
         if method is not None and method.instances:
             instances = method.instances
             if version is not None:
-                instances = core.fitting.instances(method, version)
+                fitting = method.fitting.get(version)  # compared by an earlier call, nearly always
+                instances = core.fitting.instances(method, version) if fitting is None else fitting
             callee = pick(instances, limits.max_in_flight)
             if callee is None:
                 refusal = core.fitting.turn_away(caller.name, method, instances, version, now)
