@@ -58,10 +58,12 @@ def hub_rows(concurrency: int, rounds: list[dict[str, Figures]]) -> list[str]:
 
     def line(title: str, key: str, digits: int) -> str:
         def figure(system: str) -> str:
-            return median([one[system][key] for one in rounds], digits)
+            known = key in rounds[0][system]
+            return median([one[system][key] for one in rounds], digits) if known else ""
 
         def ratio(system: str, to: str) -> str:
-            return median([one[system][key] / one[to][key] for one in rounds])
+            known = key in rounds[0][to]
+            return median([one[system][key] / one[to][key] for one in rounds]) if known else ""
 
         cells = [figure(HUB), figure(MESH), ratio(MESH, HUB)]
         cells += [figure(STUB), ratio(STUB, HUB), ratio(STUB, MESH)]
@@ -71,6 +73,8 @@ def hub_rows(concurrency: int, rounds: list[dict[str, Figures]]) -> list[str]:
         line("calls per second", "calls_per_second", 0),
         line("p50, us", "p50_us", 0),
         line("gateway CPU per call, us", "gateway_cpu_us_per_call", 1),
+        line("caller CPU per call, us", "caller_cpu_us_per_call", 1),
+        line("service CPU per call, us", "service_cpu_us_per_call", 1),
     ]
 
 
