@@ -11,7 +11,6 @@ import contextvars
 import logging
 from typing import TYPE_CHECKING, Any
 
-import outcome
 import trio
 
 from mesh import context
@@ -20,6 +19,7 @@ from mesh.loglines import kept_from
 from mesh.outcomes import Job, Outcomes, single, undecodable
 from mesh.payload import EncodingFault, decode
 from mesh.timers import Timers
+from mesh.waking import given
 from mesh.wire import codec
 from mesh.wire.codec import BY_DEADLINE, BY_DISCONNECT, MSGPACK, UNVERIFIED
 from mesh.wire.frames import Kind
@@ -38,10 +38,11 @@ IDLE_WORKERS = 256
 class Worker:
     """A task that runs handlers, one after the other."""
 
-    __slots__ = ("call", "reason", "scope", "task")
+    __slots__ = ("call", "fired", "reason", "scope", "task")
 
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
+        self.fired = False  # what the scope would say, which looks at the clock when it is asked
         self.task: trio.lowlevel.Task | None = None
         self.reason = 0
         self.call: context.Call | None = None
@@ -125,7 +126,7 @@ class Dispatcher:
             assert task is not None  # noqa: S101 - a parked worker has run
             self.serving[header.call_id] = worker
             task.context = fresh
-            trio.lowlevel.reschedule(task, outcome.Value(job))
+            trio.lowlevel.reschedule(task, given(job))
         else:
             worker = Worker()
             self.serving[header.call_id] = worker
@@ -137,8 +138,8 @@ class Dispatcher:
     def cancel(self, call_id: int, reason: int) -> None:
         """Stop a call's handler. Unknown ids have ended already."""
         worker = self.serving.get(call_id)
-        if worker is not None and not worker.scope.cancel_called:
-            worker.reason = reason
+        if worker is not None and not worker.fired:
+            worker.fired, worker.reason = True, reason
             worker.scope.cancel()
 
     def orphan(self) -> None:
@@ -190,7 +191,7 @@ class Dispatcher:
                         job[0].chain[-1],
                     )
                     return
-                if worker.scope.cancel_called or len(self._idle) >= IDLE_WORKERS:
+                if worker.fired or len(self._idle) >= IDLE_WORKERS:
                     return
                 self._idle.append(worker)
                 job = await trio.lowlevel.wait_task_rescheduled(abort)
@@ -270,5 +271,5 @@ class Dispatcher:
                 code = failure.code if isinstance(failure, CallError) else Code.UNKNOWN
                 self.outcomes.fail(job, Code(code), Reason.HANDLER_FAILED, untold, elapsed=elapsed)
         link = uplink.link
-        if link is not None and link.queued >= link.limit and not worker.scope.cancel_called:
+        if link is not None and link.queued >= link.limit and not worker.fired:
             await uplink.wait_room()
