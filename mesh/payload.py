@@ -35,6 +35,7 @@ _encode_msgpack = msgspec.msgpack.Encoder().encode
 _ENCODERS = {MSGPACK: _encode_msgpack, JSON: msgspec.json.Encoder().encode}
 _DECODERS: dict[int, Any] = {MSGPACK: msgspec.msgpack.Decoder, JSON: msgspec.json.Decoder}
 _decode_any = msgspec.msgpack.Decoder().decode
+_decode_any_json = msgspec.json.Decoder().decode
 
 
 class EncodingFault(ValueError):  # noqa: N818 - a fault of the user's value, see errors.py
@@ -101,6 +102,8 @@ def decode(payload: bytes, encoding: int, result: Any = Any) -> Any:
         return payload if result is Any else msgspec.convert(payload, result)
     if result is Any and encoding == MSGPACK:  # nearly always: no look-up
         return _decode_any(payload)
+    if result is Any and encoding == JSON:
+        return _decode_any_json(payload)
     if (read := reader_of(result, encoding)) is not None:
         return read(payload)
     raise msgspec.DecodeError(f"payload encoding {encoding} is unknown")
