@@ -35,6 +35,7 @@ GATEWAYS_VARIABLES = (
     "MESH_LISTEN_TLS_KEY",
     "MESH_LISTEN_TLS_CLIENT_CA",
     "MESH_ALLOW_PLAIN_TCP",
+    "MESH_SOCKET_MODE",
     "MESH_TELEMETRY",
 )
 """Those of a gateway only."""
