@@ -13,7 +13,7 @@ from mesh.contracts.implementations import implemented
 from mesh.contracts.schema import describe
 from mesh.errors import ContractError, Internal, Reason
 from mesh.handlers import Handler, is_async, plain_of
-from mesh.payload import encode, readers_of, tell_misfit
+from mesh.payload import encode, reader_of_params, readers_of, tell_misfit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,6 +103,7 @@ class ContractHandler(Handler):
         self.params_type = signature.params
         if not signature.needs_any:
             self.params_type = signature.params | None
+        self.read = reader_of_params(self.params_type)
         self.encode = encode if signature.result is Any else _checked(info, method)
         self._name, self.method = f"{info.name}.{method.name}", method
         self._told = False

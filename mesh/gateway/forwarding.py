@@ -52,11 +52,14 @@ def forward(
     hand_over(core, entry, callee)
     parent = entry.parent
     left = entry.deadline - now
+    if left > LONGEST:  # noqa: PLR1730 - min() costs more
+        left = LONGEST
+    timeout_us = int(left * 1e6) if left > 0.0 else 0
     fields = (
         call_id,
         parent.id if parent is not None else 0,
         entry.entry_id,
-        0 if left <= 0.0 else int(min(left, LONGEST) * 1e6),
+        timeout_us,
         entry.trace_id,
         entry.own_span.to_bytes(8, "big"),
         header.trace_flags,

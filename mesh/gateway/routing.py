@@ -68,7 +68,7 @@ class Router:
         else:
             link = f"{header.service}.{header.method}"
             alone = (link,)
-        now = core.clock()
+        now = caller.last_received  # without a look at the clock for each frame of one read
         deadline = now + header.timeout_us * 1e-6
 
         parent: InFlight | None = None
@@ -132,7 +132,8 @@ class Router:
         if method is not None and method.instances:
             instances = method.instances
             if version is not None:
-                instances = core.fitting.instances(method, version)
+                fitting = method.fitting.get(version)  # compared by an earlier call, nearly always
+                instances = core.fitting.instances(method, version) if fitting is None else fitting
             callee = pick(instances, limits.max_in_flight)
             if callee is None:
                 refusal = core.fitting.turn_away(caller.name, method, instances, version, now)

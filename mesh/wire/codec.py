@@ -312,7 +312,7 @@ def encode(
             f"header of {Kind(kind).name} of {size:,} bytes exceeds the {MAX_HEADER:,} that a "
             "frame can carry"
         ) from fault
-    return b"".join((prefix, packed, payload))
+    return prefix + packed + payload  # less than joining three pieces
 
 
 def head(kind: int, header: tuple[Any, ...], size: int, flags: int) -> bytes:
