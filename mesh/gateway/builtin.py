@@ -65,6 +65,15 @@ class TraceWanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Columns of the text."""
 
 
+class Required(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the method `missing` is asked for."""
+
+    services: dict[str, str]
+    """Services by the version of their contract that is needed."""
+    waited_s: float = 0.0
+    """Seconds for which they have been waited for."""
+
+
 class _InternalDialer:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
@@ -106,10 +115,12 @@ class Builtin:
         """Every service, with its methods and instances."""
         return self._views.services()
 
-    async def missing(self, required: dict[str, str]) -> list[str]:
-        """Those of some services that nobody serves by the version of their contract given here."""
-        served = self._core.fitting.is_served
-        return [name for name, version in required.items() if not served(name, version)]
+    async def missing(self, required: Required) -> list[str]:
+        """Those of some services that nobody serves, nor has served while they were waited for."""
+        served, since = self._core.fitting.was_served, self._core.clock() - required.waited_s
+        return [
+            name for name, version in required.services.items() if not served(name, version, since)
+        ]
 
     async def service(self, name: str) -> ServiceDetails:
         """One service, with its methods, instances and contracts."""

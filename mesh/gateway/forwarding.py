@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from mesh.gateway.calls import InFlight
     from mesh.gateway.core import Core
     from mesh.gateway.observing import Refusal
+    from mesh.gateway.registry import Method
     from mesh.gateway.session import Session
+
+
+def narrowed(entry: InFlight, method: Method, instances: list[Session]) -> None:
+    """Note where of several instances of a method only one fits a call's version."""
+    if len(instances) == 1 < len(method.instances):
+        entry.picked = (len(method.instances),)
 
 
 def hand_over(core: Core, entry: InFlight, callee: Session) -> None:

@@ -13,7 +13,7 @@ from mesh import events
 from mesh.errors import Code, Reason, RemoteProtocolError
 from mesh.gateway.balancing import pick
 from mesh.gateway.calls import InFlight
-from mesh.gateway.forwarding import forward, forward_more, hand_over, outbox_full
+from mesh.gateway.forwarding import forward, forward_more, hand_over, narrowed, outbox_full
 from mesh.gateway.refusals import Refusals
 from mesh.gateway.registry import RESERVED
 from mesh.gateway.waiting import WaitingCalls
@@ -186,6 +186,8 @@ class Router:
             entry.received = len(payload)
         if version is not None:
             entry.version = version
+            if callee is not None and method and len(instances) != len(method.instances):
+                narrowed(entry, method, instances)
         table.enter(entry)
         if tracing is not None and above is None and trace is None:
             tracing.begin(entry)
@@ -238,6 +240,7 @@ class Router:
             if entry.version is not None:
                 instances = self._core.fitting.instances(method, entry.version)
             callee = pick(instances, self._core.limits.max_in_flight)
+            narrowed(entry, method, instances)
         if callee is None:
             unsent = Decision(
                 DecisionKind.UNSENT, self._core.clock(), None, {"service": entry.service}

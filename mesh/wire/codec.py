@@ -47,6 +47,8 @@ SPANS_FEATURE, TRACES_FEATURE = "spans", "traces"
 """What a peer says that answers KEEP, and a gateway that may send it."""
 REQUIRES = "requires."
 """What begins an entry of a REGISTER's metadata: ``requires.orders`` is ``"payments,users"``."""
+MAX_REQUIRES = 8192
+"""Characters of such an entry, which do not count as metadata."""
 
 _LENGTH = struct.Struct(">I")
 
