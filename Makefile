@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint simulate fuzz soak bench scale traces clean
+.PHONY: help demo test lint dashboards simulate fuzz soak bench scale traces clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -32,6 +32,7 @@ help:
 	@echo "make demo               play a small shop on a real mesh, and show what the mesh saw"
 	@echo "make test               all checks and tests"
 	@echo "make lint               only the checks: ruff, mypy, import-linter"
+	@echo "make dashboards         generate what dashboards/mesh_dashboards/shipped/ holds"
 	@echo "make simulate SEEDS=n   simulate n whole meshes with faults, from seed START=0 on"
 	@echo "make fuzz RUNS=n        feed n broken inputs to the wire protocol, from SEED=name"
 	@echo "make soak MINUTES=n     load real processes for n minutes and kill some, from SEED=number"
@@ -53,6 +54,9 @@ lint: $(VENV)/.tests
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+dashboards: $(VENV)/.tests
+	$(BIN)/mesh dashboards rules > dashboards/mesh_dashboards/shipped/mesh.rules.yml
 
 simulate: $(VENV)/.tests
 	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS) --start $(START)

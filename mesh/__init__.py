@@ -11,6 +11,7 @@ from mesh.connecting import connect
 from mesh.context import Call, activity, current_call, detached, traced
 from mesh.contracts.contract import Contract
 from mesh.contracts.declaring import method
+from mesh.contracts.objectives import slo
 from mesh.errors import (
     Aborted,
     AddressError,
@@ -118,5 +119,6 @@ __all__ = [
     "method",
     "run",
     "serve",
+    "slo",
     "traced",
 ]

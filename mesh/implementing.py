@@ -10,6 +10,7 @@ import msgspec
 
 from mesh.contracts.failures import breach
 from mesh.contracts.implementations import implemented
+from mesh.contracts.objectives import within_of
 from mesh.contracts.schema import describe
 from mesh.errors import ContractError, Internal, Reason
 from mesh.handlers import Handler, is_async, plain_of
@@ -72,7 +73,7 @@ def _title(info: ContractInfo) -> str:
 def _options(method: ContractMethod) -> dict[str, Any]:
     """What the gateway shall know of a method."""
     options = method.options
-    told = {"slo": options.slo, "deprecated": options.deprecated}
+    told = {"slo": within_of(options.slo), "deprecated": options.deprecated}
     return {name: value for name, value in told.items() if value is not None}
 
 

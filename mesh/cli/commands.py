@@ -48,6 +48,9 @@ COMMANDS: dict[str, Entry] = {
     "changes": Entry("mesh.cli.changes:changes", "Show what came, went and changed, newest last."),
     "check": Entry("mesh.cli.check:check", "Say what is not in order, and what to do about it."),
     "drain": Entry("mesh.cli.drain:drain", "Have the gateway end without losing a call."),
+    "dashboards": Entry(
+        "mesh.cli.dashboards.command:dashboards", "Make rules for Prometheus; show runbooks."
+    ),
     "bench": Entry("mesh.cli.bench.command:bench", "Measure a mesh: speed, latency, CPU per call."),
 }
 """All commands in the order of ``mesh --help``."""

@@ -63,16 +63,30 @@ def _lines(document: dict[str, Any], width: int) -> Iterator[Text]:
 
 def _options(method: dict[str, Any]) -> Iterator[str]:
     """What a contract says of a method beside its types, where it is not the default."""
-    for name in ("timeout", "slo"):
-        seconds = method.get(name)
-        if isinstance(seconds, (int, float)):
-            yield f"{name} {format_duration(seconds)}"
+    if isinstance(seconds := method.get("timeout"), (int, float)):
+        yield f"timeout {format_duration(seconds)}"
+    if promised := _objective(method.get("slo")):
+        yield f"slo {promised}"
     for name in ("idempotent", "public", "audit", "tap"):
         if method.get(name) is True:
             yield name
     for name, told in (("access", "access {}"), ("deprecated", "deprecated: {}")):
         if isinstance(text := method.get(name), str):
             yield told.format(text)
+
+
+def _objective(told: object) -> str:
+    """What is promised of a method; anything may be told."""
+    if isinstance(told, (int, float)):  # by older peers: the time alone
+        return format_duration(told)
+    parts: list[str] = []
+    match told:
+        case {"within": int() | float() as within, "target": int() | float() as target}:
+            parts.append(f"{100 * target:.10g}% within {format_duration(within)}")
+    match told:
+        case {"success": int() | float() as success}:
+            parts.append(f"{100 * success:.10g}% succeed")
+    return ", ".join(parts)
 
 
 def _shape(shape: Shape, indent: str, width: int, *, style: str) -> Iterator[Text]:

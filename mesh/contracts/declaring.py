@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import msgspec
 
+from mesh.contracts import objectives
 from mesh.errors import CallError, ContractError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class MethodOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     idempotent: bool = False
     timeout: float | None = None
-    slo: float | None = None
+    slo: float | objectives.slo | None = None
     access: str | None = None
     public: bool = False
     audit: bool = False
@@ -41,7 +42,7 @@ def method(
     *,
     idempotent: bool = False,
     timeout: float | None = None,
-    slo: float | None = None,
+    slo: float | objectives.slo | None = None,
     access: str | None = None,
     public: bool = False,
     audit: bool = False,
@@ -56,7 +57,7 @@ def method(
     *,
     idempotent: bool = False,
     timeout: float | None = None,
-    slo: float | None = None,
+    slo: float | objectives.slo | None = None,
     access: str | None = None,
     public: bool = False,
     audit: bool = False,
@@ -70,7 +71,8 @@ def method(
         function: The method, where the decorator stands without brackets.
         idempotent: Whether running it twice does no harm.
         timeout: Seconds that a call of it may take, where the caller does not say; 30 else.
-        slo: Seconds within which it should answer: calls that take longer are slow.
+        slo: Seconds within which it should answer: calls that take longer are slow; or all that
+            is promised of it, a :class:`~mesh.slo`.
         access: What a caller must be allowed to do, such as ``"users.read"``.
         public: Whether anybody may call it.
         audit: Whether its calls are to be written down.
@@ -115,16 +117,18 @@ def check_options(where: str, options: MethodOptions) -> None:
     Raises:
         ContractError: One is wrong; ``where`` begins the message.
     """
-    times: dict[str, Any] = {"timeout": options.timeout, "slo": options.slo}
-    for name, seconds in times.items():
-        if seconds is not None and not (
-            isinstance(seconds, (int, float)) and isfinite(seconds) and seconds > 0
-        ):
-            raise ContractError(f"{where}: {name}={seconds!r} must be seconds, above 0")
-    if options.timeout is not None and options.slo is not None and options.slo > options.timeout:
+    timeout: Any = options.timeout
+    if timeout is not None and not (
+        isinstance(timeout, (int, float)) and isfinite(timeout) and timeout > 0
+    ):
+        raise ContractError(f"{where}: timeout={timeout!r} must be seconds, above 0")
+    if fault := objectives.fault_of(options.slo):
+        raise ContractError(f"{where}: {fault}")
+    within = objectives.within_of(options.slo)
+    if timeout is not None and within is not None and within > timeout:
         raise ContractError(
-            f"{where}: slo={options.slo:g} is longer than timeout={options.timeout:g}, after which "
-            "no call of it can end well"
+            f"{where}: slo={within:g} is longer than timeout={timeout:g}, after which no call of "
+            "it can end well"
         )
     if options.public and options.access is not None:
         raise ContractError(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mesh.contracts.exact import REFERENCE, schemas_of
+from mesh.contracts.objectives import objective_of
 
 if TYPE_CHECKING:
     from mesh.contracts.contract import ContractInfo, ContractMethod
@@ -54,7 +55,7 @@ def _describe(method: ContractMethod, schemas: Any, definitions: dict[str, Any])
         },
         "idempotent": options.idempotent,
         "timeout": options.timeout,
-        "slo": options.slo,
+        "slo": msgspec.to_builtins(objective_of(options.slo)),
         "access": options.access,
         "public": options.public,
         "audit": options.audit,

@@ -68,7 +68,11 @@ class Figures:
         core = self._core
         peers = [session for session in core.sessions.values() if not session.internal]
         yield names.CONNECTIONS.name, {}, len(peers)
-        yield names.OUTBOX_BYTES.name, {}, sum(session.link.queued for session in peers)
+        queued = [session.link.queued for session in peers]
+        yield names.OUTBOX_BYTES.name, {}, sum(queued)
+        yield names.OUTBOX_FULLEST.name, {}, max(queued, default=0)
+        yield names.OUTBOX_LIMIT.name, {}, core.limits.max_outbox
+        yield names.IN_FLIGHT_LIMIT.name, {}, core.limits.max_in_flight
         yield names.EVENTS_DROPPED.name, {}, core.events.untold
         yield names.GATEWAY_LOOP_LAG.name, {}, core.loop_lag
         yield names.BUILD_INFO.name, {"version": __version__}, 1

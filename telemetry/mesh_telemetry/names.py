@@ -35,6 +35,20 @@ CODE_NAMES: Final = (
 )
 """The status codes by number; numbers and order are gRPC's (grpc.io/docs/guides/status-codes)."""
 
+SERVER_FAULTS: Final = (
+    "unknown",
+    "deadline_exceeded",
+    "unimplemented",
+    "internal",
+    "unavailable",
+    "data_loss",
+)
+"""The codes that are the callee's failures; with any other one it has answered.
+
+As OpenTelemetry's conventions have it for spans of servers
+(https://opentelemetry.io/docs/specs/semconv/rpc/grpc/).
+"""
+
 DURATION_BOUNDS: Final = (
     0.0001,
     0.00025,
@@ -256,6 +270,18 @@ PROTOCOL_ERRORS: Final = Family(
 OUTBOX_BYTES: Final = Family(
     "mesh_outbox_bytes", "gauge", (), "Bytes queued for all connections together."
 )
+OUTBOX_FULLEST: Final = Family(
+    "mesh_outbox_fullest_bytes",
+    "gauge",
+    (),
+    "Bytes queued for the one connection for which most are.",
+)
+OUTBOX_LIMIT: Final = Family(
+    "mesh_outbox_limit_bytes", "gauge", (), "Bytes that may be queued for one connection."
+)
+IN_FLIGHT_LIMIT: Final = Family(
+    "mesh_in_flight_limit", "gauge", (), "Calls that may be in flight at one instance."
+)
 FRAMES: Final = Family(
     "mesh_frames_total",
     "counter",
@@ -397,6 +423,9 @@ FAMILIES: Final[dict[str, Family]] = {
         PROTOCOL_ERRORS,
         TLS_HANDSHAKES_FAILED,
         OUTBOX_BYTES,
+        OUTBOX_FULLEST,
+        OUTBOX_LIMIT,
+        IN_FLIGHT_LIMIT,
         FRAMES,
         BYTES,
         EVENTS_DROPPED,

@@ -28,17 +28,7 @@ UNSET, OK, ERROR = 0, 1, 2
 
 _CODE = {name: number for number, name in enumerate(names.CODE_NAMES)}
 _CANCELLED, _DEADLINE = _CODE["cancelled"], _CODE["deadline_exceeded"]
-SERVER_ERRORS = frozenset(
-    _CODE[name]
-    for name in (
-        "unknown",
-        "deadline_exceeded",
-        "unimplemented",
-        "internal",
-        "unavailable",
-        "data_loss",
-    )
-)
+SERVER_ERRORS = frozenset(_CODE[name] for name in names.SERVER_FAULTS)
 """The codes that are an error of a server; the others tell what the caller did."""
 
 

@@ -108,7 +108,7 @@ GET = """\
   get(user_id: str, deep: bool = False) -> User
       Look a user up.
       raises USER_MISSING(user_id: str), not_found
-      timeout 2s, slo 250ms, idempotent, access users.read
+      timeout 2s, slo 99% within 250ms, 99.9% succeed, idempotent, access users.read
 """
 
 

@@ -31,7 +31,7 @@ class Reports(mesh.Contract, name="reports", version="1.0.0"):
     @abstractmethod
     async def quick(self, seconds: float) -> None: ...
 
-    @mesh.method(slo=5.0)
+    @mesh.method(slo=mesh.slo(within=5.0, target=0.9, success=None))
     @abstractmethod
     async def long(self, seconds: float) -> None: ...
 

@@ -125,6 +125,8 @@ def test_a_contract_as_plain_data() -> None:
     assert list(told["$defs"]) == ["User"]
     assert told["methods"]["delete"]["audit"]
     assert [one["tap"] for one in told["methods"].values()] == [False, False, True]
+    assert get["slo"] == {"within": 0.1, "target": 0.99, "success": 0.999}
+    assert told["methods"]["delete"]["slo"] is None
 
 
 @dataclass(kw_only=True)
@@ -370,7 +372,16 @@ FRAME_OF_LIST = Frame(tags=[1])
         (twice, "Users and .*Other both have a method 'count'; declare it"),
         (declared_in_implementation, "Service.get: @mesh.method declares what a contract has"),
         (declare(timeout=0), "Bad, method get: timeout=0 must be seconds, above 0"),
-        (declare(slo="1"), "slo='1' must be seconds"),
+        (declare(slo="1"), "slo='1' must be seconds, above 0, or a mesh.slo"),
+        (declare(slo=True), "slo=True must be seconds"),
+        (declare(slo=float("inf")), "slo=inf must be seconds"),
+        (declare(slo=mesh.slo(within=0)), "slo: within=0 must be seconds, above 0"),
+        (declare(slo=mesh.slo(within=1, target=1.0)), "slo: target=1.0 must be a part of all call"),
+        (declare(slo=mesh.slo(success=99.9)), "slo: success=99.9 must be a part of all calls"),
+        (declare(slo=mesh.slo(success=False)), "slo: success=False must be a part of all calls"),
+        (declare(slo=mesh.slo(success=None)), "slo: it promises nothing: give within= or success="),
+        (declare(slo=mesh.slo(target=0.9)), "slo: target=0.9 needs within=, the seconds that"),
+        (declare(timeout=1, slo=mesh.slo(within=2)), "slo=2 is longer than timeout=1"),
         (declare(timeout=1, slo=2), "slo=2 is longer than timeout=1"),
         (declare(public=True, access="x"), "exclude each other"),
         (declare(access=" "), "access=' ' must be text"),

@@ -21,7 +21,7 @@ import pytest
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
 INTERVAL = "200ms"
@@ -76,6 +76,17 @@ class Prometheus:
             for row in answer["result"]
         }
 
+    async def vector(self, expression: str) -> list[tuple[dict[str, str], float]]:
+        """An instant vector: the labels of each series, and its value."""
+        answer = await self._ask("query", query=expression)
+        return [(row["metric"], float(row["value"][1])) for row in answer["result"]]
+
+    async def label_values(self, label: str, selector: str = "") -> list[str]:
+        """The values of a label, of the series that fit or of all."""
+        wanted = {"match[]": selector} if selector else {}
+        found: list[str] = await self._ask(f"label/{label}/values", **wanted)
+        return found
+
     async def exemplars(self, expression: str) -> list[tuple[dict[str, str], dict[str, Any]]]:
         """Every exemplar of the last minute, with its series' labels."""
         now = time.time()
@@ -83,6 +94,11 @@ class Prometheus:
             "query_exemplars", query=expression, start=str(now - 60), end=str(now + 1)
         )
         return [(row["seriesLabels"], one) for row in answer for one in row["exemplars"]]
+
+    async def firing(self) -> list[dict[str, Any]]:
+        """The alerts that fire, with labels and annotations."""
+        answer = await self._ask("alerts")
+        return [alert for alert in answer["alerts"] if alert["state"] == "firing"]
 
     async def _ask(self, what: str, **parameters: str) -> Any:
         path = f"/api/v1/{what}?{urllib.parse.urlencode(parameters)}"
@@ -101,13 +117,31 @@ class Prometheus:
 
 
 @contextlib.asynccontextmanager
-async def prometheus(folder: Path, target: str) -> AsyncIterator[Prometheus]:
-    """Run one that scrapes this address."""
+async def prometheus(
+    folder: Path,
+    target: str,
+    *,
+    peers: Sequence[str] = (),
+    rules: str = "",
+    interval: str = INTERVAL,
+) -> AsyncIterator[Prometheus]:
+    """Run one that scrapes this gateway.
+
+    Args:
+        folder: Where its files are.
+        target: The gateway's admin address.
+        peers: Where peers serve metrics of their own.
+        rules: The text of a file of rules.
+        interval: Between two scrapes, and two evaluations of the rules.
+    """
+    (folder / "rules.yml").write_text(rules)
     config = folder / "prometheus.yml"
     config.write_text(
-        f"global: {{scrape_interval: {INTERVAL}}}\n"
+        f"global: {{scrape_interval: {interval}, evaluation_interval: {interval}}}\n"
+        "rule_files: [rules.yml]\n"
         "scrape_configs:\n"
-        f"  - {{job_name: mesh, static_configs: [{{targets: ['{target}']}}]}}\n"
+        f"  - {{job_name: mesh-gateway, static_configs: [{{targets: ['{target}']}}]}}\n"
+        f"  - {{job_name: mesh-peers, static_configs: [{{targets: {json.dumps([*peers])}}}]}}\n"
     )
     command = [
         tool("prometheus"),

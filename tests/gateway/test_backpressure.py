@@ -23,6 +23,7 @@ from tests.gateway.raw_peer import (
     register_header,
     settled,
 )
+from tests.gateway.test_figures import value
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -76,6 +77,10 @@ async def test_a_callee_that_does_not_read_is_full_and_others_are_not() -> None:
         )
         assert session_of(gateway, "clogged").link.queued < 110_000
         assert await caller.call("mesh", "status")
+        # That of the one that is full: a sum over all would not tell.
+        assert 100_000 <= value(gateway, "mesh_outbox_fullest_bytes") < 110_000
+        assert value(gateway, "mesh_outbox_limit_bytes") == 100_000
+        assert value(gateway, "mesh_in_flight_limit") == 1000
         nursery.cancel_scope.cancel()
 
 

@@ -1,0 +1,1 @@
+"""`mesh dashboards`: what Prometheus and Grafana need to show a mesh."""

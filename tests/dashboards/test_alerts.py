@@ -1,0 +1,203 @@
+"""Every alert by promtool: not firing, firing with its text, ending, and silent without traffic."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from mesh_dashboards.burning import burning
+from mesh_dashboards.promql import DEFAULT
+from mesh_dashboards.rules import rules, to_yaml
+from tests.dashboards.alert_cases import (
+    CALLS,
+    CASES,
+    DURATION,
+    FAST_CASES,
+    IS_UP,
+    PROMISES,
+    SLOW_CASES,
+    UP,
+    Case,
+    instances,
+    unit_test,
+)
+from tests.end_to_end.prometheus import tool
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mesh_dashboards.promql import Group, Rule
+
+DOCUMENT = rules(PROMISES)
+ALERTS: list[Rule] = [
+    rule for group in DOCUMENT["groups"] for rule in group["rules"] if "alert" in rule
+]
+
+
+def rule_of(case: Case) -> Rule:
+    """The alert of a case; of several by one name that of its objective."""
+    (found,) = (
+        rule
+        for rule in ALERTS
+        if rule["alert"] == case.alert and rule["labels"].get("slo") == case.labels.get("slo")
+    )
+    return found
+
+
+def run(
+    folder: Path,
+    tests: list[dict[str, Any]],
+    interval: str = "1m",
+    groups: list[Group] = DOCUMENT["groups"],
+) -> None:
+    """Have promtool run unit tests."""
+    (folder / "mesh.rules.yml").write_text(to_yaml({"groups": groups}))
+    file = folder / "tests.yml"
+    file.write_text(
+        yaml.safe_dump(
+            {
+                "rule_files": ["mesh.rules.yml"],
+                "evaluation_interval": interval,
+                "group_eval_order": [group["name"] for group in groups],
+                "tests": tests,
+            }
+        )
+    )
+    done = subprocess.run(
+        [tool("promtool"), "test", "rules", str(file)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_has_a_case() -> None:
+    tried = {(case.alert, case.labels.get("slo")) for case in (*CASES, *FAST_CASES, *SLOW_CASES)}
+    assert tried == {(rule["alert"], rule["labels"].get("slo")) for rule in ALERTS}
+
+
+@pytest.mark.parametrize(
+    ("cases", "interval", "groups"),
+    [
+        (CASES, "1m", DOCUMENT["groups"]),
+        # Alone, as hours and days are many samples.
+        (FAST_CASES, "1m", burning(PROMISES, DEFAULT)),
+        (SLOW_CASES, "5m", burning(PROMISES, DEFAULT)),
+    ],
+    ids=["general", "fast", "slow"],
+)
+def test_every_alert_fires_in_time_with_its_text_and_ends(
+    tmp_path: Path, cases: tuple[Case, ...], interval: str, groups: list[Group]
+) -> None:
+    run(tmp_path, [unit_test(case, rule_of(case)) for case in cases], interval, groups)
+
+
+def silent(name: str, series: dict[str, str], *minutes: int) -> dict[str, Any]:
+    """That no alert at all fires at these minutes."""
+    return {
+        "name": name,
+        "interval": "1m",
+        "input_series": [{"series": one, "values": values} for one, values in series.items()],
+        "alert_rule_test": [
+            {"eval_time": f"{minute}m", "alertname": alert, "exp_alerts": []}
+            for minute in minutes
+            for alert in sorted({rule["alert"] for rule in ALERTS})
+        ],
+    }
+
+
+QUIET = {
+    **IS_UP,
+    f'{CALLS}, code="ok"}}': "100x600",
+    f'{CALLS}, code="unavailable"}}': "100x600",
+    f"mesh_call_duration_seconds_count{DURATION}}}": "200x600",
+    f'mesh_call_duration_seconds_bucket{DURATION}, le="0.25"}}': "0x600",
+    instances("healthy"): "1x600",
+}
+"""What has been bad, and is not called any more."""
+
+
+def test_without_traffic_nothing_fires(tmp_path: Path) -> None:
+    quiet = silent("quiet", QUIET, 30, 120)
+    # No ratio of nothing; the objective stands all the same.
+    quiet["promql_expr_test"] = [
+        {"expr": "mesh:slo_errors:ratio_rate1h", "eval_time": "30m", "exp_samples": []},
+        {"expr": "count(mesh:slo_objective:ratio)", "eval_time": "30m", "exp_samples": one(2)},
+    ]
+    new = silent("a new gateway", IS_UP, 30)
+    run(tmp_path, [quiet, new])
+
+
+def one(value: float, labels: str = "{}") -> list[dict[str, Any]]:
+    """What an expression of one series is expected to be."""
+    return [{"labels": labels, "value": value}]
+
+
+def test_before_the_first_failure_nothing_is_unknown(tmp_path: Path) -> None:
+    """Every ratio is there, and is none; all of the budget is left."""
+    series = {
+        **IS_UP,
+        f'{CALLS}, code="ok"}}': "0+60x60",
+        f"mesh_call_duration_seconds_count{DURATION}}}": "0+60x60",
+        f'mesh_call_duration_seconds_bucket{DURATION}, le="0.25"}}': "0+60x60",
+    }
+    good = silent("good", series, 30)
+    labels = 'rpc_service="users", rpc_method="get"'
+    slos = [f'job="mesh-gateway", {labels}, slo="{slo}"' for slo in ("latency", "success")]
+    good["promql_expr_test"] = [
+        {
+            "expr": name,
+            "eval_time": "30m",
+            "exp_samples": [{"labels": f"{name}{{{slo}}}", "value": value} for slo in slos],
+        }
+        for name, value in (
+            ("mesh:slo_errors:ratio_rate5m", 0),
+            ("mesh:slo_errors:ratio_rate30d", 0),
+            ("mesh:slo_budget_left:ratio", 1),
+        )
+    ] + [
+        {
+            "expr": f"mesh:{level}call_faults:ratio_rate5m",
+            "eval_time": "30m",
+            "exp_samples": one(0, f"mesh:{level}call_faults:ratio_rate5m{{{have}}}"),
+        }
+        for level, have in (
+            ("", f'job="mesh-gateway", {labels}'),
+            ("service_", 'job="mesh-gateway", rpc_service="users"'),
+            ("all_", 'job="mesh-gateway"'),
+        )
+    ]
+    run(tmp_path, [good])
+
+
+def test_services_are_not_missed_while_their_gateway_is_down(tmp_path: Path) -> None:
+    """Nobody knows of them then, and one alert is enough."""
+    series = {UP: "1x9 0x60", instances("healthy"): "1x9 stale"}
+    down = silent("down", series, 30)
+    down["alert_rule_test"] = [
+        test for test in down["alert_rule_test"] if test["alertname"] != "MeshGatewayDown"
+    ]
+    run(tmp_path, [down])
+
+
+@pytest.mark.parametrize("instance", ["gw:9464", "new:9464"])
+def test_a_service_that_has_not_come_back_after_its_gateway_is_missed(
+    tmp_path: Path, instance: str
+) -> None:
+    """Though the new gateway, at another address perhaps, has never heard of it."""
+    series = {UP: "1x9 stale", instances("healthy"): "1x9 stale"}
+    back = f'up{{job="mesh-gateway", instance="{instance}"}}'
+    series[back] = "1x9 0x9 1x60" if back == UP else "_x20 1x60"
+    case = Case(
+        "MeshServiceWithoutInstances",
+        series,
+        20,
+        30,
+        100,
+        {"job": "mesh-gateway", "rpc_service": "users"},
+        "1",
+    )
+    test = unit_test(case, rule_of(case))
+    test["alert_rule_test"].pop()  # it ends six hours later
+    run(tmp_path, [test])
