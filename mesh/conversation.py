@@ -101,6 +101,7 @@ class Conversation:
                         self.fault = link.fault
                         log.error("%s: %s", uplink.name, self.fault)
                     return False
+                uplink.heard_at = uplink.clock()
                 for kind, flags, header, payload in self._connection.receive(data):
                     if isinstance(header, codec.Welcome):
                         self._welcomed(header)
@@ -158,14 +159,14 @@ class Conversation:
         self.link.flush()
 
     async def _read(self) -> None:
-        link, gathering = self.link, self.gathering
+        uplink, link, gathering = self._uplink, self.link, self.gathering
         receive, answer, dispatch = (
             self._connection.receive,
             self._outgoing.answer,
             self._dispatcher.dispatch,
         )
         while data := await link.receive():
-            self._uplink.heard_at = trio.current_time()
+            uplink.heard_at = uplink.clock()
             woken = 0
             for kind, flags, header, payload in receive(data):
                 if kind == 6:  # RESULT

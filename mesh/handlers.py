@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import trio
 
-from mesh.payload import encode
+from mesh.payload import encode, reader_of_params
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,6 +77,7 @@ class Handler:
         function: What is called, with the parameters if it takes any.
         in_thread: Whether a thread calls it.
         params_type: What parameters are decoded into.
+        read: What decodes them from MessagePack.
         takes_params: Whether it takes any.
         encode: What makes bytes of its result, as :func:`~mesh.payload.encode` does.
 
@@ -88,7 +89,7 @@ class Handler:
         TypeError: It takes more than one argument.
     """
 
-    __slots__ = ("encode", "function", "in_thread", "params_type", "takes_params")
+    __slots__ = ("encode", "function", "in_thread", "params_type", "read", "takes_params")
 
     def __init__(self, function: Callable[..., Any]) -> None:
         plain = plain_of(function)
@@ -116,6 +117,7 @@ class Handler:
         self.params_type: Any = Any
         if wanted:
             self.params_type = _annotation(function, wanted[0])
+        self.read = reader_of_params(self.params_type)
 
     def raised(self, error: CallError) -> None:
         """Its function has raised this error. Here nobody has said which it may raise."""

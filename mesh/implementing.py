@@ -12,9 +12,9 @@ from mesh.contracts.failures import breach
 from mesh.contracts.implementations import implemented
 from mesh.contracts.objectives import within_of
 from mesh.contracts.schema import describe
-from mesh.errors import Internal, Reason
+from mesh.errors import ContractError, Internal, Reason
 from mesh.handlers import Handler, is_async, plain_of
-from mesh.payload import encode, readers_of, tell_misfit
+from mesh.payload import encode, reader_of_params, readers_of, tell_misfit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,17 +31,43 @@ def implement(client: Client, implementation: Contract) -> None:
     """Serve what an object implements by a client, from now on.
 
     Raises:
-        ContractError: It does not do what its contracts say.
+        ContractError: It does not do what its contracts say, or its service is served by another
+            contract.
         ValueError: One of the methods is served by this client already, or its service by another
             version.
     """
-    for info, functions in list(implemented(implementation, is_async)):
+    found = list(implemented(implementation, is_async))
+    _check_names(client, type(implementation), [info for info, _ in found])
+    for info, functions in found:
         handlers: dict[str, Handler] = {
             name: ContractHandler(info, info.methods[name], function)
             for name, function in functions.items()
         }
         options = {name: _options(info.methods[name]) for name in functions}
         client.register_all(info.name, handlers, options, str(info.version), describe(info))
+
+
+def _check_names(client: Client, kind: type, infos: list[ContractInfo]) -> None:
+    """Refuse two contracts of one name by one peer: it has one schema to tell for each service."""
+    served = {
+        service: handler.info
+        for (service, _), handler in client._uplink.dispatcher.handlers.items()
+        if isinstance(handler, ContractHandler)
+    }
+    for info in infos:
+        other = served.setdefault(info.name, info)
+        if other is not info:
+            raise ContractError(
+                f"{kind.__qualname__} implements {_title(info)} beside {_title(other)}: two "
+                "contracts of one name in one program; rename one, let one extend the other, "
+                "or run each in a program of its own"
+            )
+
+
+def _title(info: ContractInfo) -> str:
+    """A contract by its class, which says which one of two of one name it is."""
+    declared = info.declared
+    return f"{declared.__module__}.{declared.__qualname__} ({info.name} {info.version})"
 
 
 def _options(method: ContractMethod) -> dict[str, Any]:
@@ -58,13 +84,18 @@ class ContractHandler(Handler):
         info: The contract.
         method: The method.
         function: The implementation's, bound.
+
+    Attributes:
+        info: The contract.
+        method: The method.
     """
 
-    __slots__ = ("_name", "_told", "method")
+    __slots__ = ("_name", "_told", "info", "method")
 
     def __init__(
         self, info: ContractInfo, method: ContractMethod, function: Callable[..., Any]
     ) -> None:
+        self.info = info
         signature = method.signature
         plain = plain_of(function)
         self.in_thread = plain is not None
@@ -73,6 +104,7 @@ class ContractHandler(Handler):
         self.params_type = signature.params
         if not signature.needs_any:
             self.params_type = signature.params | None
+        self.read = reader_of_params(self.params_type)
         self.encode = encode if signature.result is Any else _checked(info, method)
         self._name, self.method = f"{info.name}.{method.name}", method
         self._told = False

@@ -11,6 +11,7 @@ from mesh.assembly import Assembler, AssemblyFull
 from mesh.errors import CallError, Code, Reason, RemoteProtocolError
 from mesh.payload import decode_details
 from mesh.timers import Timers
+from mesh.waking import given
 from mesh.wire.codec import BY_CALLER, BY_DEADLINE, MAYBE_EXECUTED
 from mesh.wire.frames import CONTINUED, MORE, Kind
 
@@ -109,7 +110,7 @@ class Outgoing:
             self._uplink.reporter.keep((pending[5],))
         if kind == Kind.RESULT:
             del self.pending[call_id]
-            trio.lowlevel.reschedule(pending[0], outcome.Value((header.encoding, payload)))
+            trio.lowlevel.reschedule(pending[0], given((header.encoding, payload)))
             return True
         error = _error_of(header, payload)
         if (

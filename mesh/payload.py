@@ -28,6 +28,9 @@ _NUMBERS: dict[str, int] = dict(zip(get_args(Encoding), (MSGPACK, JSON, RAW), st
 MAX_DEPTH = 200
 """How deep a value is searched for what is at fault."""
 
+ENCODING_FAULTS = (RecursionError, TypeError, ValueError, OverflowError, UnicodeError)
+"""What encoders raise of a value that cannot travel."""
+
 _encode_msgpack = msgspec.msgpack.Encoder().encode
 _ENCODERS = {MSGPACK: _encode_msgpack, JSON: msgspec.json.Encoder().encode}
 _DECODERS: dict[int, Any] = {MSGPACK: msgspec.msgpack.Decoder, JSON: msgspec.json.Decoder}
@@ -60,7 +63,7 @@ def encode(value: Any, encoding: int = MSGPACK) -> bytes:
     if encoding == MSGPACK:  # nearly always: no look-up
         try:
             return _encode_msgpack(value)
-        except (RecursionError, TypeError, ValueError, OverflowError, UnicodeError):
+        except ENCODING_FAULTS:
             pass  # told below
     if encoding == RAW:
         if isinstance(value, (bytes, bytearray, memoryview)):
@@ -95,12 +98,14 @@ def decode(payload: bytes, encoding: int, result: Any = Any) -> Any:
         msgspec.ValidationError: The value is not of that type; the message names the path.
         msgspec.DecodeError: The bytes are malformed.
     """
-    if encoding == MSGPACK:
-        return _decode_any(payload) if result is Any else _decoder_of(result, MSGPACK)(payload)
-    if encoding == JSON:
-        return _decode_any_json(payload) if result is Any else _decoder_of(result, JSON)(payload)
     if encoding == RAW:
         return payload if result is Any else msgspec.convert(payload, result)
+    if result is Any and encoding == MSGPACK:  # nearly always: no look-up
+        return _decode_any(payload)
+    if result is Any and encoding == JSON:
+        return _decode_any_json(payload)
+    if (read := reader_of(result, encoding)) is not None:
+        return read(payload)
     raise msgspec.DecodeError(f"payload encoding {encoding} is unknown")
 
 
@@ -111,30 +116,38 @@ def tell_misfit(fault: Exception) -> str:
     return f"{type(fault).__name__}: {fault}"
 
 
-@functools.lru_cache(1024)
-def _decoder(result: Any, encoding: int) -> Any:
-    return _DECODERS[encoding](result).decode
-
-
 def readers_of(result: Any) -> dict[int, Callable[[bytes], Any]]:
     """What decodes into a type, by the number of the encoding; of raw bytes there is none."""
     return {encoding: kind(result).decode for encoding, kind in _DECODERS.items()}
 
 
-def check_type(result: Any, encoding: int = MSGPACK) -> None:
-    """Prepare decoding into a type, before anything is sent for it.
+def reader_of(result: Any, encoding: int) -> Callable[[bytes], Any] | None:
+    """What decodes into a type, prepared before anything is sent for it; None for raw bytes.
 
     Raises:
         TypeError: `msgspec` cannot decode into it.
     """
-    _decoder_of(result, encoding if encoding in _DECODERS else MSGPACK)
-
-
-def _decoder_of(result: Any, encoding: int) -> Any:
     try:
-        return _decoder(result, encoding)
+        return _reader(result, encoding)
     except TypeError:  # not hashable, hence not remembered; or no type at all, which raises again
-        return _DECODERS[encoding](result).decode
+        return _reader.__wrapped__(result, encoding)
+
+
+@functools.lru_cache(1024)
+def _reader(result: Any, encoding: int) -> Callable[[bytes], Any] | None:
+    read: Callable[[bytes], Any] = _DECODERS.get(encoding, msgspec.msgpack.Decoder)(result).decode
+    return read if encoding in _DECODERS else None
+
+
+def reader_of_params(params: Any) -> Callable[[bytes], Any]:
+    """What decodes the parameters of a method from MessagePack, prepared before its first call.
+
+    Where `msgspec` cannot decode into their type, it says so when it is called.
+    """
+    try:
+        return msgspec.msgpack.Decoder(params).decode
+    except Exception:  # noqa: BLE001 - told to the caller, as whatever else is wrong with it
+        return lambda payload: decode(payload, MSGPACK, params)
 
 
 def _locate(value: Any, encode_one: Any, path: str, depth: int = 0) -> str | None:
@@ -173,6 +186,11 @@ def encode_params(value: Any, target: str, encoding: int = MSGPACK) -> bytes:
     Raises:
         InvalidArgument: They cannot travel (`UNENCODABLE`); the call has not been sent.
     """
+    if encoding == MSGPACK:  # nearly always: one Python frame less than by `encode`
+        try:
+            return _encode_msgpack(value)
+        except ENCODING_FAULTS:
+            pass  # told below
     try:
         return encode(value, encoding)
     except EncodingFault as fault:
@@ -183,13 +201,28 @@ def encode_params(value: Any, target: str, encoding: int = MSGPACK) -> bytes:
         ) from fault
 
 
-def decode_result(payload: bytes, encoding: int, result: Any, target: str) -> Any:
+def decode_result(
+    payload: bytes,
+    encoding: int,
+    result: Any,
+    target: str,
+    read: Callable[[bytes], Any] | None = None,
+) -> Any:
     """Decode a call's result.
+
+    Args:
+        payload: The bytes.
+        encoding: What the header says they are.
+        result: The type wanted; ``Any`` gives plain data.
+        target: The method, for people.
+        read: What :func:`reader_of` has prepared of type and encoding, if that has been asked.
 
     Raises:
         Internal: It is not of the type that the caller asked for (`UNDECODABLE`).
     """
     try:
+        if read is not None:
+            return read(payload)
         if result is Any and encoding == MSGPACK:
             return _decode_any(payload)
         return decode(payload, encoding, result)

@@ -32,10 +32,12 @@ class Registrations:
 
     Args:
         metadata: Text for operators that goes with each.
+        requires: What each of them requires, as text; told with it alone.
     """
 
-    def __init__(self, metadata: dict[str, str]) -> None:
+    def __init__(self, metadata: dict[str, str], requires: dict[str, str]) -> None:
         self.services: dict[str, Served] = {}
+        self._requires = requires
         self._metadata = metadata
 
     def add(
@@ -99,11 +101,13 @@ class Registrations:
                 *(service, f"{len(schema):,}", f"{max_schema:,}"),
             )
             schema = b""
-        size = len(schema)
+        size, metadata = len(schema), self._metadata
+        if service in self._requires:
+            metadata = {**metadata, codec.REQUIRES + service: self._requires[service]}
         while methods or schema:
             some, methods = dict(methods[:METHODS_PER_FRAME]), methods[METHODS_PER_FRAME:]
             piece, schema = schema[:max_chunk], schema[max_chunk:]
-            header = codec.Register(service, served.version, some, self._metadata, size)
+            header = codec.Register(service, served.version, some, metadata, size)
             yield codec.encode_header(header, piece)
 
     def _fits(self, service: str, max_schema: int) -> bool:

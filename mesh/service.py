@@ -11,7 +11,6 @@ import contextvars
 import logging
 from typing import TYPE_CHECKING, Any
 
-import outcome
 import trio
 
 from mesh import context
@@ -20,8 +19,9 @@ from mesh.loglines import kept_from
 from mesh.outcomes import Job, Outcomes, single, undecodable
 from mesh.payload import EncodingFault, decode
 from mesh.timers import Timers
+from mesh.waking import given
 from mesh.wire import codec
-from mesh.wire.codec import BY_DEADLINE, BY_DISCONNECT, UNVERIFIED
+from mesh.wire.codec import BY_DEADLINE, BY_DISCONNECT, MSGPACK, UNVERIFIED
 from mesh.wire.frames import Kind
 from mesh_telemetry.current import CallContext, enter
 
@@ -38,10 +38,11 @@ IDLE_WORKERS = 256
 class Worker:
     """A task that runs handlers, one after the other."""
 
-    __slots__ = ("call", "reason", "scope", "task")
+    __slots__ = ("call", "fired", "reason", "scope", "task")
 
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
+        self.fired = False  # what the scope would say, which looks at the clock when it is asked
         self.task: trio.lowlevel.Task | None = None
         self.reason = 0
         self.call: context.Call | None = None
@@ -84,7 +85,7 @@ class Dispatcher:
     def dispatch(self, header: codec.Call, payload: bytes) -> bool:
         """Hand a whole call to a worker; false if it was answered at once instead."""
         handler = self.handlers.get((header.service, header.method))
-        now = self._clock()
+        now = self._uplink.heard_at  # without a look at the clock for each frame of one read
         if handler is None:
             name = f"{header.service}.{header.method}"
             refused = codec.refusal(
@@ -119,14 +120,13 @@ class Dispatcher:
         surroundings = CallContext(call.trace_id, call.own_span, call.trace_flags, call.metadata)
         job: Job = (call, surroundings, handler, header.encoding, payload, now)
         fresh = self._base.copy()
-        fresh.run(_enter, call, surroundings)
         if self._idle:
             worker = self._idle.pop()
             task = worker.task
             assert task is not None  # noqa: S101 - a parked worker has run
             self.serving[header.call_id] = worker
             task.context = fresh
-            trio.lowlevel.reschedule(task, outcome.Value(job))
+            trio.lowlevel.reschedule(task, given(job))
         else:
             worker = Worker()
             self.serving[header.call_id] = worker
@@ -138,8 +138,8 @@ class Dispatcher:
     def cancel(self, call_id: int, reason: int) -> None:
         """Stop a call's handler. Unknown ids have ended already."""
         worker = self.serving.get(call_id)
-        if worker is not None and not worker.scope.cancel_called:
-            worker.reason = reason
+        if worker is not None and not worker.fired:
+            worker.fired, worker.reason = True, reason
             worker.scope.cancel()
 
     def orphan(self) -> None:
@@ -191,19 +191,27 @@ class Dispatcher:
                         job[0].chain[-1],
                     )
                     return
-                if worker.scope.cancel_called or len(self._idle) >= IDLE_WORKERS:
+                if worker.fired or len(self._idle) >= IDLE_WORKERS:
                     return
                 self._idle.append(worker)
                 job = await trio.lowlevel.wait_task_rescheduled(abort)
 
     async def _execute(self, worker: Worker, job: Job) -> None:
-        call, _, handler, encoding, payload, arrived = job
+        call, surroundings, handler, encoding, payload, arrived = job
         call_id = call.call_id
+        # In the worker's own context, fresh for this call: less than entering that from outside.
+        context.current.set(call)
+        enter(surroundings)
         failure: BaseException | None = None
         try:
             if handler.takes_params:
                 try:
-                    params = decode(payload, encoding, handler.params_type)
+                    # Nearly always by what was prepared: no look-up of the type for each call.
+                    params = (
+                        handler.read(payload)
+                        if encoding == MSGPACK
+                        else decode(payload, encoding, handler.params_type)
+                    )
                 except Exception as fault:
                     raise undecodable(call, encoding, fault) from fault
                 arguments: tuple[Any, ...] = (params,)
@@ -263,11 +271,5 @@ class Dispatcher:
                 code = failure.code if isinstance(failure, CallError) else Code.UNKNOWN
                 self.outcomes.fail(job, Code(code), Reason.HANDLER_FAILED, untold, elapsed=elapsed)
         link = uplink.link
-        if link is not None and link.queued >= link.limit and not worker.scope.cancel_called:
+        if link is not None and link.queued >= link.limit and not worker.fired:
             await uplink.wait_room()
-
-
-def _enter(call: context.Call, surroundings: CallContext) -> None:
-    """Make a call the current one, for the mesh and for OpenTelemetry."""
-    context.current.set(call)
-    enter(surroundings)

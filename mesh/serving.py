@@ -13,7 +13,7 @@ from mesh.contracts.contract import Contract, contracts_of
 from mesh.contracts.implementations import check_class
 from mesh.errors import CallError, ContractError, UsageError
 from mesh.implementing import implement
-from mesh.wire.codec import REQUIRES, is_name
+from mesh.wire.codec import MAX_REQUIRES, is_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,9 +138,14 @@ def _serve(client: Client, implementation: Contract) -> dict[str, Required]:
                     "program; run each in one of its own"
                 )
     own = [info.name for info in contracts_of(kind)] if required else []
+    told = ",".join(f"{needed} {version}" for needed, version in required.items())
+    if len(told) > MAX_REQUIRES:
+        raise ContractError(
+            f"{kind.__qualname__} requires {len(required)} services, {len(told):,} characters of "
+            f"names and versions; at most {MAX_REQUIRES:,} can be told"
+        )
     for name in own:
-        told = ",".join(f"{needed} {version}" for needed, version in required.items())
-        client._uplink.metadata[REQUIRES + name] = told
+        client._uplink.requires[name] = told
     implement(client, implementation)
     return dict.fromkeys(own, required)
 
@@ -148,12 +153,13 @@ def _serve(client: Client, implementation: Contract) -> dict[str, Required]:
 async def _wait_for(client: Client, wanted: Required, by: str) -> None:
     """Say which services are missing until each has been there, in a version that will do."""
     missing = client._uplink.missing
+    began = trio.current_time()
     names = sorted(wanted)
     missing.update(names)
     told: list[str] = []
     patience = trio.current_time() + client._uplink.service_wait  # as calls for them have
     while names:
-        lacking = await _lacking(client, {name: wanted[name] for name in names})
+        lacking = await _lacking(client, {name: wanted[name] for name in names}, began)
         missing.difference_update(set(names) - lacking)
         names = [name for name in names if name in lacking]
         if names and names != told and trio.current_time() >= patience:
@@ -164,9 +170,11 @@ async def _wait_for(client: Client, wanted: Required, by: str) -> None:
     log.info("%s has all services that it requires", by)
 
 
-async def _lacking(client: Client, wanted: Required) -> set[str]:
+async def _lacking(client: Client, wanted: Required, began: float) -> set[str]:
+    """Those that have not been there since then, also not between two looks."""
+    versions = {name: str(version) for name, version in wanted.items()}
+    asked = {"services": versions, "waited_s": trio.current_time() - began}
     try:
-        versions = {name: str(version) for name, version in wanted.items()}
-        return set(await client.call("mesh", "missing", versions, result=list[str]))
+        return set(await client.call("mesh", "missing", asked, result=list[str]))
     except CallError:  # no gateway to ask
         return set(wanted)

@@ -82,12 +82,12 @@ def _make_method(info: ContractInfo, method: ContractMethod) -> Callable[..., An
     service, name, options = info.name, method.name, method.options
     version = str(info.version)
     result, declared = method.signature.result, options.timeout
-    idempotent = options.idempotent
+    idempotent, errors = options.idempotent, method.errors
     pack = _packer(method)
 
     def call(self: Stub, /, *arguments: Any, **named: Any) -> Awaitable[Any]:
         timeout = self.__mesh_timeout__
-        return self.__mesh_call__(
+        answer = self.__mesh_call__(
             service,
             name,
             pack(*arguments, **named),
@@ -96,32 +96,23 @@ def _make_method(info: ContractInfo, method: ContractMethod) -> Callable[..., An
             idempotent=idempotent,
             version=version,
         )
+        return _restored(answer, errors) if errors else answer
 
-    made = _restoring(call, method.errors) if method.errors else call
-    return made if options.deprecated is None else _warning(f"{service}.{name}", method, made)
+    return call if options.deprecated is None else _warning(f"{service}.{name}", method, call)
 
 
-def _restoring(
-    call: Callable[..., Awaitable[Any]], errors: Mapping[str, DeclaredError]
-) -> Callable[..., Awaitable[Any]]:
-    """The same, raising declared errors as what they are."""
-
-    async def restored(answer: Awaitable[Any]) -> Any:
-        try:
-            return await answer
-        except CallError as error:
-            failure = restore(error, errors)
-            if failure is error:
-                raise
-        try:
-            raise failure  # the same one, told better: no second one to show
-        finally:
-            del failure
-
-    def restoring(self: Stub, /, *arguments: Any, **named: Any) -> Awaitable[Any]:
-        return restored(call(self, *arguments, **named))
-
-    return restoring
+async def _restored(answer: Awaitable[Any], errors: Mapping[str, DeclaredError]) -> Any:
+    """The same answer, or a declared error raised as what it is."""
+    try:
+        return await answer
+    except CallError as error:
+        failure = restore(error, errors)
+        if failure is error:
+            raise
+    try:
+        raise failure  # the same one, told better: no second one to show
+    finally:
+        del failure
 
 
 def _packer(method: ContractMethod) -> Callable[..., Any]:

@@ -62,6 +62,7 @@ class Uplink:
         call_timeout: What a call may take where nobody says otherwise, in seconds.
         sends_tracebacks: Whether the gateway lets tracebacks travel.
         ready: Whether calls can be sent now.
+        requires: What each service requires, as it is told when that is registered next.
         missing: Services that what is served here requires, and that have yet to come.
         link: The connection, past its handshake, or None.
         send: Queues a frame; it leaves with those of the other tasks that the last read woke.
@@ -129,7 +130,8 @@ class Uplink:
         self.dispatcher = Dispatcher(self, limits.max_threads)
         self._dialer = dialer
         self._reconnect = reconnect
-        self._registrations = Registrations(self.metadata)
+        self.requires: dict[str, str] = {}
+        self._registrations = Registrations(self.metadata, self.requires)
         self._conversation: Conversation | None = None
         self._ready = trio.Event()
         self._last_fault = "no connection has been tried"

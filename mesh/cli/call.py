@@ -11,10 +11,10 @@ import click
 import msgspec
 import trio
 
-from mesh.cli.checking import LONGEST, ask_contracts, check_call, deprecation
 from mesh.cli.commands import example, run
 from mesh.cli.completing import complete_method, complete_params, complete_service
 from mesh.cli.failures import hint
+from mesh.cli.making import prepare_call
 from mesh.cli.output import make_console, outcome, print_json, print_value, to_json
 from mesh.cli.peer import Seconds, check_activity, check_name, gateway_option, json_option, peer
 from mesh.context import activity
@@ -137,15 +137,9 @@ async def _call(
         try:
             async with AsyncExitStack() as stack:
                 client = await stack.enter_async_context(peer(gateway, patience=timeout))
-                schemas = await ask_contracts(client, service, timeout)
-                check_call(service, method, params, schemas, min(timeout or LONGEST, LONGEST))
-                if advice := deprecation(method, schemas):
-                    click.secho(
-                        f"{service}.{method} is deprecated: {advice}", err=True, fg="yellow"
-                    )
-                if schemas:  # JSON can say all that these have types for: bytes, or keys of numbers
-                    typed = peer(gateway, patience=timeout, encoding="json")
-                    client = await stack.enter_async_context(typed)
+                client = await prepare_call(
+                    stack, client, gateway, service, method, params, timeout
+                )
                 start = trio.current_time()
                 result = await client.call(service, method, params, timeout=timeout)
                 end = trio.current_time()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mesh.cli.listing import BUILTIN
 from mesh.cli.output import to_json
+from mesh.contracts.exact import tell_format_fault
 from mesh.contracts.telling import type_text
 from mesh.errors import CallError, InvalidArgument, Reason, Unimplemented
 from mesh_telemetry.logs import clean_line
@@ -28,8 +29,18 @@ _SHOWN = 60
 """Characters of a value that a message shows."""
 LONGEST = 1.0
 """Seconds that a check may take."""
-_LEFT = ("pattern", "patternProperties", "uniqueItems", "unevaluatedItems", "unevaluatedProperties")
-"""Keywords that are for the service to check: one of them alone may take for ever."""
+_LEFT = (
+    *("pattern", "patternProperties", "uniqueItems", "unevaluatedItems", "unevaluatedProperties"),
+    "multipleOf",
+)
+"""Keywords that are for the service to check: one of them alone may take for ever, and of what is a
+multiple of a fraction, opinions differ."""
+_OF_TYPE = frozenset(
+    {"type", "anyOf", "oneOf", "enum", "const", "minimum", "exclusiveMinimum", "maximum"}
+    | {"exclusiveMaximum", "minLength", "maxLength", "minItems", "maxItems", "minProperties"}
+    | {"maxProperties"}
+)
+"""Keywords of which a type in short tells all."""
 
 
 async def ask_contracts(
@@ -125,13 +136,22 @@ def _fault(params: object, method: object, document: dict[str, Any], end: float)
         return ""
     # Half of what a short command takes to start; needed only here.
     from jsonschema import Draft202012Validator, validators
-    from jsonschema.exceptions import best_match
+    from jsonschema.exceptions import ValidationError, best_match
     from referencing import Registry
 
     def check_type(validator: Any, types: Any, value: Any, own: dict[str, Any]) -> Any:
         if own.get("format") == "decimal" and _is_number(value):
             return ()  # which takes numbers as well as text
         return rules["type"](validator, types, value, own)
+
+    def check_format(_validator: Any, form: Any, value: Any, _own: dict[str, Any]) -> Any:
+        if isinstance(value, str) and (fault := tell_format_fault(value, form)):
+            yield ValidationError(fault)
+
+    def check_most(validator: Any, most: Any, value: Any, own: dict[str, Any]) -> Any:
+        if own.get("uniqueItems") is True:
+            return ()  # of what comes twice in a set, one counts
+        return rules["maxItems"](validator, most, value, own)
 
     def check_others(validator: Any, others: Any, value: Any, own: dict[str, Any]) -> Any:
         if "patternProperties" in own:
@@ -147,7 +167,12 @@ def _fault(params: object, method: object, document: dict[str, Any], end: float)
         return check
 
     rules = Draft202012Validator.VALIDATORS
-    own_rules = {"type": check_type, "additionalProperties": check_others}
+    own_rules = {
+        "type": check_type,
+        "format": check_format,
+        "maxItems": check_most,
+        "additionalProperties": check_others,
+    }
     bounded = {name: bound(rule) for name, rule in {**rules, **own_rules}.items()}
     left = dict.fromkeys(_LEFT, lambda *_: ())
     kinds = document.get("$defs", {})
@@ -177,7 +202,10 @@ def _explain(error: ValidationError, kinds: dict[str, Any]) -> str:
     match error.validator:
         case "type" if not error.path:
             return f"must be a map by parameter name, not {shorten(to_json(value), _SHOWN)}"
-        case "type" | "anyOf" | "oneOf" | "enum" | "const":
+        case "format":
+            told = type_text(wanted, kinds)
+            return f"must be {told}, not {shorten(to_json(value), _SHOWN)}: {error.message}"
+        case str(validator) if validator in _OF_TYPE:
             told = type_text(wanted, kinds)
             return f"must be {told}, not {shorten(to_json(value), _SHOWN)}"
         case "required":

@@ -38,8 +38,7 @@ def complete_service(ctx: click.Context, _parameter: click.Parameter, incomplete
 
 def complete_method(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     """The methods of the service before it that begin so."""
-    found = _ask(ctx, "service", ctx.params.get("service"))
-    return [name for name in found["methods"] if name.startswith(incomplete)] if found else []
+    return _methods(ctx, ctx.params.get("service", ""), incomplete)
 
 
 def complete_params(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
@@ -47,16 +46,38 @@ def complete_params(ctx: click.Context, _parameter: click.Parameter, incomplete:
 
     Nothing where it has not been begun: it needs quotes, and which ones the shell does not say.
     """
+    service, method = (ctx.params.get(name, "") for name in ("service", "method"))
+    return _params(ctx, service, method, incomplete)
+
+
+def complete_call(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """All three of these, where one argument is all of them: SERVICE METHOD PARAMS of a call."""
+    match ctx.params:
+        case {"makes_call": True, "what": (service, method)}:
+            return _params(ctx, service, method, incomplete)
+        case {"makes_call": True, "what": (service,)}:
+            return _methods(ctx, service, incomplete)
+        case {"makes_call": True, "what": () | None}:
+            return complete_service(ctx, parameter, incomplete)
+    return []
+
+
+def _methods(ctx: click.Context, service: str, incomplete: str) -> list[str]:
+    found = _ask(ctx, "service", service)
+    return [name for name in found["methods"] if name.startswith(incomplete)] if found else []
+
+
+def _params(ctx: click.Context, service: str, its_method: str, incomplete: str) -> list[str]:
     typed = _KEY.fullmatch(incomplete)
     if typed is None or _is_inside(typed["before"]):
         return []
-    found = _ask(ctx, "service", ctx.params.get("service"))
+    found = _ask(ctx, "service", service)
     if not found:
         return []
     names: dict[str, None] = {}
     for contract in found.get("contracts", []):
         schema = contract["schema"]
-        method = methods_of(schema).get(ctx.params.get("method", ""))
+        method = methods_of(schema).get(its_method)
         names |= dict.fromkeys(parameters_of(method))
     before, key = typed["before"], typed["key"].removeprefix('"')
     return [

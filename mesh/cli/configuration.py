@@ -135,6 +135,12 @@ class Configuration:
         cert, key, client_ca = (self[f"tls.{name}"] for name in ("cert", "key", "client_ca"))
         return None if cert is None else CertificateFiles(cert, key, client_ca)
 
+    @property
+    def socket_mode(self) -> int | None:
+        """The permissions of `unix:` sockets; None where the umask rules them."""
+        mode = self["socket_mode"]
+        return None if mode is None else int(mode, 8)
+
     def check_export(self, environment: Mapping[str, str]) -> None:
         """Whether kept traces can be exported as ``OTEL_*`` ask; the gateway's start says so too.
 

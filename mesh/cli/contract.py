@@ -67,7 +67,7 @@ def _options(method: dict[str, Any]) -> Iterator[str]:
         yield f"timeout {format_duration(seconds)}"
     if promised := _objective(method.get("slo")):
         yield f"slo {promised}"
-    for name in ("idempotent", "public", "audit"):
+    for name in ("idempotent", "public", "audit", "tap"):
         if method.get(name) is True:
             yield name
     for name, told in (("access", "access {}"), ("deprecated", "deprecated: {}")):

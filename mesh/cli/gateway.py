@@ -157,9 +157,11 @@ def _run(configuration: Configuration, inherited: list[Inherited], *, as_json: b
         listen=[*handed_in, *addresses],
         tls=certificates,
         allow_plain_tcp=configuration["allow_plain_tcp"],
+        socket_mode=configuration.socket_mode,
         admin=None if admin == "none" else admin,
         admin_token=configuration.admin_token,
         telemetry=configuration["telemetry"],
+        allow_tap_payloads=configuration["allow_tap_payloads"],
         traces=configuration.traces,
         limits=configuration.limits,
     )

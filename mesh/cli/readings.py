@@ -11,7 +11,7 @@ import trio
 from mesh.cli.listing import BUILTIN
 from mesh.errors import Reason, Unavailable
 from mesh.units import tell_seconds
-from mesh_telemetry import quantile
+from mesh_telemetry import DURATION_BOUNDS, quantile
 from mesh_telemetry.texts import duration
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ PAUSE = 0.1
 """Seconds until a gateway that drains is asked again."""
 _PASSING = frozenset({Reason.CONNECTION_LOST, Reason.GATEWAY_DRAINING, Reason.GATEWAY_UNREACHABLE})
 UNCALLED = "Nobody has called anything yet."
+UNSERVED = "No method has been registered; serve one with mesh.run()."
 UNCOUNTED = "This gateway counts no calls: its telemetry is off."
 
 
@@ -92,6 +93,29 @@ def difference(before: Reading | None, after: Reading, what: str) -> Difference:
             earlier = {_key(row): row for row in before[what]}
     rows = [_since(earlier.get(_key(row)), row) for row in after[what]]
     return Difference(max(seconds, 1e-6), restarted, rows)
+
+
+def uncalled(reading: Reading) -> list[dict[str, Any]]:
+    """The methods of a sample that are registered and that nobody has called, with their counts."""
+    called = {_key(row) for row in reading["methods"]}
+    registered = {
+        ("", service["name"], method)
+        for service in reading["services"]
+        for instance in service["instances"]
+        for method in instance["methods"]
+    }
+    return [
+        {
+            "service": service,
+            "method": method,
+            "calls": 0,
+            "errors": {},
+            "in_flight": 0,
+            "duration_s": 0.0,
+            "buckets": [0] * (len(DURATION_BOUNDS) + 1),
+        }
+        for _, service, method in registered - called
+    ]
 
 
 def _key(row: dict[str, Any]) -> tuple[str, str, str]:

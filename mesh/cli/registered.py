@@ -5,8 +5,6 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING, Any
 
-from mesh.cli.failures import WrongUsage
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -19,8 +17,6 @@ def tell_missing(services: list[dict[str, Any]], service: str, method: str) -> s
         service: The name of one; empty for any.
         method: The name of one, with its service or without; empty for any.
 
-    Raises:
-        WrongUsage: The method is of another service.
     """
     methods = {one["name"]: one["methods"] for one in services}
     if service and service not in methods:
@@ -35,8 +31,9 @@ def tell_missing(services: list[dict[str, Any]], service: str, method: str) -> s
     # One that has just gone is expected back, with methods that nobody knows now.
     if not method or method in names or (service and not names):
         return ""
-    if service and "." in method and not method.startswith(f"{service}."):
-        raise WrongUsage(f"--method {method} is none of --service {service}: leave one of them out")
+    others = [name for name, some in methods.items() for one in some if f"{name}.{one}" == method]
+    if service and others:
+        return f"{method!r} is a method of {others[0]!r}, and {service!r} has none of this name"
     whose = f"service {service!r} has" if service else "there is"
     return f"{whose} no method {method!r}{_nearest(method, names)}"
 

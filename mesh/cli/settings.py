@@ -7,6 +7,7 @@ help stays short. To add a setting, add a line to :data:`SETTINGS`.
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
@@ -130,6 +131,13 @@ def admin(value: Any) -> str:
         except MeshError as fault:
             raise WrongValueError(f"must be HOST:PORT or 'none': {fault}") from None
     return address
+
+
+def permissions(value: Any) -> str:
+    """A conversion to the permissions of a file, in octal digits as chmod takes them."""
+    if not isinstance(value, str) or not re.fullmatch("0?[0-7]{3}", value.strip()):
+        raise WrongValueError(f'must be permissions in octal digits, such as "0660", not {value!r}')
+    return value.strip()
 
 
 def bounded(number: Any, bound: Bound) -> Callable[[Any], Any]:
@@ -260,11 +268,27 @@ SETTINGS: dict[str, Setting] = {
             flag=True,
         ),
         Setting(
+            "socket_mode",
+            lambda: None,
+            permissions,
+            "The permissions of unix: sockets that the gateway makes: 0660 lets its group in. "
+            "[default: by the umask]",
+            "MODE",
+        ),
+        Setting(
             "telemetry",
             lambda: True,
             switch,
             "Whether calls are counted and recorded. [default: on]",
             "[on|off]",
+        ),
+        Setting(
+            "allow_tap_payloads",
+            lambda: False,
+            switch,
+            "Let your own user and root see what calls carry by `mesh tap --payloads`, of methods "
+            "whose contracts say tap=True.",
+            flag=True,
         ),
         Setting(
             "log.level",

@@ -19,9 +19,8 @@ from mesh.cli.live import (
 )
 from mesh.cli.output import fit_columns, make_console, print_json, print_table
 from mesh.cli.peer import Seconds, gateway_option, json_option
-from mesh.cli.readings import difference, rates
+from mesh.cli.readings import UNSERVED, difference, rates, uncalled
 from mesh.units import tell_seconds
-from mesh_telemetry import DURATION_BOUNDS
 from mesh_telemetry.logs import clean
 from mesh_telemetry.texts import duration
 
@@ -30,13 +29,6 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 FIGURES = ("instances", "in flight", "calls/s", "errors/s", "p50", "p99", "loop lag")
-_UNCALLED = {
-    "calls": 0,
-    "errors": {},
-    "in_flight": 0,
-    "buckets": [0] * (len(DURATION_BOUNDS) + 1),
-}
-"""The counts of a method that nobody has called yet."""
 NAMES = ("service", "method")
 COLUMNS = (*NAMES, *FIGURES)
 SPARE = ("loop lag", "in flight", "instances", "p50")
@@ -75,22 +67,18 @@ def stat(*, interval: float, once: bool, gateway: str | None, as_json: bool) -> 
 def compare(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     """What happened between two samples of a gateway, by method."""
     seconds, restarted, counted = difference(before, after, "methods")
-    called = {(row["service"], row["method"]): row for row in counted}
     instances = {service["name"]: service["instances"] for service in after["services"]}
-    registered = {
-        (name, method) for name in instances for one in instances[name] for method in one["methods"]
-    }
     rows = []
-    for key in registered | called.keys():
-        if key[0] == BUILTIN:
+    for row in [*counted, *uncalled(after)]:
+        service, method = row["service"], row["method"]
+        if service == BUILTIN:
             continue
-        row = called.get(key, _UNCALLED)
-        serving = [one for one in instances.get(key[0], []) if key[1] in one["methods"]]
+        serving = [one for one in instances.get(service, []) if method in one["methods"]]
         lags = [one["loop_lag_s"] for one in serving if one["loop_lag_s"] is not None]
         rows.append(
             {
-                "service": key[0],
-                "method": key[1],
+                "service": service,
+                "method": method,
                 "instances": len(serving),
                 "healthy": sum(one["state"] == "healthy" for one in serving),
                 "in_flight": row["in_flight"],
@@ -139,7 +127,7 @@ def _print(console: Console, figures: dict[str, Any]) -> None:
         print_table(console, columns, rows, figures=FIGURES)
         print_left_out(console, left_out, "called less")
     else:
-        console.print("No method has been registered; serve one with mesh.run().")
+        console.print(UNSERVED)
 
 
 def fit(rows: list[list[str | Text]], width: int) -> tuple[tuple[str, ...], list[list[str | Text]]]:

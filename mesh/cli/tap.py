@@ -37,6 +37,7 @@ PAUSE = 1.0
     epilog=example(
         "mesh tap --service users --min-duration 50ms",
         "mesh tap --code deadline_exceeded --tree",
+        "mesh tap --service users --payloads",
         "mesh tap --rate 10000 --json | jq -r 'select(.refused) | .caller'",
     )
 )
@@ -62,6 +63,11 @@ PAUSE = 1.0
     callback=check_activity,
     help="Calls on behalf of this activity.",
 )
+@click.option(
+    "--payloads",
+    is_flag=True,
+    help="Show parameters, results and metadata too, where contract and gateway allow it.",
+)
 @click.option("--tree", is_flag=True, help="Draw all calls of an entry call once it has ended.")
 @click.option("--count", type=click.IntRange(1), metavar="N", help="End after N calls, or N trees.")
 @click.option(
@@ -77,6 +83,7 @@ PAUSE = 1.0
 def tap(
     *,
     tree: bool,
+    payloads: bool,
     count: int | None,
     rate: int,
     gateway: str | None,
@@ -89,14 +96,18 @@ def tap(
     it took at the gateway, how it ended, and its depth in the tree of nested calls. With --tree,
     all calls of one entry call together, where one of them fits. Of more than --rate per second, a
     sample is shown, and how many are left out is told on standard error; so is once that nobody has
-    registered the service or the method that is named. Parameters, results and
-    metadata are not shown.
+    registered the service or the method that is named.
+
+    With --payloads, also what a call carried, without its secrets: of methods whose contracts say
+    tap=True, at a gateway that was started with --allow-tap-payloads, for its own user and root.
 
     With --json, a line is an object: a call, with --tree a tree with its calls, or what was left
     out since the line before.
     """
     given = {name: value for name, value in filters.items() if value is not None}
     screen = _Json() if as_json else _Text(tree=tree)
+    if payloads:  # older gateways know of none
+        given["payloads"] = True
     run(_watch, gateway, {**given, "tree": tree}, screen, count=count, rate=rate)
 
 
@@ -235,7 +246,7 @@ class _Text(_Screen):
         return Layout(console.width if console.is_terminal else None, signs_of(console))
 
     def show(self, told: dict[str, Any]) -> None:
-        lines = self._layout.tree(told) if self._tree else [self._layout.call(told)]
+        lines = self._layout.tree(told) if self._tree else self._layout.lines(told)
         print_lines(self._console, lines)
 
     def left_out(self, left_out: int, unread: int, *, by_rate: bool) -> None:

@@ -26,6 +26,20 @@ SHORTEST_CALL = 15
 WIDTHS = {"depth": 2 + DEPTH, "time": TIME + 1, "id": ID + 2, "took": 1 + TOOK}
 """Columns with the spaces beside them; those that a narrow terminal does without, the first one
 first."""
+WITHHELD = {
+    "NOT_ALLOWED": "the contract of this method does not say tap=True",
+    "NOT_HELD": "not held: the call came before this tap, does not fit its filters, or made way",
+    "REFUSED": "no instance had this call",
+    "TOO_MUCH": "too much at once; filters or a lower --rate leave less",
+}
+"""Why what a call carried is not shown."""
+UNTOLD = {
+    "chunked": "in several frames",
+    "long": "too long to be shown",
+    "raw": "not shown",
+    "undecodable": "which cannot be decoded",
+}
+"""Why one way of it is not, behind its encoding and size."""
 
 
 class Layout:
@@ -79,6 +93,29 @@ class Layout:
         name = f"{told['caller']} > {_name(told)}"
         return self._row(told, self._moment(told), Part(clean_line(name)), self._call)
 
+    def lines(self, told: dict[str, Any]) -> Iterator[Line]:
+        """A call on its own, and what it carried below it, where that was asked for."""
+        yield self.call(told)
+        yield from self._payloads(told)
+
+    def _payloads(self, told: dict[str, Any], prefix: str = "") -> Iterator[Line]:
+        """What a call carried: whole, as this is what was asked for, however narrow it is here."""
+        payloads = told.get("payloads")
+        if payloads is None:
+            return
+        answer = "result" if told["code"] == "ok" else "details"
+        rows = {
+            "params": _value(payloads.get("params")),
+            "metadata": payloads.get("metadata", ""),
+            answer: _value(payloads.get("answer")),
+            "answered metadata": payloads.get("answer_metadata", ""),
+            "no payloads": (why := payloads.get("withheld", "")) and WITHHELD.get(why, why),
+        }
+        for label, text in rows.items():
+            if text:
+                start = f"{prefix}  {label:<8}  "
+                yield [Part(start, Look.FAINT), Part(clean_line(text))]
+
     def tree(self, told: dict[str, Any]) -> Iterator[Line]:
         """The calls of an entry call, below it in the order in which they came."""
         calls = told["calls"]
@@ -88,7 +125,7 @@ class Layout:
             above = one["parent_id"]
             below.setdefault(above if above in ids else 0, []).append(one)
         for top in below[0]:
-            yield self.call(top)
+            yield from self.lines(top)
             yield from self._below(top["call_id"], below)
         if told["partial"]:
             yield [Part("! some of its calls are missing: they ended too long ago, or are too many",
@@ -107,6 +144,7 @@ class Layout:
             yield self._nested(one, prefix + (signs.between if left > 1 else signs.last))
             inner = below.get(one["call_id"], [])
             onwards = prefix + (signs.onwards if left > 1 else " " * len(signs.onwards))
+            yield from self._payloads(one, onwards + (signs.onwards if inner else ""))
             waiting.append((onwards, iter(inner), len(inner)))
 
     def _nested(self, told: dict[str, Any], prefix: str) -> Line:
@@ -139,6 +177,18 @@ class Layout:
         if "depth" in self._shown:
             line.append(Part(f"  {told['depth']:>{DEPTH}}"))
         return line if self._width is None else cut(line, self._width)
+
+
+def _value(told: dict[str, Any] | None) -> str:
+    """What a call carried one way; nothing where nothing came."""
+    if told is None or not told["size"]:
+        return ""
+    encoding, size = told["encoding"], f"{told['size']:,} bytes"
+    if told["state"] == "whole":
+        return str(told["text"])
+    if told["state"] == "cut":
+        return f"{told['text']}... of {size} of {encoding}"
+    return f"{size} of {encoding}, {UNTOLD.get(told['state'], told['state'])}"
 
 
 def _name(told: dict[str, Any]) -> str:

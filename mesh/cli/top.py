@@ -16,7 +16,7 @@ from mesh.cli.listing import BUILTIN
 from mesh.cli.live import AROUND, draw, how_many, print_heading, print_left_out, watch
 from mesh.cli.output import fit_columns, make_console, print_json, print_table
 from mesh.cli.peer import Seconds, check_name, gateway_option, json_option
-from mesh.cli.readings import UNCALLED, UNCOUNTED, difference, rates
+from mesh.cli.readings import UNCOUNTED, UNSERVED, difference, rates, uncalled
 from mesh.units import tell_seconds
 from mesh_telemetry.logs import clean
 from mesh_telemetry.texts import duration
@@ -85,7 +85,8 @@ def top(
 ) -> None:
     """Show the methods of all services, or of SERVICE, that matter most, until Ctrl-C.
 
-    On a terminal the table stays in place, and is sorted by the key that is pressed: r rate, e
+    Methods that nobody calls are there, too, where there is room. On a terminal the table stays in
+    place, and is sorted by the key that is pressed: r rate, e
     errors, l latency, t time; q quits. TIME/S is the time that the calls of a second took together:
     their rate times their mean duration. In a pipe, and with --json, each interval is printed below
     the one before it.
@@ -146,7 +147,7 @@ def compare(
                 **rates(row, seconds),
                 "time_per_second": tell_seconds(row["duration_s"] / seconds),
             }
-            for row in counted
+            for row in [*counted, *uncalled(after)]
             if (row["service"] == service if service else row["service"] != BUILTIN)
         ],
     }
@@ -214,9 +215,9 @@ class Screen:
             print_table(console, columns, rows, figures=FIGURES)
             print_left_out(console, len(methods) - shown, ORDERS[self._sort].least)
         elif self._service:
-            console.print(f"Nobody has called a method of {self._service!r} yet.")
+            console.print(f"No method of {self._service!r} has been registered.")
         else:
-            console.print(UNCALLED)
+            console.print(UNSERVED)
 
 
 def _row(figures: dict[str, Any]) -> list[str | Text]:
@@ -224,7 +225,10 @@ def _row(figures: dict[str, Any]) -> list[str | Text]:
 
     errors = figures["errors_per_second"]
     return [
-        clean(f"{figures['service']}.{figures['method']}"),
+        Text(
+            clean(f"{figures['service']}.{figures['method']}"),
+            style="" if figures["calls"] else "dim",
+        ),
         rate(figures["calls_per_second"]),
         Text(rate(errors), style="red" if errors else ""),
         *(duration(figures[name]) for name in ("p50", "p95", "p99", "time_per_second")),

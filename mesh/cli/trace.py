@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,8 +11,10 @@ import trio
 
 from mesh.cli.call import describe, print_error, read_params
 from mesh.cli.commands import example, run
+from mesh.cli.completing import complete_call
 from mesh.cli.failures import Failure
 from mesh.cli.listing import BUILTIN
+from mesh.cli.making import prepare_call
 from mesh.cli.output import make_console, outcome, print_json, print_table, print_value, share_width
 from mesh.cli.peer import Seconds, check_activity, check_duration, gateway_option, json_option, peer
 from mesh.context import activity, traced
@@ -55,7 +58,9 @@ LONGEST_CALL = 24
         """mesh trace --call users get '{"user_id": "ada"}'""",
     )
 )
-@click.argument("what", nargs=-1, metavar="[ID | --call SERVICE METHOD [PARAMS]]")
+@click.argument(
+    "what", nargs=-1, metavar="[ID | --call SERVICE METHOD [PARAMS]]", shell_complete=complete_call
+)
 @click.option("--call", "makes_call", is_flag=True, help="Make a call, and show its trace.")
 @click.option(
     "--timeout",
@@ -113,7 +118,8 @@ def trace(
     for each call: how long it took in all, in its own code and on the way, what was left of its
     deadline, and a bar; below it, where the time went. Many calls that are alike share a line, but
     not with --all. The list has the gateway's times, from a call's arrival there to its end. With
-    --call it makes a call, keeps its trace and shows both; exits 1 if the call failed.
+    --call it makes a call, checked like those of `mesh call`, keeps its trace and shows both; exits
+    1 if the call failed.
 
     A +2 behind a call: its trace has two more entry calls, as where one W3C trace came in with all
     three. The time is then from the first start to the last end, the code the worst.
@@ -212,12 +218,19 @@ async def _call(
 ) -> dict[str, Any]:
     result: Any = None
     error: CallError | None = None
-    async with peer(gateway, patience=timeout) as client:
+    target = f"{service}.{method}"
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(peer(gateway, patience=timeout))
+        try:
+            caller = await prepare_call(stack, client, gateway, service, method, params, timeout)
+        except CallError as refused:  # it is not sent, and has no trace
+            nothing = dict.fromkeys(("activity_id", "result", "trace"))
+            return {"target": target, **nothing, "error": refused}
         with activity(activity_id) as its_activity, traced():
             # Also tells, before anything is done, whether this gateway keeps traces at all.
             earlier = await client.call(BUILTIN, "traces", {"activity_id": its_activity})
             try:
-                result = await client.call(service, method, params, timeout=timeout)
+                result = await caller.call(service, method, params, timeout=timeout)
             except CallError as failure:
                 error = failure
         known = {one["trace_id"] for one in earlier}
@@ -226,7 +239,7 @@ async def _call(
             wanted = {"id": told["summary"]["trace_id"], "format": form}
             told = await client.call(BUILTIN, "trace", wanted)
     return {
-        "target": f"{service}.{method}",
+        "target": target,
         "activity_id": its_activity,
         "result": result,
         "error": error,
@@ -262,12 +275,12 @@ async def wait_for(client: Client, activity_id: str, known: Container[str] = ())
 def _show_call(ended: dict[str, Any], *, whole: bool, as_json: bool, otlp: bool) -> None:
     error: CallError | None = ended["error"]
     told = ended["trace"]
-    if told is None:
+    if told is None and ended["activity_id"] is not None:
         raise Failure(
             f"the gateway has not kept the trace of activity {ended['activity_id']}",
             "It keeps a few of those that are asked for per second (traces.quota).",
         )
-    if otlp:
+    if otlp and told is not None:
         print_json(told)
     elif as_json:
         print_json({**ended, "error": describe(error) if error is not None else None})
@@ -276,8 +289,9 @@ def _show_call(ended: dict[str, Any], *, whole: bool, as_json: bool, otlp: bool)
             print_value(make_console(), ended["result"])
         else:
             print_error(ended["target"], error)
-        print()
-        _show(told, whole=whole, as_json=False)
+        if told is not None:
+            print()
+            _show(told, whole=whole, as_json=False)
     if error is not None:
         raise click.exceptions.Exit(1)
 

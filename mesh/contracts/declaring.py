@@ -28,6 +28,7 @@ class MethodOptions(msgspec.Struct, frozen=True, kw_only=True):
     access: str | None = None
     public: bool = False
     audit: bool = False
+    tap: bool = False
     deprecated: str | None = None
     raises: tuple[type[CallError], ...] = ()
 
@@ -45,6 +46,7 @@ def method(
     access: str | None = None,
     public: bool = False,
     audit: bool = False,
+    tap: bool = False,
     deprecated: str | None = None,
     raises: Iterable[type[CallError]] | type[CallError] = (),
 ) -> Callable[[F], F]: ...
@@ -59,6 +61,7 @@ def method(
     access: str | None = None,
     public: bool = False,
     audit: bool = False,
+    tap: bool = False,
     deprecated: str | None = None,
     raises: Iterable[type[CallError]] | type[CallError] = (),
 ) -> F | Callable[[F], F]:
@@ -73,6 +76,7 @@ def method(
         access: What a caller must be allowed to do, such as ``"users.read"``.
         public: Whether anybody may call it.
         audit: Whether its calls are to be written down.
+        tap: Whether taps may show what its calls carry, where the gateway's operator allows it too.
         deprecated: What to call instead. Stubs warn once a process, and calls are counted.
         raises: Errors that travel typed, or one: classes made with :class:`dataclasses.dataclass`
             from subclasses of :class:`~mesh.CallError`.
@@ -90,6 +94,7 @@ def method(
         access=access,
         public=public,
         audit=audit,
+        tap=tap,
         deprecated=deprecated,
         raises=tuple(raises) if isinstance(raises, Iterable) else (raises,),
     )
@@ -133,6 +138,6 @@ def check_options(where: str, options: MethodOptions) -> None:
     for name, text in texts.items():
         if text is not None and not (isinstance(text, str) and text.strip()):
             raise ContractError(f"{where}: {name}={text!r} must be text")
-    for name in ("idempotent", "public", "audit"):
+    for name in ("idempotent", "public", "audit", "tap"):
         if not isinstance(getattr(options, name), bool):
             raise ContractError(f"{where}: {name}={getattr(options, name)!r} must be a bool")

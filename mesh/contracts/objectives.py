@@ -21,7 +21,8 @@ class slo(msgspec.Struct, frozen=True, kw_only=True):  # noqa: N801 - it is used
     """The objective of a contract's method, for ``@mesh.method(slo=...)``.
 
     Calls that end with ``unknown``, ``deadline_exceeded``, ``unimplemented``, ``internal``,
-    ``unavailable`` or ``data_loss`` have failed; every other code is an answer.
+    ``unavailable`` or ``data_loss`` have failed; every other code is an answer. Whatever is wrong
+    with it is told when the class of the contract is made.
 
     Args:
         within: Seconds within which the method should answer: calls that take longer are slow, and

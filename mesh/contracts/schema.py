@@ -7,19 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mesh.contracts.exact import REFERENCE, schemas_of
 from mesh.contracts.objectives import objective_of
 
 if TYPE_CHECKING:
     from mesh.contracts.contract import ContractInfo, ContractMethod
 
-REFERENCE = "#/$defs/{name}"
-
 
 def describe(info: ContractInfo) -> dict[str, Any]:
     """A contract with the types of its methods as JSON Schema.
 
-    Types are of draft 2020-12 (https://json-schema.org/draft/2020-12) as `msgspec` tells them;
-    those with names are in ``$defs``.
+    Types are as :func:`~mesh.contracts.exact.schemas_of` tells them; those with names are in
+    ``$defs``.
     """
     methods = list(info.methods.values())
     kinds: list[Any] = []
@@ -27,7 +26,7 @@ def describe(info: ContractInfo) -> dict[str, Any]:
     for method in methods:
         kinds += [_own(method.signature.params, next(numbers)), method.signature.result]
         kinds += [_own(error.details, next(numbers)) for error in method.errors.values()]
-    found, definitions = msgspec.json.schema_components(kinds, ref_template=REFERENCE)
+    found, definitions = schemas_of(kinds)
     schemas = iter(found)
     told = {method.name: _describe(method, schemas, definitions) for method in methods}
     return {
@@ -60,6 +59,7 @@ def _describe(method: ContractMethod, schemas: Any, definitions: dict[str, Any])
         "access": options.access,
         "public": options.public,
         "audit": options.audit,
+        "tap": options.tap,
         "deprecated": options.deprecated,
     }
 

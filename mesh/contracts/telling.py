@@ -10,21 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mesh.contracts.exact import FORMATS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _PLAIN = {"integer": "int", "number": "float", "boolean": "bool", "null": "None", "string": "str"}
 _TYPES = {*_PLAIN, "array", "object"}
-_FORMATS = {
-    "date-time": "datetime",
-    "date": "date",
-    "time": "time",
-    "duration": "timedelta",
-    "uuid": "UUID",
-    "decimal": "Decimal",
+_FORMATS: dict[str, str] = {
+    name: getattr(kind, "__origin__", kind).__name__ for name, kind in FORMATS.items()
 }
-_CHOICES = 6
-"""Values of an enumeration that are told; there may be hundreds."""
+_CHOICES, _ALL_CHOICES = 6, 50
+"""Values of an enumeration that are told, where it is used and where it is defined; there may be
+hundreds."""
+_NUMBERS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
+_LENGTHS = {
+    "string": ("minLength", "maxLength"),
+    "array": ("minItems", "maxItems"),
+    "object": ("minProperties", "maxProperties"),
+}
 _DEEPEST = 20
 """Types within types that are told."""
 _LONGEST = 80
@@ -84,6 +88,9 @@ def type_shapes(document: Mapping[str, Any]) -> list[Shape | str]:
         title = _name(name, kinds)
         if "properties" in schema:
             found.append(Shape(title, list(_fields(schema, kinds))))
+        elif isinstance(values := schema.get("enum", schema.get("examples")), list):
+            told = _literal(values, _ALL_CHOICES, whole="enum" in schema)
+            found.append(f"{title} = {told}")
         else:
             found.append(f"{title} = {type_text(kind, kinds)}")
     return found
@@ -117,26 +124,61 @@ def type_text(schema: object, kinds: Mapping[str, Any], depth: int = 0) -> str:
             known = dict.fromkeys(one for one in types if isinstance(one, str) and one in _TYPES)
             return " | ".join(inner({**schema, "type": one}) for one in known) or "Any"
         case {"type": "string", "contentEncoding": "base64"}:
-            return "bytes"
-        case {"type": "string", "format": str(form)} if form in _FORMATS:
+            return "bytes" + _length(schema, " in base64")
+        case {"type": "string", "format": str(form)} if form in FORMATS:
             return _FORMATS[form]
+        case {"type": "string"}:
+            return "str" + _length(schema) + _pattern(schema)
         case {"type": "array", "prefixItems": list(items)}:
             return f"tuple[{', '.join(map(inner, items))}]"
         case {"type": "array", "uniqueItems": True, "items": items}:
-            return f"set[{inner(items)}]"
+            return f"set[{inner(items)}]" + _length(schema)
         case {"type": "array", "items": items}:
-            return f"list[{inner(items)}]"
+            return f"list[{inner(items)}]" + _length(schema)
         case {"type": "array"}:
-            return "list"
+            return "list" + _length(schema)
         case {"type": "object", "title": str(title)}:
             return title[:_LONGEST]
         case {"type": "object", "additionalProperties": dict(values)}:
-            return f"dict[str, {inner(values)}]"
+            return f"dict[str, {inner(values)}]" + _length(schema)
         case {"type": "object"}:
-            return "dict"
+            return "dict" + _length(schema)
         case {"type": str(kind)} if kind in _PLAIN:
-            return _PLAIN[kind]
+            return _PLAIN[kind] + _range(schema)
     return "Any"
+
+
+def _range(schema: Mapping[str, Any]) -> str:
+    """Which numbers there may be: `` 1..9``, `` > 0 by 5``."""
+    low, above, high, below = (_number(schema.get(name)) for name in _NUMBERS)
+    step = _number(schema.get("multipleOf"))
+    if low and high:
+        told = f" {low}..{high}"
+    else:
+        bounds = ((">=", low), (">", above), ("<=", high), ("<", below))
+        told = "".join(f" {sign} {bound}" for sign, bound in bounds if bound)
+    return told + (f" by {step}" if step else "")
+
+
+def _length(schema: Mapping[str, Any], unit: str = "") -> str:
+    """How long it may be: `` of 1..20``."""
+    low, high = (_number(schema.get(name)) for name in _LENGTHS[schema["type"]])
+    if not (low or high):
+        return ""
+    if low and high:
+        return f" of {low if low == high else f'{low}..{high}'}{unit}"
+    return f" of {f'>= {low}' if low else f'<= {high}'}{unit}"
+
+
+def _pattern(schema: Mapping[str, Any]) -> str:
+    pattern = schema.get("pattern")
+    return f" ~ {_value(pattern)}" if isinstance(pattern, str) else ""
+
+
+def _number(value: object) -> str:
+    """A bound; empty where there is none."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return _value(value) if is_number else ""
 
 
 def _fields(schema: Mapping[str, Any], kinds: Mapping[str, Any]) -> Iterator[str]:
@@ -156,9 +198,10 @@ def _name(name: str, kinds: Mapping[str, Any]) -> str:
     return (title if isinstance(title, str) else name)[:_LONGEST]
 
 
-def _literal(values: list[Any]) -> str:
-    more = ", ..." if len(values) > _CHOICES else ""
-    return f"Literal[{', '.join(map(_value, values[:_CHOICES]))}{more}]"
+def _literal(values: list[Any], most: int = _CHOICES, *, whole: bool = True) -> str:
+    """Values; those that are not all end in dots."""
+    more = "" if whole and len(values) <= most else ", ..."
+    return f"Literal[{', '.join(map(_value, values[:most]))}{more}]"
 
 
 def _value(value: object) -> str:

@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 
     Endpoint = Callable[[Request], Awaitable[Response]]
 
-_STATUS = {Code.INVALID_ARGUMENT: 400, Code.RESOURCE_EXHAUSTED: 503}
+_STATUS = {
+    Code.INVALID_ARGUMENT: 400,
+    Code.PERMISSION_DENIED: 403,
+    Code.RESOURCE_EXHAUSTED: 503,
+}
 """What HTTP calls a failure; the others mean that there is nothing: 404."""
 _HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 

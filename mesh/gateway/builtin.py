@@ -12,6 +12,7 @@ import msgspec
 import trio
 
 from mesh.connecting import connect
+from mesh.context import current_call
 from mesh.errors import NotFound, Reason
 from mesh.gateway import life
 from mesh.gateway.checks import check
@@ -65,6 +66,15 @@ class TraceWanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Columns of the text."""
 
 
+class Required(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the method `missing` is asked for."""
+
+    services: dict[str, str]
+    """Services by the version of their contract that is needed."""
+    waited_s: float = 0.0
+    """Seconds for which they have been waited for."""
+
+
 class _InternalDialer:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
@@ -99,17 +109,19 @@ class Builtin:
         self._core = gateway.core
         self._gateway = gateway
         self._views, self._traces = gateway.views, gateway.traces
-        self._taps = Taps(gateway.core)
+        self._taps = Taps(gateway.core, shows_payloads=gateway._allow_tap_payloads)
         self._token = 0
 
     async def services(self) -> list[ServiceView]:
         """Every service, with its methods and instances."""
         return self._views.services()
 
-    async def missing(self, required: dict[str, str]) -> list[str]:
-        """Those of some services that nobody serves by the version of their contract given here."""
-        served = self._core.fitting.is_served
-        return [name for name, version in required.items() if not served(name, version)]
+    async def missing(self, required: Required) -> list[str]:
+        """Those of some services that nobody serves, nor has served while they were waited for."""
+        served, since = self._core.fitting.was_served, self._core.clock() - required.waited_s
+        return [
+            name for name, version in required.services.items() if not served(name, version, since)
+        ]
 
     async def service(self, name: str) -> ServiceDetails:
         """One service, with its methods, instances and contracts."""
@@ -196,7 +208,10 @@ class Builtin:
 
     async def tap(self, filters: dict[str, Any] | None = None) -> TapPage:
         """Calls that have ended since the last answer; waits for one that fits the filters."""
-        return await self._taps.page(TapFilters.read(filters or {}))
+        call = current_call()
+        entry = self._core.table.by_id.get(call.call_id) if call is not None else None
+        asker = entry.caller if entry is not None else None
+        return await self._taps.page(TapFilters.read(filters or {}), asker)
 
     async def traces(self, filters: dict[str, Any] | None = None) -> list[TraceSummary]:
         """Kept traces, newest first; the filters are those of `/api/traces`."""

@@ -48,14 +48,23 @@ FAULTS = frozenset(
 """Outcomes that are a service's fault; others, such as not_found, are answers."""
 
 
+GOES_ON = 60.0
+"""Seconds from the first to the last call of a service that is not there, from which on, as from
+:data:`ENOUGH` calls on, this is no mere typo."""
+
+
 class Finding(msgspec.Struct, frozen=True):
     """Something that is not in order."""
 
-    level: Literal["warning", "error"]
+    level: Literal["error", "warning", "note"]
+    """A note is of what may be over: it does not mean that anything is wrong."""
     subject: str
     """The service, method, instance or gateway that it is about."""
     what: str
     advice: str
+
+
+_LEVELS = {"error": 0, "warning": 1, "note": 2}
 
 
 def check(core: Core, views: Views) -> list[Finding]:
@@ -68,7 +77,7 @@ def check(core: Core, views: Views) -> list[Finding]:
         found += _required(core, service, there)
         for instance in service.instances:
             found += _instance(service.name, instance, core.limits.max_in_flight)
-    return sorted(found, key=lambda finding: (finding.level, finding.subject, finding.what))
+    return sorted(found, key=lambda one: (_LEVELS[one.level], one.subject, one.what))
 
 
 def _gateway(core: Core) -> Iterator[Finding]:
@@ -245,11 +254,11 @@ def _calls(core: Core) -> Iterator[Finding]:
     for record in core.recorder.recent(LAST):
         if record.started >= since and record.service != RESERVED:
             by_method[record.service, record.method].append(record)
-    missing: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    missing: defaultdict[str, list[Record]] = defaultdict(list)
     for (service, method), records in by_method.items():
         if service not in core.registry.services:
             # Also those that waited for it until their time was over.
-            missing[service].update(one.caller for one in records if not one.instance)
+            missing[service] += (one for one in records if not one.instance)
             continue
         faults = Counter(one.reason for one in records if one.code in FAULTS and one.reason != "")
         total, failed = len(records), sum(faults.values())
@@ -261,12 +270,15 @@ def _calls(core: Core) -> Iterator[Finding]:
                 f"{failed} of its last {total} calls failed: {worst}",
                 f"`mesh info {service}` shows its instances and callers; their logs tell why.",
             )
-    for service, callers in missing.items():
-        if callers:
+    for service, records in missing.items():
+        if records:
+            callers = sorted({one.caller for one in records})
+            times = [one.started for one in records]
+            goes_on = max(times) - min(times) >= GOES_ON or len(times) >= ENOUGH
             yield Finding(
-                "error",
+                "error" if goes_on else "note",
                 service,
-                f"nobody serves it, and it was called {callers.total()} times by "
-                f"{', '.join(sorted(callers)[:5])}",
+                f"nobody serves it, and it was called {len(times):,} "
+                f"{'time' if len(times) == 1 else 'times'} by {', '.join(callers[:5])}",
                 "Start it, or mend the name in the callers; `mesh list` shows what there is.",
             )

@@ -337,6 +337,11 @@ class Collector:
         except (msgspec.MsgspecError, RecursionError, ValueError) as fault:
             raise RemoteProtocolError(f"payload of SPANS: {fault}") from fault
         batch.resource.pop(names.ROLE, None)  # what a gateway's spans say is believed
+        lost = batch.dropped
+        if lost:
+            now = self._core.clock()
+            lost = self.debts.losses.drop(session.name, session.process_id, now, lost)
+            self._lost_by_peers += lost
         by_trace: dict[bytes, list[Span]] = {trace_id: [] for trace_id in header.trace_ids}
         for span in batch.spans:
             by_trace.setdefault(span.trace_id, []).append(span)
@@ -350,7 +355,7 @@ class Collector:
                     if not span.parent_id:  # where a backend looks for why it has this trace
                         span.attributes[names.KEEP_REASON] = kept.reason
                 # Of several traces there is no telling which has lost what.
-                dropped = batch.dropped if len(by_trace) == 1 else 0
+                dropped = lost if len(by_trace) == 1 else 0
                 self._add(
                     trace_id,
                     session.process_id,
@@ -359,11 +364,6 @@ class Collector:
                     dropped,
                     copies=batch.copies,
                 )
-        if batch.dropped:
-            self._lost_by_peers += batch.dropped
-            self.debts.losses.drop(
-                session.name, session.process_id, self._core.clock(), batch.dropped
-            )
         self.debts.paid(session.process_id, by_trace)
 
     async def settle(self) -> None:

@@ -15,6 +15,7 @@ from mesh.wire.frames import CONTINUED, MORE, Kind
 from mesh_telemetry import CallMetrics, GatewayCounters, Recorder
 
 if TYPE_CHECKING:
+    from mesh.gateway.payloads import HeldPayloads
     from mesh.gateway.session import Session
     from mesh.gateway.telling import GatewayFeed
     from mesh.gateway.tracing import Tracing
@@ -35,6 +36,7 @@ class Core:
         congested: A link whose outbox long messages have filled by half since somebody looked.
         events: What happens here, for those who listen.
         listeners: They, of whom there are mostly none.
+        payloads: What calls carry, held while a tap asks for it; else None.
         draw: Draws so many random bits.
         fitting: Which instances serve which callers, by their versions.
         draining: Whether new entry calls are refused.
@@ -60,6 +62,7 @@ class Core:
         "loop_lag",
         "metrics",
         "observes",
+        "payloads",
         "process",
         "recorder",
         "registry",
@@ -98,6 +101,7 @@ class Core:
         self.started = trio.current_time()
         self.traffic = Traffic()
         self.taps: dict[str, float] = {}
+        self.payloads: HeldPayloads | None = None
         self.tracing: Tracing | None = None
         self._touched: dict[Link, None] = {}
 

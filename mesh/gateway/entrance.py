@@ -38,6 +38,7 @@ class Entrance:
         listen: Addresses, and sockets or listeners that listen already, which are taken over.
         tls: What ``tls:`` addresses need.
         allow_plain_tcp: Whether ``tcp:`` addresses may be reachable from other machines.
+        socket_mode: The permissions of ``unix:`` sockets; None leaves them to the umask.
 
     Attributes:
         tls: Who shakes hands at ``tls:`` addresses, if there are such.
@@ -55,6 +56,7 @@ class Entrance:
         tls: CertificateFiles | ssl.SSLContext | None,
         *,
         allow_plain_tcp: bool,
+        socket_mode: int | None,
     ) -> None:
         self._listen = [_parse(one) for one in listen]
         self.tls = TlsDoor(tls) if tls is not None else None
@@ -66,6 +68,7 @@ class Entrance:
                     "or Gateway(tls=mesh.CertificateFiles(...))"
                 )
         self._allow_plain_tcp = allow_plain_tcp
+        self._socket_mode = socket_mode
         self.listeners: list[Listener] = []
         self.inside = 0
 
@@ -81,7 +84,9 @@ class Entrance:
 
     async def _bind(self, one: Address | Listener) -> Listener:
         if isinstance(one, Address):
-            return await Listener.bind(one, allow_plain_tcp=self._allow_plain_tcp)
+            return await Listener.bind(
+                one, allow_plain_tcp=self._allow_plain_tcp, mode=self._socket_mode
+            )
         if not self._allow_plain_tcp:
             refuse_open(one.address, one.address.host)
         return one

@@ -84,6 +84,8 @@ class TapFilters(Filters, frozen=True, kw_only=True):
     activity_id: str = ""
     tree: bool = False
     """Whether to tell the trees in which a call fits, each once its entry call has ended."""
+    payloads: bool = False
+    """Whether to tell what calls that fit carry, as far as method and gateway allow it."""
     limit: int = 100
     """Calls at most, or trees, 1 to 1,000; of more, a sample is told."""
     cursor: str = ""
@@ -216,6 +218,7 @@ _READ: dict[str, Callable[[str, object], Any]] = {
     "reason": _word(Reason),
     "limit": _limit,
     "tree": _flag,
+    "payloads": _flag,
     "cursor": _text,
     "wait": _wait,
 }

@@ -93,6 +93,17 @@ class Fitting:
         known = self._core.registry.services.get(service)
         return known is not None and _is_served(known, version)
 
+    def was_served(self, service: str, version: str, since: float) -> bool:
+        """Whether some instance serves callers of a version, or one has that left since then.
+
+        One that left longer ago than such are remembered counts no more.
+        """
+        known = self._core.registry.services.get(service)
+        return known is not None and (
+            _is_served(known, version)
+            or any(at >= since and _serves(one, version) for one, at in known.gone.items())
+        )
+
     def is_expected(self, method: Method, version: str, now: float) -> bool:
         """Whether an instance that serves such a caller should be there soon."""
         core = self._core

@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from mesh.gateway.calls import InFlight
     from mesh.gateway.core import Core
     from mesh.gateway.observing import Refusal
+    from mesh.gateway.registry import Method
     from mesh.gateway.session import Session
+
+
+def narrowed(entry: InFlight, method: Method, instances: list[Session]) -> None:
+    """Note where of several instances of a method only one fits a call's version."""
+    if len(instances) == 1 < len(method.instances):
+        entry.picked = (len(method.instances),)
 
 
 def hand_over(core: Core, entry: InFlight, callee: Session) -> None:
@@ -45,11 +52,14 @@ def forward(
     hand_over(core, entry, callee)
     parent = entry.parent
     left = entry.deadline - now
+    if left > LONGEST:  # noqa: PLR1730 - min() costs more
+        left = LONGEST
+    timeout_us = int(left * 1e6) if left > 0.0 else 0
     fields = (
         call_id,
         parent.id if parent is not None else 0,
         entry.entry_id,
-        0 if left <= 0.0 else int(min(left, LONGEST) * 1e6),
+        timeout_us,
         entry.trace_id,
         entry.own_span.to_bytes(8, "big"),
         header.trace_flags,

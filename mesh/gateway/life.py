@@ -31,6 +31,8 @@ async def pulse(core: Core) -> None:
         core.usage = core.process.usage()
         sequence += 1
         core.registry.sweep(trio.current_time())
+        if core.payloads is not None:
+            core.payloads.prune()
         for index, session in enumerate(list(core.sessions.values())):
             if session.id in core.sessions:
                 beat(core, session, sequence)

@@ -11,6 +11,10 @@ RECENT = 300.0
 """Seconds for which a loss is news."""
 MOST_PEERS = 100
 """Processes that are remembered, those that lost something last."""
+BELIEVED = 100_000
+"""Lost spans that a process is believed at once: ten times what it holds of records and spans."""
+BELIEVED_RATE = 10_000.0
+"""Lost spans that it is believed per second: more than gateways ask of it, or Python makes."""
 MOST_TRACES = 1000
 """Traces of each process of which spans did not come, those given up last."""
 
@@ -32,7 +36,9 @@ class Loss(msgspec.Struct):
     peer: str
     process: str
     dropped: int = 0
-    """Spans that it said to have lost."""
+    """Spans that it said to have lost, as far as it is believed."""
+    credit: float = float(BELIEVED)
+    """Lost spans that it would be believed when it said so last."""
     dropped_at: float = float("-inf")
     """When it said so last."""
     untold: OrderedDict[bytes, Untold] = msgspec.field(default_factory=OrderedDict)
@@ -57,11 +63,18 @@ class Losses:
     def __init__(self) -> None:
         self._by_process: OrderedDict[str, Loss] = OrderedDict()
 
-    def drop(self, peer: str, process: str, now: float, spans: int) -> None:
-        """A peer says that it has lost so many spans more."""
+    def drop(self, peer: str, process: str, now: float, spans: int) -> int:
+        """A peer says that it has lost so many spans more; returns how many it is believed.
+
+        A peer may say what it likes, and shall not spoil the numbers of all others by it.
+        """
         loss = self._open(peer, process, now)
-        loss.dropped += spans
+        loss.credit = min(BELIEVED, loss.credit + (now - loss.dropped_at) * BELIEVED_RATE)
+        believed = min(spans, int(loss.credit))
+        loss.credit -= believed
+        loss.dropped += believed
         loss.dropped_at = now
+        return believed
 
     def give_up(self, peer: str, process: str, now: float, trace_id: bytes, spans: int) -> None:
         """A peer owes so many spans of a trace for too long; they may come all the same."""

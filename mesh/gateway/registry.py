@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from mesh.contracts.versions import Version
 from mesh.errors import RemoteProtocolError
 from mesh.gateway.schemas import Incoming, take_schema
+from mesh.wire import codec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from mesh.gateway.session import Session
     from mesh.limits import Limits
-    from mesh.wire import codec
     from mesh_telemetry import CallMetrics, CallSeries
 
 MAX_TEXT = 4096
@@ -127,7 +127,15 @@ class Registry:
                 f"{total:,} methods of one connection exceed max_methods of "
                 f"{self._limits.max_methods:,}"
             )
-        size = len(version) + sum(len(key) + len(value) for key, value in metadata.items())
+        required = codec.REQUIRES + service_name
+        if len(metadata.get(required, "")) > codec.MAX_REQUIRES:
+            raise RemoteProtocolError(
+                f"{len(metadata[required]):,} characters of what {service_name!r} requires exceed "
+                f"{codec.MAX_REQUIRES:,}"
+            )
+        size = len(version) + sum(
+            len(key) + len(value) for key, value in metadata.items() if key != required
+        )
         if size > MAX_TEXT:
             raise RemoteProtocolError(
                 f"version and metadata of {size:,} characters exceed {MAX_TEXT:,}"

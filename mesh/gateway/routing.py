@@ -13,7 +13,7 @@ from mesh import events
 from mesh.errors import Code, Reason, RemoteProtocolError
 from mesh.gateway.balancing import pick
 from mesh.gateway.calls import InFlight
-from mesh.gateway.forwarding import forward, forward_more, hand_over, outbox_full
+from mesh.gateway.forwarding import forward, forward_more, hand_over, narrowed, outbox_full
 from mesh.gateway.refusals import Refusals
 from mesh.gateway.registry import RESERVED
 from mesh.gateway.waiting import WaitingCalls
@@ -68,7 +68,7 @@ class Router:
         else:
             link = f"{header.service}.{header.method}"
             alone = (link,)
-        now = core.clock()
+        now = caller.last_received  # without a look at the clock for each frame of one read
         deadline = now + header.timeout_us * 1e-6
 
         parent: InFlight | None = None
@@ -132,7 +132,8 @@ class Router:
         if method is not None and method.instances:
             instances = method.instances
             if version is not None:
-                instances = core.fitting.instances(method, version)
+                fitting = method.fitting.get(version)  # compared by an earlier call, nearly always
+                instances = core.fitting.instances(method, version) if fitting is None else fitting
             callee = pick(instances, limits.max_in_flight)
             if callee is None:
                 refusal = core.fitting.turn_away(caller.name, method, instances, version, now)
@@ -186,6 +187,8 @@ class Router:
             entry.received = len(payload)
         if version is not None:
             entry.version = version
+            if callee is not None and method and len(instances) != len(method.instances):
+                narrowed(entry, method, instances)
         table.enter(entry)
         if tracing is not None and above is None and trace is None:
             tracing.begin(entry)
@@ -238,6 +241,7 @@ class Router:
             if entry.version is not None:
                 instances = self._core.fitting.instances(method, entry.version)
             callee = pick(instances, self._core.limits.max_in_flight)
+            narrowed(entry, method, instances)
         if callee is None:
             unsent = Decision(
                 DecisionKind.UNSENT, self._core.clock(), None, {"service": entry.service}

@@ -55,11 +55,15 @@ class Gateway:
         tls: The certificate for ``tls:`` addresses, and whose client certificates peers need:
             files, or an ``ssl.SSLContext`` of a server that you look after yourself.
         allow_plain_tcp: Whether ``tcp:`` addresses may be reachable from other machines.
+        socket_mode: The permissions of the sockets at ``unix:`` addresses, such as ``0o660``; None
+            leaves them to the umask. Sockets that are taken over stay as they are.
         admin: ``HOST:PORT`` of the HTTP server with ``/metrics``, ``/healthz``, ``/readyz`` and
             ``/api``; None for none.
         admin_token: What clients of that server must show; needed beyond the loopback.
         telemetry: Whether calls are counted and recorded; without, only connections, heartbeats
             and the load of each instance are known.
+        allow_tap_payloads: Whether taps may show what calls carry, of methods whose contracts say
+            ``tap=True``, to this process's own user and to root.
         traces: Which traces are kept, and how many.
         limits: The limits of this gateway and its peers.
         process: Identity and randomness; for simulators.
@@ -79,18 +83,23 @@ class Gateway:
         listen: Sequence[str | socket.socket | Listener] = (),
         tls: CertificateFiles | ssl.SSLContext | None = None,
         allow_plain_tcp: bool = False,
+        socket_mode: int | None = None,
         admin: str | None = None,
         admin_token: str | None = None,
         telemetry: bool = True,
+        allow_tap_payloads: bool = False,
         traces: TraceSettings | None = None,
         limits: Limits | None = None,
         process: Process | None = None,
     ) -> None:
         self.limits = limits or Limits()
         self._process = process or Process()
-        self._entrance = Entrance(listen, tls, allow_plain_tcp=allow_plain_tcp)
+        self._entrance = Entrance(
+            listen, tls, allow_plain_tcp=allow_plain_tcp, socket_mode=socket_mode
+        )
         self._admin, self._admin_token = admin, admin_token
         self._telemetry, self._traces = telemetry, traces or TraceSettings()
+        self._allow_tap_payloads = allow_tap_payloads
         self._core: Core | None = None
         self._feed = GatewayFeed(self._process)
         self._nursery: trio.Nursery | None = None

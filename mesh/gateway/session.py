@@ -222,7 +222,10 @@ class Session:
         while True:
             handled, calls, flushed, waiting = 0, 0, 0, link.queued
             rare = self._rare_frames
-            for kind, flags, header, payload in connection.receive(data):
+            frames = connection.receive(data)
+            if core.payloads is not None:  # somebody taps them
+                frames = core.payloads.watch(self, frames)
+            for kind, flags, header, payload in frames:
                 if kind == 5:  # CALL
                     calls += 1
                     if flags & CONTINUED:

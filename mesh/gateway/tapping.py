@@ -3,7 +3,8 @@
 Nothing happens on a call's way for it: a tap looks, a few times a second, at the rows that are
 recorded anyway. Where it is among them is a number that it brings along. One that comes too late
 finds rows gone, and is told how many. All that the gateway remembers of a tap between two answers
-is that it has one of a few places, for a little while.
+is that it has one of a few places, for a little while. Only a tap that asks for payloads has more
+done for it: :mod:`mesh.gateway.payloads`.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import trio
+from msgspec import structs
 
 from mesh.errors import FailedPrecondition, Reason, ResourceExhausted
 from mesh.gateway.filters import read_cursor
+from mesh.gateway.payloads import PAGE, HeldPayloads, TappedPayloads, length_of
+from mesh.gateway.permits import check_asker
 from mesh.gateway.sifting import (
     Trees,
     by_arrival,
@@ -32,6 +36,7 @@ from mesh_telemetry.logs import timestamp
 if TYPE_CHECKING:
     from mesh.gateway.core import Core
     from mesh.gateway.filters import TapFilters
+    from mesh.gateway.session import Session
     from mesh_telemetry import Record
 
 LOOK = 0.1
@@ -82,6 +87,8 @@ class TappedCall(msgspec.Struct, frozen=True, kw_only=True):
     caller_process: str
     instance: str
     """The process id of the peer that served it; empty where none was reached."""
+    payloads: TappedPayloads | msgspec.UnsetType = msgspec.UNSET
+    """What it carried; only where that is asked for."""
 
 
 class TapPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,10 +108,16 @@ class TapPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Taps:
-    """What one gateway tells those who watch its calls."""
+    """What one gateway tells those who watch its calls.
 
-    def __init__(self, core: Core) -> None:
+    Args:
+        core: The gateway.
+        shows_payloads: Whether its operator allows payloads to be shown.
+    """
+
+    def __init__(self, core: Core, *, shows_payloads: bool = False) -> None:
         self._core = core
+        self._shows_payloads = shows_payloads
 
     @property
     def _position(self) -> int:
@@ -112,12 +125,17 @@ class Taps:
         table = self._core.table
         return table.last_id - len(table)
 
-    async def page(self, wanted: TapFilters) -> TapPage:
+    async def page(self, wanted: TapFilters, asker: Session | None = None) -> TapPage:
         """Calls that have ended since the cursor; waits for one that fits.
+
+        Args:
+            wanted: Which calls, and what of them.
+            asker: Who asks over the mesh.
 
         Raises:
             FailedPrecondition: The gateway's telemetry is off.
             InvalidArgument: The cursor is none that this gateway, or one before it, has told.
+            PermissionDenied: Payloads are asked for, and may not be shown to who asks.
             ResourceExhausted: Too many are open already.
         """
         core = self._core
@@ -127,6 +145,8 @@ class Taps:
                 "`--telemetry off` (MESH_TELEMETRY, Gateway(telemetry=...))",
                 reason="TELEMETRY_OFF",
             )
+        if wanted.payloads:
+            check_asker(asker, allowed=self._shows_payloads)
         position = self._position
         at, _, place = wanted.cursor.partition("~")
         if wanted.cursor:
@@ -134,6 +154,10 @@ class Taps:
         place = self._take(place)
         look = _Look(core, wanted, position, place)
         try:
+            if wanted.payloads:
+                if core.payloads is None:
+                    core.payloads = HeldPayloads(core)
+                core.payloads.want(place, wanted)
             ends = core.clock() + wanted.wait
             while (left := ends - core.clock()) > 0 and not look.found:
                 await trio.sleep(min(LOOK, left))
@@ -143,8 +167,10 @@ class Taps:
             page = await look.tell()
         except BaseException:
             del core.taps[place]
+            if core.payloads is not None:
+                core.payloads.prune()
             raise
-        if wanted.cursor:
+        if wanted.cursor or wanted.payloads:  # these are held from the first answer on
             core.taps[place] = core.clock() + HELD
         else:  # it may never come again
             del core.taps[place]
@@ -231,6 +257,8 @@ class _Look:
         for start in range(0, len(self.found), TOLD_SLICE):
             calls += [_tell(row, to_wall) for row in self.found[start : start + TOLD_SLICE]]
             await trio.lowlevel.checkpoint()
+        if self._wanted.payloads and core.payloads is not None:
+            calls = await self._add_payloads(core.payloads, calls)
         return TapPage(
             gateway=core.instance,
             cursor=f"{core.instance}:{self._cursor}~{self._place}",
@@ -239,6 +267,16 @@ class _Look:
             unread=self._unread,
             partial=self._partial,
         )
+
+    async def _add_payloads(self, held: HeldPayloads, calls: list[TappedCall]) -> list[TappedCall]:
+        """The calls with what they carried, decoded one by one: each may take a millisecond."""
+        room, found = PAGE, []
+        for row, call in zip(self.found, calls, strict=True):
+            payloads = held.tell(row, room)
+            room -= length_of(payloads)
+            found.append(structs.replace(call, payloads=payloads))
+            await trio.lowlevel.checkpoint()
+        return found
 
 
 def _tell(record: Record, to_wall: float) -> TappedCall:

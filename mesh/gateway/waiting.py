@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mesh.errors import Code, Reason
 from mesh.gateway.balancing import pick
 from mesh.gateway.calls import Request
-from mesh.gateway.forwarding import forward, forward_more
+from mesh.gateway.forwarding import forward, forward_more, narrowed
 from mesh.timers import Timers
 from mesh_telemetry import Decision, DecisionKind
 from mesh_telemetry.texts import milliseconds
@@ -135,6 +135,7 @@ class WaitingCalls:
         if callee is not None:
             request = core.held.leave(entry, now, core.limits.service_wait)
             (flags, payload), *rest = request.frames
+            narrowed(entry, method, instances)
             forward(core, entry, callee, request.header, flags, payload, now)
             for flags, payload in rest:
                 forward_more(core, entry, callee, flags, payload)

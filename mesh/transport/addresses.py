@@ -165,7 +165,9 @@ class Listener:
         self.address = address
 
     @staticmethod
-    async def bind(address: Address, *, allow_plain_tcp: bool = False) -> Listener:
+    async def bind(
+        address: Address, *, allow_plain_tcp: bool = False, mode: int | None = None
+    ) -> Listener:
         """Listen there. Port 0 takes a free one; :attr:`address` tells which.
 
         A socket file that no process listens on any more is replaced.
@@ -173,6 +175,7 @@ class Listener:
         Args:
             address: Where to listen.
             allow_plain_tcp: Whether TCP without TLS may be reachable from other machines.
+            mode: The permissions of a Unix socket's file; None leaves them to the umask.
 
         Raises:
             UsageError: It would be, and may not.
@@ -180,7 +183,7 @@ class Listener:
             OSError: The system refuses, for example because a directory is not writable.
         """
         if address.scheme == "unix":
-            return await _bind_unix(address)
+            return await _bind_unix(address, mode)
         found = await trio.socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
@@ -271,33 +274,40 @@ def refuse_open(address: Address, host: str) -> None:
         )
 
 
-async def _bind_unix(address: Address) -> Listener:
+async def _bind_unix(address: Address, mode: int | None) -> Listener:
     path = Path(address.path)
     if len(os.fsencode(path)) > 107:
         raise AddressError(
             f"socket path of {len(os.fsencode(path))} bytes exceeds the system's limit of 107: "
             f"{path}"
         )
-    if path.parent == _own_folder():
+    if not path.parent.is_dir():
+        # Only asked now: a container with a read-only root may have no temporary directory.
+        if path.parent != _own_folder():
+            raise FileNotFoundError(errno.ENOENT, "there is no such directory", str(path.parent))
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    elif not path.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, "there is no such directory", str(path.parent))
     lock = _lock(address)
     try:
         await _replace_stale(address)
-        sock = socket.socket(socket.AF_UNIX)
-        try:
-            sock.bind(address.path)
-            sock.listen(BACKLOG)
-            sock.setblocking(False)
-        except OSError:
-            sock.close()
-            raise
-        return Listener(sock, address, lock)
+        return Listener(_open_unix(path, mode), address, lock)
     except BaseException:
         _remove(f"{address.path}.lock")
         os.close(lock)
         raise
+
+
+def _open_unix(path: Path, mode: int | None) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.bind(str(path))
+        if mode is not None:
+            path.chmod(mode)  # before it listens: nobody comes in by the umask's
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def _lock(address: Address) -> int:

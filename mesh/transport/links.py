@@ -14,6 +14,7 @@ from typing import Protocol
 import trio
 
 from mesh.transport.outbox import Outbox
+from mesh.transport.remote import user_of
 
 RECEIVE, RECEIVE_BULK = 64 * 1024, 256 * 1024
 """Bytes taken in one read, and while reads come full. Python allocates the whole of it for each
@@ -49,6 +50,11 @@ class Link(Outbox):
         self._wake = trio.Event()
         self._room: trio.Event | None = None
         self._below = 0
+
+    @property
+    def user(self) -> int | None:
+        """The number of the user at the other end, where the system vouches for it."""
+        return None
 
     @property
     @abstractmethod
@@ -114,6 +120,11 @@ class SocketLink(Link):
         self._socket = sock
         self._rest: list[bytes | memoryview] = []
         self._receive_size = RECEIVE
+
+    @property
+    def user(self) -> int | None:
+        """See :attr:`Link.user`: that of a Unix socket, and of one within this process."""
+        return user_of(self._socket)
 
     @property
     def blocked(self) -> bool:

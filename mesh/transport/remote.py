@@ -21,8 +21,24 @@ def remote_of(sock: socket.socket) -> str:
         if sock.family != socket.AF_UNIX:
             host, port = sock.getpeername()[:2]
             return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        pid, uid = _credentials(sock)
     except OSError:
         return ""
-    pid, uid, _ = _UCRED.unpack(credentials)
     return f"pid {pid}" if pid else f"uid {uid}"
+
+
+def user_of(sock: socket.socket) -> int | None:
+    """The user whose process connected a Unix socket, as the system knows it; None for others."""
+    if sock.family != socket.AF_UNIX:
+        return None
+    try:
+        return _credentials(sock)[1]
+    except OSError:
+        return None
+
+
+def _credentials(sock: socket.socket) -> tuple[int, int]:
+    """Process and user of whoever connected a Unix socket."""
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    pid, uid, _ = _UCRED.unpack(credentials)
+    return pid, uid

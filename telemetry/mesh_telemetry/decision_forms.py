@@ -92,6 +92,11 @@ def _spent(facts: Facts) -> str:
 
 
 def _compared(facts: Facts) -> str:
+    if facts.get("fitting") == 1:
+        return (
+            f"{facts['instance']}, the only one of {facts['instances']} instances that serves the "
+            "caller's version"
+        )
     load, others = facts["in_flight"], facts["elsewhere"]
     here = f"{load:,} {'call' if load == 1 else 'calls'} in flight there"
     instances, full = facts["instances"], facts["without_room"]

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 Picked: TypeAlias = tuple[int, ...]
 """What an instance was chosen by: how many instances there are, how many of these had no room, the
 calls in flight at the chosen one, then those at the others: at each of up to :data:`NAMED`, else
-the fewest and the most. Empty where there was no choice. Numbers only, as it is made for calls."""
+the fewest and the most. Empty where there was no choice; the first one alone where only the chosen
+one serves the caller's version. Numbers only, as it is made for calls."""
 NAMED = 3
 """Other instances whose calls in flight are told one by one."""
 _PREFIX = f"{DECISION_EVENT}."
@@ -136,9 +137,12 @@ def picked(at: float, instance: str, compared: Picked, max_in_flight: int) -> De
     Args:
         at: When.
         instance: Its process id.
-        compared: What it was chosen by.
+        compared: What it was chosen by; how many there are, where it alone fits the version.
         max_in_flight: The setting.
     """
+    if len(compared) == 1:
+        only = {"instance": instance, "instances": compared[0], "fitting": 1}
+        return Decision(DecisionKind.PICKED, at, None, only)
     instances, full, here, *others = compared
     facts = {
         "instance": instance,

@@ -4,8 +4,9 @@
     python tests/benchmarks/compare.py --rounds 5 --bare-hub
 
 Each figure is the median of the rounds with its smallest and largest value; each ratio is taken
-within a round, since machines drift. A peer that is not installed is named and left out. Nothing
-here is a test: being slow fails nothing.
+within a round, since machines drift. The mesh is measured twice in each: with plain calls, and with
+calls through a contract's stub, typed and checked at both ends. A peer that is not installed is
+named and left out. Nothing here is a test: being slow fails nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +28,11 @@ if TYPE_CHECKING:
 Figures = dict[str, Any]
 
 PARAMS = {"userId": "123"}
-MESH, HUB = "spanmesh", "bare hub"
+MESH, STUB, HUB = "spanmesh", "spanmesh, stub", "bare hub"
+_BESIDE_HUB = (MESH, "to the hub", STUB, "to the hub", "to plain calls")
+HUB_COLUMNS = ("concurrency", "figure", HUB, *_BESIDE_HUB)
+_TO_IT = "spanmesh to it"
+COLUMNS = ("concurrency", "system", "calls per second", _TO_IT, "p50, us", _TO_IT)
 
 
 def median(values: list[float], digits: int = 2) -> str:
@@ -36,13 +41,13 @@ def median(values: list[float], digits: int = 2) -> str:
     return f"{statistics.median(values):,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})"
 
 
-def mesh(concurrency: int, calls: int) -> Figures:
-    """A run of the mesh with everything switched on.
+def mesh(concurrency: int, calls: int, *, stub: bool = False) -> Figures:
+    """A run of the mesh with everything switched on, by plain calls or through a stub.
 
     Raises:
         SystemExit: Calls failed: there is nothing to compare.
     """
-    figures = own.measure(concurrency, calls, PARAMS, lambda _: None)
+    figures = own.measure(concurrency, calls, PARAMS, lambda _: None, stub=stub)
     if figures["errors"]:
         raise SystemExit(f"calls failed: {figures['errors']}")
     return figures
@@ -51,16 +56,25 @@ def mesh(concurrency: int, calls: int) -> Figures:
 def hub_rows(concurrency: int, rounds: list[dict[str, Figures]]) -> list[str]:
     """The lines for one concurrency of the table against the bare hub."""
 
-    def both(key: str, digits: int) -> str:
-        hub = median([one[HUB][key] for one in rounds], digits)
-        ours = median([one[MESH][key] for one in rounds], digits)
-        ratio = median([one[MESH][key] / one[HUB][key] for one in rounds])
-        return f"{hub} | {ours} | {ratio}"
+    def line(title: str, key: str, digits: int) -> str:
+        def figure(system: str) -> str:
+            known = key in rounds[0][system]
+            return median([one[system][key] for one in rounds], digits) if known else ""
+
+        def ratio(system: str, to: str) -> str:
+            known = key in rounds[0][to]
+            return median([one[system][key] / one[to][key] for one in rounds]) if known else ""
+
+        cells = [figure(HUB), figure(MESH), ratio(MESH, HUB)]
+        cells += [figure(STUB), ratio(STUB, HUB), ratio(STUB, MESH)]
+        return f"| {concurrency} | {title} | {' | '.join(cells)} |"
 
     return [
-        f"| {concurrency} | calls per second | {both('calls_per_second', 0)} |",
-        f"| {concurrency} | p50, us | {both('p50_us', 0)} |",
-        f"| {concurrency} | gateway CPU per call, us | {both('gateway_cpu_us_per_call', 1)} |",
+        line("calls per second", "calls_per_second", 0),
+        line("p50, us", "p50_us", 0),
+        line("gateway CPU per call, us", "gateway_cpu_us_per_call", 1),
+        line("caller CPU per call, us", "caller_cpu_us_per_call", 1),
+        line("service CPU per call, us", "service_cpu_us_per_call", 1),
     ]
 
 
@@ -87,26 +101,20 @@ def main() -> None:
         "--bare-hub", action="store_true", help="only the bare hub, with the gateway's CPU per call"
     )
     options = parser.parse_args()
-    systems: dict[str, Callable[[int, int], Figures]] = {HUB: bare_hub.measure, MESH: mesh}
+    systems: dict[str, Callable[[int, int], Figures]] = {
+        HUB: bare_hub.measure,
+        MESH: mesh,
+        STUB: partial(mesh, stub=True),
+    }
     for peer in () if options.bare_hub else peers.PEERS:
         if commands := peers.missing(peer):
             title, how = peers.TITLES[peer], "; ".join(commands)
             print(f"{title} is left out; to have it: {how}", file=sys.stderr)
         else:
             systems[peers.TITLES[peer]] = partial(peers.measure, peer)
-    if options.bare_hub:
-        table = [
-            "| concurrency | figure | bare hub | spanmesh | ratio |",
-            "| ---: | --- | ---: | ---: | ---: |",
-        ]
-    else:
-        table = [
-            (
-                "| concurrency | system | calls per second | spanmesh to it | p50, us "
-                "| spanmesh to it |"
-            ),
-            "| ---: | --- | ---: | ---: | ---: | ---: |",
-        ]
+    columns = HUB_COLUMNS if options.bare_hub else COLUMNS
+    align = ["---:", "---", *["---:"] * (len(columns) - 2)]
+    table = [f"| {' | '.join(cells)} |" for cells in (columns, align)]
     for concurrency in map(int, options.concurrency.split(",")):
         calls = options.calls if concurrency > 1 else max(1, options.calls // 10)
         rounds = []

@@ -148,6 +148,9 @@ def test_a_file_says_things_in_several_ways(tmp_path: Path, text: str, value: ob
          "listen: must hold addresses: address 'nowhere' is not understood; "),
         ("listen = 5", "listen: must be a list of addresses, not 5 (FILE, line 1)"),
         ("admin = 'x'", "admin: must be HOST:PORT or 'none': admin address 'x' is not HOST:PORT"),
+        ("socket_mode = 0o660",
+         'socket_mode: must be permissions in octal digits, such as "0660", not 432 (FILE'),
+        ("socket_mode = '0680'", "socket_mode: must be permissions in octal digits, such as "),
         ("admin = ''", "admin: must be text, not '' (FILE, line 1)"),
         ("[limits]\nlate_after = 9",
          "limits.late_after: late_after 9 must be less than unresponsive_after 6 (FILE, line 2)"),
@@ -259,7 +262,7 @@ def test_what_is_printed_can_be_read_again(tmp_path: Path) -> None:
     printed = CliRunner().invoke(main, [*arguments, "--print-config"])
     assert printed.exit_code == 0
     assert 'drain = "1.5s"            # argument --limit drain=1.5s\n' in printed.output
-    assert 'listen = ["unix:/a"]      # argument --listen\n' in printed.output
+    assert 'listen = ["unix:/a"]        # argument --listen\n' in printed.output
     file = write(tmp_path, printed.output)
     again = CliRunner().invoke(main, ["gateway", "--config", file, "--print-config", "--json"])
     values = {path: one["value"] for path, one in json.loads(again.output).items()}

@@ -5,24 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
-from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from rich.console import Console
 
-import mesh
-from mesh.cli.checking import check_call
 from mesh.cli.commands import COMMANDS
 from mesh.cli.completing import parameters_of
-from mesh.cli.contract import print_contracts
-from mesh.contracts.contract import info_of
-from mesh.contracts.schema import describe
 from tests.cli.conftest import Mesh, read_line, start
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
 
 SERVICE = '''
 import enum, sys
@@ -56,7 +49,7 @@ class Users(mesh.Contract, name="users", version=VERSION):
     async def get(self, user_id: str, deep: bool = False) -> User:
         """Look a user up."""
 
-    @mesh.method(deprecated="call get")
+    @mesh.method(deprecated="call get", tap=True)
     @abstractmethod
     async def put(self, users: list[User], notes: dict[int, bytes] = {}) -> int: ...
 
@@ -130,7 +123,7 @@ def test_info_shows_the_contract_of_each_version(shop: Mesh) -> None:
     for contract in (new, old):
         assert "\nThe user directory.\n\n" + GET + "\n" in contract
         assert "  put(users: list[User], notes: dict[str, bytes] = {}) -> int\n" in contract
-        assert "      deprecated: call get\n" in contract
+        assert "      tap, deprecated: call get\n" in contract
         assert "  Plan = Literal['free', 'paid']\n" in contract
         assert "  User(id: str, plan: Plan = 'free', paid: Decimal = '0')\n" in contract
     assert "  delete(user_id: str) -> None\n" in new
@@ -193,6 +186,23 @@ def test_a_call_is_checked_before_it_is_sent(
     assert json.loads(shop("info", "users", "--json").stdout)["callers"] == before
 
 
+def test_a_call_that_is_traced_is_checked_as_well(shop: Mesh) -> None:
+    """It is not sent, and has no trace."""
+    refused = shop("trace", "--call", "users", "get", '{"user": "x"}')
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "users.get failed: invalid_argument UNDECODABLE" in refused.stderr
+    assert "$ has no 'user'; did you mean 'user_id'?" in refused.stderr
+    told = json.loads(shop("trace", "--call", "users", "gett", "--json").stdout)
+    assert (told["error"]["reason"], told["trace"]) == ("METHOD_NOT_FOUND", None)
+
+
+def test_a_call_that_is_traced_carries_what_only_json_can_say(shop: Mesh) -> None:
+    params = {"users": [{"id": "a"}], "notes": {"7": "eHk="}}
+    ended = shop("trace", "--call", "users", "put", json.dumps(params))
+    assert (ended.returncode, ended.stderr) == (0, "users.put is deprecated: call get\n")
+    assert ended.stdout.startswith("3\n\nusers.put by mesh-cli  ok after ")
+
+
 @pytest.mark.parametrize(
     ("method", "params", "result"),
     [
@@ -221,97 +231,12 @@ def test_a_declared_error_comes_with_its_fields(shop: Mesh) -> None:
     assert (error["reason"], error["details"]) == ("USER_MISSING", {"user_id": "nobody"})
 
 
-# What schemas of others may be.
-
-
-@pytest.mark.parametrize(
-    "params",
-    [
-        {"$ref": "https://example.invalid/schema.json"},
-        {"$ref": "#/$defs/missing"},
-        {"$ref": "#"},
-        {"properties": 5},
-        {"type": 7},
-        {"type": "unknown"},
-        {"patternProperties": {"(": {}}},
-        "no schema",
-    ],
-    ids=str,
-)
-def test_a_schema_that_is_none_lets_calls_pass(params: Any) -> None:
-    """The service itself will judge them; and nothing is fetched."""
-    check_call("users", "get", {"a": {"b": 1}}, [{"methods": {"get": {"params": params}}}])
-
-
-def test_a_call_that_one_of_several_contracts_allows_is_made() -> None:
-    def contract(kind: str) -> dict[str, Any]:
-        params = {"type": "object", "properties": {"user_id": {"type": kind}}}
-        return {"methods": {"get": {"params": params}}}
-
-    both = [contract("integer"), contract("string")]
-    check_call("users", "get", {"user_id": "x"}, both)
-    check_call("users", "get", {"user_id": 1}, both)
-    with pytest.raises(mesh.InvalidArgument, match=r"\$\.user_id must be int, not true"):
-        check_call("users", "get", {"user_id": True}, both)
-
-
-@pytest.mark.parametrize("width", [40, 80])
-def test_a_contract_keeps_to_the_width_and_steers_no_terminal(width: int) -> None:
-    console = Console(force_terminal=True, width=width, color_system=None)
-    fields = {f"a_parameter_{number}": {"type": "string"} for number in range(5)}
-    method = {"doc": "Very long. " * 20, "params": {"properties": fields}, "access": "\x1b[31m"}
-    schema = {"doc": "\x1b]0;title\x07", "methods": {"get\x1b[2J": method, "odd": 5}}
-    with console.capture() as printed:
-        print_contracts(console, [{"version": "\x1b", "instances": ["\x9b"], "schema": schema}] * 2)
-    text = printed.get()
-    assert max(map(len, text.splitlines())) <= width
-    assert not {"\x1b", "\x07", "\x9b"} & set(text)
-    assert text.count("a_parameter_4: str = ...,") == 2
-
-
-def doubling(depth: int) -> dict[str, Any]:
-    kinds: dict[str, Any] = {
-        f"d{level}": {"anyOf": [{"$ref": f"#/$defs/d{level + 1}"}] * 2} for level in range(depth)
-    }
-    return kinds | {f"d{depth}": {"type": "string"}}
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        {"type": "string", "pattern": "^(a+)+$"},
-        {"type": "object", "patternProperties": {"^(a+)+$": {}}},
-        {
-            "type": "object",
-            "patternProperties": {"^(a+)+$": {}},
-            "additionalProperties": False,
-        },
-        {
-            "type": "object",
-            "patternProperties": {"^(a+)+$": {}},
-            "unevaluatedProperties": False,
-        },
-        {"type": "object", "propertyNames": {"pattern": "^(a+)+$"}},
-        {"$ref": "#/$defs/d0"},
-    ],
-)
-def test_no_schema_can_keep_a_call_from_being_sent(kind: dict[str, Any]) -> None:
-    name = "a" * 40 + "!"
-    value: Any = {"pattern": name, "$ref": 1}.get(list(kind)[-1], {name: 1})
-    params = {"type": "object", "properties": {"x": kind}}
-    schema = {"methods": {"get": {"params": params}}, "$defs": doubling(40)}
-    start = time.monotonic()
-    check_call("users", "get", {"x": value}, [schema], 0.2)
-    assert time.monotonic() - start < 5
-
-
-def test_what_a_service_does_not_refuse_is_not_refused_here() -> None:
-    class Sets(mesh.Contract, name="sets", version="1.0.0"):
-        @mesh.method
-        @abstractmethod
-        async def put(self, it: set[int]) -> None: ...
-
-    check_call("sets", "put", {"it": [1, 1]}, [describe(info_of(Sets))])
+def test_what_a_service_drops_is_told_before_it_is_called(shop: Mesh) -> None:
+    """By either contract; and the call is made, as the service takes it."""
+    ended = shop("call", "users", "put", '{"users": [{"id": "a", "plam": "paid"}]}')
+    assert (ended.returncode, ended.stdout) == (0, "1\n")
+    warning = "users.put drops $.users[0].plam (did you mean 'plan'?)\n"
+    assert ended.stderr == "users.put is deprecated: call get\n" + warning
 
 
 # Completion.
@@ -346,6 +271,9 @@ def complete(shell: Mesh, line: str, kind: str = "bash") -> list[str]:
         ("mesh call ", ["users"]),
         ("mesh call m", ["mesh"]),
         ("mesh info u", ["users"]),
+        ("mesh trace --call u", ["users"]),
+        ("mesh trace --call users g", ["get"]),
+        ("mesh trace users g", []),  # an id
         ("mesh ping u", ["users"]),
         ("mesh call users ", ["delete", "get", "put", "ready"]),
         ("mesh call users g", ["get"]),

@@ -7,6 +7,7 @@ import re
 import resource
 import signal
 import socket
+import stat
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,6 +79,11 @@ def test_it_listens_at_several_addresses_and_without_an_admin_server(
         assert len(ready["addresses"]) == 2
         for address in ready["addresses"]:
             assert shell("list", "--gateway", address).returncode == 0
+
+
+def test_its_sockets_let_in_whom_it_is_told_to(shell: Mesh, tmp_path: Path) -> None:
+    with shell.gateway("--listen", f"unix:{tmp_path}/a", "--socket-mode", "0660"):
+        assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o660
 
 
 def test_a_second_gateway_says_who_holds_the_socket(shell: Mesh) -> None:

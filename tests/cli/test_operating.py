@@ -286,6 +286,18 @@ def test_check_says_what_is_wrong_and_what_to_do(shell: Mesh) -> None:
         assert [one["subject"] for one in document["findings"]] == ["users"]
 
 
+def test_check_of_a_typo_is_no_failure(shell: Mesh) -> None:
+    with shell.gateway() as (_, ready), shell.service(ready["addresses"][0]):
+        assert shell("call", "usres", "get", "--timeout", "0.2").returncode == 1
+        result = shell("check")
+        assert (result.returncode, result.stderr) == (0, "")
+        assert result.stdout.startswith(
+            "note     usres: nobody serves it, and it was called 1 time"
+        )
+        document = json.loads(shell("check", "--json").stdout)
+        assert (document["ok"], document["findings"][0]["level"]) == (True, "note")
+
+
 def test_check_without_a_gateway_fails(shell: Mesh) -> None:
     result = shell("check")
     assert result.returncode == 1

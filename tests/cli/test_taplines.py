@@ -98,3 +98,58 @@ def test_trees_of_an_answer() -> None:
     assert [(one["entry_id"], one["partial"], len(one["calls"])) for one in found] == [
         (1, False, 2), (4, True, 1),
     ]  # fmt: skip
+
+
+def payload(text: str, state: str = "whole", size: int = 40) -> dict[str, Any]:
+    """One way of a call as the gateway tells it."""
+    return {"text": text, "state": state, "encoding": "msgpack", "size": size}
+
+
+@pytest.mark.parametrize(
+    ("payloads", "lines"),
+    [
+        (None, []),
+        ({}, []),
+        ({"params": payload("{}"), "answer": payload("1")}, ["params {}", "result 1"]),
+        ({"params": payload("", size=0), "metadata": '{"a":"b"}'}, ['metadata {"a":"b"}']),
+        ({"answer": payload('"ab', "cut", 5321)}, ['result "ab... of 5,321 bytes of msgpack']),
+        (
+            {"params": payload("", "chunked", 3 * 10**6)},
+            ["params 3,000,000 bytes of msgpack, in several frames"],
+        ),
+        ({"params": payload("", "raw", 9)}, ["params 9 bytes of msgpack, not shown"]),
+        ({"params": payload("\x1b[31m\n")}, [r"params \x1b[31m\n"]),
+        (
+            {"withheld": "NOT_ALLOWED"},
+            ["no payloads the contract of this method does not say tap=True"],
+        ),
+        ({"withheld": "OF_A_LATER_VERSION"}, ["no payloads OF_A_LATER_VERSION"]),
+    ],
+)
+def test_what_a_call_carried_stands_below_it(payloads: Any, lines: list[str]) -> None:
+    told = call() if payloads is None else call(payloads=payloads)
+    first, *rest = Layout(80, UNICODE).lines(told)
+    assert to_text(first).startswith("16:59:48.770")
+    assert [" ".join(to_text(line).split()) for line in rest] == lines
+
+
+def test_in_a_tree_it_stands_below_each_call() -> None:
+    told = {"params": payload("{}"), "answer": payload("1")}
+    calls = [
+        call(1, payloads=told), call(2, 1, payloads=told), call(3, 2, payloads=told),
+        call(4, 1, code="not_found", payloads=told),
+    ]  # fmt: skip
+    lines = Layout(80, UNICODE).tree({"calls": calls, "partial": 0})
+    assert [to_text(line)[:20].rstrip() for line in lines][1:] == [
+        "  params    {}",
+        "  result    1",
+        "├─ orders.place",
+        "│  │    params    {}",
+        "│  │    result    1",
+        "│  └─ orders.place",
+        "│       params    {}",
+        "│       result    1",
+        "└─ orders.place",
+        "     params    {}",
+        "     details   1",
+    ]

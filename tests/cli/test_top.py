@@ -314,7 +314,7 @@ def test_a_pipe_is_not_read_and_not_drawn_over(busy: Mesh) -> None:
     assert " calls/s of work  " in shown, "all else in this line is the whole gateway's"
     assert " calls/s  " in gateway
     result = busy("top", "nobody", "--once", "--interval", "0.05")
-    assert result.stdout.splitlines()[1:] == ["Nobody has called a method of 'nobody' yet."]
+    assert result.stdout.splitlines()[1:] == ["No method of 'nobody' has been registered."]
 
 
 def _time(document: dict[str, Any], method: str) -> float:
@@ -352,8 +352,12 @@ def test_without_telemetry_it_says_that_nothing_is_counted(shell: Mesh) -> None:
 
 def test_a_mesh_that_nobody_has_called(shell: Mesh) -> None:
     with shell.gateway() as (_, ready), shell.service(ready["addresses"][0]):
-        _, *told = shell("top", "--once", "--interval", "0.05").stdout.splitlines()
-        assert told == ["Nobody has called anything yet."]
+        _, heading, *rows = shell("top", "--once", "--interval", "0.05").stdout.splitlines()
+        assert heading.split()[0] == "METHOD"
+        assert [row.split() for row in rows] == [
+            [f"users.{method}", "0.0", "0.0", "-", "-", "-", "0.00", "ms"]
+            for method in ("bug", "get", "many", "nested", "wait")
+        ]
 
 
 def test_figures_are_what_the_callers_count(served: Mesh, next_line: NextLine) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -10,12 +10,17 @@ import trio.testing
 
 import mesh
 from mesh.errors import Reason
+from mesh.payload import decode
 from mesh.wire import Kind, codec
 from tests.gateway.raw_peer import (
     HandGateway,
     call_header,
     raw_peer,
+    result_header,
 )
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
 
 
 async def answer() -> str:
@@ -71,6 +76,58 @@ async def test_frames_of_later_versions_are_ignored() -> None:
             )
             _, _, result, payload = await gateway.receive(Kind.RESULT)
             assert (result.call_id, payload) == (5, b"\xa2hi")
+            await gateway.stream.aclose()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "payload"), [(codec.MSGPACK, b"\x93\x01\x02\x01"), (codec.JSON, b"[1,2,1]")]
+)
+@pytest.mark.parametrize(("wanted", "value"), [(Any, [1, 2, 1]), (set[int], {1, 2})])
+async def test_an_answer_is_read_by_the_encoding_that_it_names(
+    encoding: int, payload: bytes, wanted: Any, value: object
+) -> None:
+    """Not by that of the call, although the two are mostly the same."""
+    gateway = HandGateway()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(gateway.accept)
+        async with mesh.connect("peer", gateway=gateway) as peer:
+            found: list[object] = []
+
+            async def call() -> None:
+                found.append(await peer.call("users", "ids", result=wanted))
+
+            async with trio.open_nursery() as calling:
+                calling.start_soon(call)
+                _, _, header, _ = await gateway.receive(Kind.CALL)
+                answer_header = result_header(header.call_id)
+                answer_header.encoding = encoding
+                await gateway.send(answer_header, payload=payload)
+            assert found == [value]
+            await gateway.stream.aclose()
+
+
+async def test_a_call_that_comes_with_the_welcome_has_all_of_its_time(
+    autojump_clock: MockClock,
+) -> None:
+    """However long the handshake took before it."""
+    gateway = HandGateway()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(gateway.accept)
+        async with mesh.connect("peer", gateway=gateway) as peer:
+
+            @peer.method()
+            async def remaining() -> float:
+                served = mesh.current_call()
+                assert served is not None
+                return served.remaining
+
+            await gateway.stream.aclose()
+            await gateway.accept(welcome=False)
+            await trio.sleep(3)
+            call = call_header(1, "peer", "remaining", timeout_us=8_000_000, chain=["a.b"])
+            await gateway.welcome(call)
+            _, _, _, payload = await gateway.receive(Kind.RESULT)
+            assert decode(payload, codec.MSGPACK) == pytest.approx(8)
             await gateway.stream.aclose()
 
 

@@ -8,7 +8,7 @@ import math
 import re
 import uuid
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pytest
@@ -25,6 +25,8 @@ from mesh.payload import (
     encode,
     encode_details,
     encode_params,
+    reader_of,
+    reader_of_params,
 )
 from mesh.wire.codec import JSON, MSGPACK, RAW
 
@@ -182,6 +184,36 @@ def test_a_result_of_another_type_than_asked_for_names_the_path_and_the_type() -
         decode_result(payload, MSGPACK, Point, "a.b")
     assert "$.x" in wrong.value.message
     assert wrong.value.reason == Reason.UNDECODABLE
+
+
+UNHASHABLE = Annotated[list[int], ["not", "hashable"]]
+
+
+@pytest.mark.parametrize("wanted", [list[int], set[int], Any, UNHASHABLE])
+@pytest.mark.parametrize("encoding", [MSGPACK, JSON])
+def test_what_is_prepared_for_a_type_reads_it_as_decoding_does(wanted: Any, encoding: int) -> None:
+    """Also where the type cannot be remembered."""
+    payload = encode([1, 2, 1], encoding)
+    read = reader_of(wanted, encoding)
+    assert read is not None
+    assert read(payload) == decode(payload, encoding, wanted)
+    assert decode_result(payload, encoding, wanted, "a.b", read) == read(payload)
+    assert reader_of_params(wanted)(encode([1, 2, 1])) == read(payload)
+
+
+@pytest.mark.parametrize("encoding", [MSGPACK, JSON, RAW])
+def test_a_type_that_nothing_decodes_into_is_told_before_anything_is_sent(encoding: int) -> None:
+    """Of parameters, with the call that sends such: a handler is registered whatever it takes."""
+    with pytest.raises(TypeError, match="more than one"):
+        reader_of(int | Point | Size, encoding)
+    read = reader_of_params(int | Point | Size)
+    with pytest.raises(TypeError, match="more than one"):
+        read(encode(1))
+
+
+def test_raw_bytes_are_read_without_preparation() -> None:
+    assert reader_of(bytes, RAW) is None
+    assert decode_result(b"ab", RAW, bytes, "a.b", reader_of(bytes, RAW)) == b"ab"
 
 
 def test_details_that_cannot_be_read_do_not_hide_their_error() -> None:

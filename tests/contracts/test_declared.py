@@ -12,13 +12,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import mesh
 from mesh.gateway.checks import check
+from mesh.serving import POLL
 from mesh.wire import codec
 from mesh.wire.frames import Kind
 from mesh_telemetry import OTHER, CallMetrics
 from tests.client.test_peer_metrics import ask
 from tests.contracts.shop import Orders, OrderService, shop
 from tests.contracts.test_implementing import Small
-from tests.gateway.raw_peer import raw_peer, settled
+from tests.gateway.raw_peer import MemoryDialer, raw_peer, settled
 from tests.gateway.traces import QUIET, running
 
 if TYPE_CHECKING:
@@ -216,7 +217,8 @@ async def test_a_required_service_of_another_version_is_missing(
         assert client.status().missing == ["orders"]
         (finding,) = check(gateway.core, gateway.views)
         assert finding.what == "shop requires orders 2.0.0, which no instance of orders serves"
-        assert await client.call("mesh", "missing", {"orders": "1.2.0", "x": "1.0.0"}) == ["x"]
+        asked = {"services": {"orders": "1.2.0", "x": "1.0.0"}}
+        assert await client.call("mesh", "missing", asked) == ["x"]
         nursery.cancel_scope.cancel()
 
 
@@ -240,6 +242,88 @@ async def test_what_one_service_has_is_still_missing_for_another(
         await trio.sleep(2)
         assert client.status().missing == ["reports"]
         nursery.cancel_scope.cancel()
+
+
+async def test_a_required_service_that_was_there_between_two_looks_counts(
+    autojump_clock: MockClock,
+) -> None:
+    """But not one that left before it was required, or was of another version."""
+    async with (
+        mesh.Gateway() as gateway,
+        mesh.connect("shop", gateway=gateway) as client,
+        mesh.connect("new-shop", gateway=gateway) as other,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def come_and_go(service: mesh.Contract) -> None:
+            async with mesh.connect("brief", gateway=gateway) as brief, trio.open_nursery() as its:
+                await its.start(mesh.serve, brief, service)
+                await brief.call("mesh", "status")  # by now the gateway has read it
+                its.cancel_scope.cancel()
+
+        await come_and_go(ReportService())
+        await trio.sleep(0.1)
+        await nursery.start(mesh.serve, client, ShopService())
+        await nursery.start(mesh.serve, other, NewShopService())
+        await trio.sleep(POLL / 2)
+        await come_and_go(OrderService())
+        await trio.sleep(2 * POLL)
+        assert client.status().missing == ["reports"]
+        assert other.status().missing == ["orders"]
+        nursery.cancel_scope.cancel()
+
+
+def needed(number: int, letters: int) -> type[mesh.Contract]:
+    """A contract of a service with so long a name."""
+
+    class Needed(mesh.Contract, name=f"n{number:0{letters - 1}}", version="1.0.0"):
+        @mesh.method
+        @abstractmethod
+        async def get(self) -> None: ...
+
+    return Needed
+
+
+async def test_many_requirements_of_several_services_are_told_on_every_connection(
+    autojump_clock: MockClock,
+) -> None:
+    """Far more in all than the metadata of a registration may have; each with its own service."""
+    many = [needed(number, 60) for number in range(100)]
+
+    class BusyShop(Shop, requires=many):
+        async def buy(self) -> int:
+            return 1
+
+    class BusySmall(Small, requires=many):
+        async def get(self, key: str, size: int = 1, *, deep: bool = False) -> str:  # noqa: ARG002
+            return key
+
+    dialer = MemoryDialer(None)
+    peer = mesh.connect("shop", gateway=dialer, metadata={"note": "x" * 4000}, connect_timeout=0)
+    async with peer as client, trio.open_nursery() as nursery:
+        await nursery.start(mesh.serve, client, BusyShop(), BusySmall())
+        for _ in range(2):
+            async with mesh.Gateway() as gateway:
+                dialer.gateway = gateway
+                await trio.sleep(5)
+                assert client.is_connected
+                assert len(check(gateway.core, gateway.views)) == 200
+        nursery.cancel_scope.cancel()
+
+
+async def test_more_requirements_than_can_be_told_are_refused() -> None:
+    class GreedyShop(Shop, requires=[needed(number, 120) for number in range(70)]):
+        async def buy(self) -> int:
+            return 1
+
+    async with mesh.Gateway() as gateway, mesh.connect("shop", gateway=gateway) as client:
+        with pytest.raises(mesh.ContractError) as raised:
+            await mesh.serve(client, GreedyShop())
+        assert str(raised.value).endswith(
+            "GreedyShop requires 70 services, 8,889 characters of names and versions; at most "
+            "8,192 can be told"
+        )
+        assert client.registered_methods() == []
 
 
 async def test_readiness_says_what_is_missing() -> None:

@@ -60,7 +60,7 @@ class Users(Contract, name="users", version="1.2.0"):
 
 
 class Admin(Users, name="users-admin", version="0.1.0"):
-    @method(access="users.write", audit=True, deprecated="use `remove`")
+    @method(access="users.write", audit=True, tap=True, deprecated="use `remove`")
     @abstractmethod
     async def delete(self, user_id: str) -> None: ...
 
@@ -124,6 +124,7 @@ def test_a_contract_as_plain_data() -> None:
     assert get["errors"]["USER_NOT_FOUND"]["details"]["required"] == ["user_id"]
     assert list(told["$defs"]) == ["User"]
     assert told["methods"]["delete"]["audit"]
+    assert [one["tap"] for one in told["methods"].values()] == [False, False, True]
     assert get["slo"] == {"within": 0.1, "target": 0.99, "success": 0.999}
     assert told["methods"]["delete"]["slo"] is None
 
@@ -386,6 +387,7 @@ FRAME_OF_LIST = Frame(tags=[1])
         (declare(access=" "), "access=' ' must be text"),
         (declare(deprecated=True), "deprecated=True must be text"),
         (declare(idempotent="yes"), "idempotent='yes' must be a bool"),
+        (declare(tap=1), "tap=1 must be a bool"),
         (raising(ValueError), "raises <class 'ValueError'>, which is no subclass"),
         (raising(NoDataclass), "raises NoDataclass, which is no dataclass"),
         (raising(Overloaded), "whose reason OVERLOADED is one of the mesh's own"),

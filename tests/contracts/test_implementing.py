@@ -296,6 +296,33 @@ async def test_what_cannot_be_served_is_refused(service: Any, told: str) -> None
         assert client.registered_methods() == []
 
 
+class OtherOrders(mesh.Contract, name="orders", version="1.2.0"):
+    @mesh.method
+    @abstractmethod
+    async def archive(self) -> None: ...
+
+
+class OtherOrderService(OtherOrders):
+    async def archive(self) -> None: ...
+
+
+async def test_two_contracts_of_one_name_are_not_served_by_one_peer() -> None:
+    """Whether by two classes or by one: people would be told of one of them alone."""
+
+    class OneForBoth(OrderService, OtherOrderService):
+        pass
+
+    both = f"{__name__}.OtherOrders (orders 1.2.0) beside {Orders.__module__}.Orders (orders 1.2.0)"
+    async with mesh.Gateway() as gateway, mesh.connect("orders", gateway=gateway) as client:
+        with pytest.raises(mesh.ContractError) as raised:
+            await mesh.serve(client, OneForBoth())
+        assert f"OneForBoth implements {both}: two contracts of one name" in str(raised.value)
+        assert client.registered_methods() == []
+        with pytest.raises(mesh.ContractError) as raised:
+            await mesh.serve(client, OrderService(), OtherOrderService())
+        assert f"OtherOrderService implements {both}: two contracts of one" in str(raised.value)
+
+
 async def test_a_method_that_is_served_already_is_refused_with_all_others() -> None:
     async with mesh.Gateway() as gateway, mesh.connect("orders", gateway=gateway) as client:
 

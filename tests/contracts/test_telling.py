@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from abc import abstractmethod
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Generic, Literal, NamedTuple, NotRequired, TypedDict, TypeVar
 from uuid import UUID
@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import mesh
 from mesh.contracts.contract import info_of
+from mesh.contracts.exact import schemas_of
 from mesh.contracts.schema import describe
 from mesh.contracts.telling import Shape, error_shape, method_shape, type_shapes, type_text
 
@@ -107,7 +108,22 @@ DOCUMENT = describe(info_of(Users))
         (dict[str, list[int]], "dict[str, list[int]]"),
         (Literal["a", "b"], "Literal['a', 'b']"),
         (Literal[1, 2, 3, 4, 5, 6, 7], "Literal[1, 2, 3, 4, 5, 6, ...]"),
-        (Annotated[int, msgspec.Meta(ge=1)], "int"),
+        (Annotated[int, msgspec.Meta(ge=1)], "int >= 1"),
+        (Annotated[int, msgspec.Meta(ge=1, le=9)], "int 1..9"),
+        (Annotated[int, msgspec.Meta(ge=0, multiple_of=5)] | None, "int >= 0 by 5 | None"),
+        (Annotated[float, msgspec.Meta(gt=0, le=1)], "float > 0 <= 1"),
+        (
+            Annotated[str, msgspec.Meta(min_length=1, max_length=3, pattern="^a")],
+            "str of 1..3 ~ '^a'",
+        ),
+        (Annotated[str, msgspec.Meta(min_length=2, max_length=2)], "str of 2"),
+        (Annotated[bytes, msgspec.Meta(max_length=9)], "bytes of <= 12 in base64"),
+        (list[Annotated[list[int], msgspec.Meta(min_length=1)]], "list[list[int] of >= 1]"),
+        (Annotated[dict[str, int], msgspec.Meta(max_length=3)], "dict[str, int] of <= 3"),
+        (datetime, "datetime"),
+        (Annotated[datetime, msgspec.Meta(tz=False)], "datetime"),
+        (time, "time"),
+        (Annotated[time, msgspec.Meta(tz=False)], "time"),
         (User, "User"),
         (Page[User], "Page[User]"),
         (Colour, "Colour"),
@@ -118,7 +134,7 @@ DOCUMENT = describe(info_of(Users))
     ids=str,
 )
 def test_a_type_is_told_as_python_writes_it(kind: Any, text: str) -> None:
-    [schema], kinds = msgspec.json.schema_components([kind], ref_template="#/$defs/{name}")
+    [schema], kinds = schemas_of([kind])
     assert type_text(schema, kinds) == text
 
 
@@ -135,6 +151,8 @@ def test_a_type_is_told_as_python_writes_it(kind: Any, text: str) -> None:
         ({"$ref": "other.json#/definitions/Thing"}, "Thing"),
         ({"type": "string", "format": "email"}, "str"),
         ({"enum": ["x" * 100]}, "Literal[...]"),
+        ({"type": "integer", "minimum": "1", "maximum": True}, "int"),
+        ({"type": "string", "minLength": {}, "pattern": "x" * 100}, "str ~ ..."),
     ],
 )
 def test_schemas_of_other_makers_are_told_as_well_as_may_be(schema: Any, text: str) -> None:
@@ -236,3 +254,27 @@ def test_a_long_name_is_told_in_short_each_time() -> None:
         schema["prefixItems"] = [{"$ref": "#/$defs/" + "a" * (1 if kinds else 10_000)}] * 100
         assert len(type_text(schema, kinds)) < 10_000
     assert len(type_text({"type": "object", "title": "a" * 10_000}, {})) < 100
+
+
+class Level(enum.Enum):
+    """Takes other values, too."""
+
+    LOW = 1
+    HIGH = 2
+
+    @classmethod
+    def _missing_(cls, value: object) -> Level:  # noqa: ARG003 - enum's signature
+        return cls.HIGH
+
+
+class Month(enum.Enum):
+    JAN, FEB, MAR, APR, MAY, JUN, JUL, AUG, SEP, OCT, NOV, DEC = range(1, 13)
+
+
+def test_an_enumeration_is_told_whole_where_it_is_defined() -> None:
+    _, kinds = schemas_of([Month, Level])
+    listed = ", ".join(map(str, range(1, 13)))
+    assert type_shapes({"$defs": kinds}) == [
+        "Level = Literal[1, 2, ...]",
+        f"Month = Literal[{listed}]",
+    ]

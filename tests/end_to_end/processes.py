@@ -6,13 +6,13 @@ import sys
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
 HERE = Path(__file__).parent
 PATIENCE = 30
@@ -71,12 +71,20 @@ class World:
         file = self.folder / "executed"
         return file.read_text().splitlines() if file.exists() else []
 
-    async def start(self, *arguments: str) -> Running:
-        """Start a Python program and return at once."""
+    async def start(
+        self, *arguments: str, command: Sequence[str] = (sys.executable,), **variables: Any
+    ) -> Running:
+        """Start a program, Python where not said, and return at once.
+
+        Args:
+            arguments: The program's.
+            command: The program, and what stands before these.
+            variables: As of ``trio.lowlevel.open_process``.
+        """
         errors = self.folder / f"errors-{len(self.running)}"
         with errors.open("wb") as file:
             process = await trio.lowlevel.open_process(
-                [sys.executable, *arguments], stdout=-1, stderr=file.fileno()
+                [*command, *arguments], stdout=-1, stderr=file.fileno(), **variables
             )
         running = Running(process, errors)
         self.running.append(running)

@@ -269,8 +269,12 @@ class HandGateway(_Speaker):
         self._frames.clear()
         await self.receive(Kind.HELLO)
         if welcome:
-            self._connection.open()
-            await self.send(codec.Welcome(**self._welcome))
+            await self.welcome()
+
+    async def welcome(self, *more: codec.Header) -> None:
+        """Answer the HELLO, and send these frames in the same piece."""
+        self._connection.open()
+        await self.send(codec.Welcome(**self._welcome), *more)
 
 
 class Clog(trio.abc.Stream):

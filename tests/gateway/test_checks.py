@@ -13,8 +13,8 @@ import trio.testing
 from opentelemetry import trace as otel
 
 import mesh
-from mesh.gateway.checks import ENOUGH, Finding, _instance, _service, check
-from mesh.gateway.losses import MOST_PEERS, MOST_TRACES, RECENT, Losses
+from mesh.gateway.checks import ENOUGH, GOES_ON, Finding, _instance, _service, check
+from mesh.gateway.losses import BELIEVED, BELIEVED_RATE, MOST_PEERS, MOST_TRACES, RECENT, Losses
 from tests.gateway.raw_peer import raw_peer, register_header
 from tests.gateway.traces import running
 from tests.telemetry import backends
@@ -81,6 +81,34 @@ async def test_a_service_that_is_called_and_that_nobody_serves() -> None:
         assert findings(gateway)["users"].what == (
             "nobody serves it, and it was called 2 times by shop"
         )
+
+
+async def test_what_may_have_been_a_typo_is_a_note_unless_it_goes_on(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    limits = mesh.Limits(service_wait=0)
+    async with (
+        mesh.Gateway(limits=limits) as gateway,
+        mesh.connect("shop", gateway=gateway) as shop,
+    ):
+
+        async def miscall(service: str, times: int) -> str:
+            for _ in range(times):
+                with pytest.raises(mesh.NotFound):
+                    await shop.call(service, "get")
+            return findings(gateway)[service].level
+
+        assert await miscall("usrs", 1) == "note"
+        assert findings(gateway)["usrs"].what.endswith("it was called 1 time by shop")
+        assert await miscall("odrers", ENOUGH - 1) == "note"
+        assert await miscall("odrers", 1) == "error"
+        assert [one.subject for one in check(gateway.core, gateway.views)] == ["odrers", "usrs"]
+        await trio.sleep(GOES_ON - 1)
+        assert await miscall("usrs", 1) == "note"
+        await trio.sleep(2)
+        assert await miscall("usrs", 1) == "error"
+        await trio.sleep(RECENT + 1)
+        assert findings(gateway) == {}
 
 
 async def test_a_service_that_was_waited_for_in_vain(
@@ -315,6 +343,18 @@ def test_losses_are_bounded_and_old_ones_are_no_news() -> None:
     for number in range(MOST_TRACES + 1):
         losses.give_up("users", "u-1", 601.0, number.to_bytes(16), 1)
     assert [one.spans for one in losses.recent(601.0)] == [MOST_TRACES]
+
+
+def test_a_process_is_believed_only_so_many_lost_spans() -> None:
+    losses = Losses()
+    assert losses.drop("users", "u-1", 10.0, 7) == 7
+    assert losses.drop("users", "u-1", 10.0, 2**32) == BELIEVED - 7
+    assert losses.drop("users", "u-1", 10.0, 2**32) == 0
+    assert losses.drop("users", "u-1", 10.5, 2**32) == BELIEVED_RATE / 2
+    assert losses.drop("users", "u-1", 100.0, 2**32) == BELIEVED
+    (loss,) = losses.recent(100.0)
+    assert loss.spans == 2 * BELIEVED + BELIEVED_RATE / 2
+    assert losses.drop("orders", "o-1", 100.0, 5) == 5  # of another one, all
 
 
 def test_what_is_told_late_is_no_loss() -> None:

@@ -14,6 +14,7 @@ import trio.lowlevel
 
 import mesh
 from mesh.gateway.checks import check
+from mesh.gateway.losses import BELIEVED
 from mesh.wire import Kind, codec
 from mesh_telemetry import TraceSettings
 from mesh_telemetry.spans import CLIENT, SERVER, CallFacts, Span, build
@@ -263,6 +264,21 @@ async def test_very_many_spans_of_one_trace_are_bounded(autojump_clock: MockCloc
         assert not kept(it).complete
         assert it.tracing.collector.lost()["trace_too_long"] == 84
         assert len(kept(it, 2)) == 2
+
+
+async def test_a_peer_that_claims_to_have_lost_the_most_is_not_believed(
+    autojump_clock: MockClock,
+) -> None:
+    """Neither in the counts of all, nor in the trace, nor where something is not in order."""
+    async with one_peer() as (it, peer):
+        await play(peer, trace_id())
+        for _ in range(3):
+            await tell(peer, [trace_id()], payload=(RESOURCE, [], 2**32))
+        await trio.sleep(0.1)
+        assert it.tracing.collector.lost()["lost_by_peer"] == BELIEVED
+        assert kept(it).dropped == BELIEVED
+        (finding,) = check(it.gateway.core, it.gateway.views)
+        assert finding.what.startswith("at least 100,000 of its spans of kept traces are lost")
 
 
 async def test_spans_of_a_trace_that_made_way_are_dropped_and_counted(

@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 import mesh
+from mesh.handlers import Handler
 from mesh.payload import decode
 from mesh.wire import Kind, codec
 from mesh.wire.codec import BY_DEADLINE, MSGPACK, Cancel
@@ -85,6 +86,33 @@ async def test_the_only_instance_is_said_to_be_the_only_one(autojump_clock: Mock
         assert names == ["mesh.decision.kept_baseline"]
         (record,) = it.gateway.core.recorder.by_activity(it.kept[0].activity_id)
         assert (record.picked, record.decisions) == ((), ())
+
+
+@pytest.mark.parametrize("early", [True, False], ids=["at once", "after a wait"])
+async def test_the_only_instance_that_fits_is_not_said_to_be_the_only_one(
+    autojump_clock: MockClock, early: bool
+) -> None:
+    """Of those that there are, it is the only one that serves the caller's version."""
+    async with running() as it, it.peer("web") as web, trio.open_nursery() as nursery:
+
+        async def serve(name: str, version: str, delay: float) -> None:
+            async with it.peer(name) as peer:
+                await trio.sleep(delay)
+                handlers = {"get": Handler(trio.lowlevel.checkpoint)}
+                peer.register_all("users", handlers, {"get": {}}, version)
+                await trio.sleep_forever()
+
+        for number in range(2):
+            nursery.start_soon(serve, f"new{number}", "2.0.0", 0)
+        nursery.start_soon(serve, "old", "1.2.0", 0 if early else 2)
+        await trio.sleep(1)
+        await web.call("users", "get", version="1.2.0")
+        *_, picked = await explained(it)
+        assert picked.sentence == (
+            "picked old-1, the only one of 3 instances that serves the caller's version"
+        )
+        assert (picked.decision, picked.setting) == ("picked", "")
+        nursery.cancel_scope.cancel()
 
 
 async def test_of_several_instances_it_is_told_what_was_compared(

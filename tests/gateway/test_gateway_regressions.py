@@ -159,6 +159,20 @@ async def test_metadata_of_a_registration_is_bounded(autojump_clock: MockClock) 
             assert "svc" not in gateway.core.registry.services
 
 
+async def test_what_a_registration_requires_is_bounded(autojump_clock: MockClock) -> None:
+    """By itself; and an entry of that form about another service is metadata."""
+    for key, size, told in (
+        ("requires.svc", 8193, "8,193 characters of what 'svc' requires exceed 8,192"),
+        ("requires.fine", 4096, "4,109 characters exceed 4,096"),
+    ):
+        async with mesh.Gateway() as gateway, raw_peer(gateway) as peer:
+            await peer.send(codec.Register("fine", "", {"m": {}}, {"requires.fine": "v" * 8192}))
+            await read_by_gateway(peer)
+            await peer.send(codec.Register("svc", "", {"m": {}}, {key: "v" * size}))
+            assert told in await peer.goodbye()
+            assert "svc" not in gateway.core.registry.services
+
+
 async def _send_pieces(peer: RawPeer, service: str, count: int) -> int:
     """Begin a call in pieces of one byte that never ends; returns its id."""
     call_id = peer._last_id + 1

@@ -18,6 +18,7 @@ from mesh.wire.codec import DETACHED, UNVERIFIED
 from tests.gateway.raw_peer import (
     MemoryDialer,
     RawPeer,
+    call_header,
     raw_peer,
     register_header,
     result_header,
@@ -39,6 +40,21 @@ async def quick_gateway(**limits: Any) -> AsyncIterator[mesh.Gateway]:
 
 def code_of(error: codec.Error) -> Code:
     return Code.from_number(error.code)
+
+
+# Time.
+
+
+async def test_calls_that_are_read_together_begin_when_they_came() -> None:
+    """What those before them in the same read take is part of their time."""
+    async with quick_gateway() as gateway, raw_peer(gateway) as peer:
+        calls = [call_header(number, "mesh", "status") for number in range(1, 40)]
+        await peer.send(*calls)
+        for _ in calls:
+            await peer.receive(Kind.RESULT)
+        records = gateway.core.recorder.recent(len(calls))
+        assert len(records) == len(calls)
+        assert len({record.started for record in records}) == 1
 
 
 # Instances.

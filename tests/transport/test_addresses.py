@@ -157,6 +157,28 @@ async def test_a_stale_socket_file_is_replaced(tmp_path: Path) -> None:
     listener.close()
 
 
+async def test_a_listener_elsewhere_needs_no_temporary_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container with a read-only root has none."""
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", list)
+    listener = await Listener.bind(Address("unix", path=str(tmp_path / "mesh.sock")))
+    listener.close()
+
+
+async def test_a_sockets_permissions_are_those_asked_for_whatever_the_umask(tmp_path: Path) -> None:
+    path = tmp_path / "mesh.sock"
+    before = os.umask(0o077)
+    try:
+        listener = await Listener.bind(Address("unix", path=str(path)), mode=0o660)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    listener.close()
+
+
 async def test_a_live_gateways_socket_is_refused_and_its_holder_named(tmp_path: Path) -> None:
     """The second gateway says which process holds the address, by number and command."""
     address = Address("unix", path=str(tmp_path / "mesh.sock"))

@@ -1,0 +1,258 @@
+"""What of a payload is taken for a secret, and that no secret is told."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.gateway.previews import DEEPEST, LONGEST, preview
+from mesh.gateway.redacting import REDACTED, Kinds, is_secret, redact_text
+
+SECRET = "5up3r"
+"""In every secret of these tests, and in nothing else."""
+
+NAMES = [
+    *("password", "Password", "PASSWORD", "user_password", "newPassword", "passwd", "pwd", "pass"),
+    *("secret", "client-secret", "clientSecret", "SECRET_KEY", "token", "accessToken", "tokens"),
+    *("x-csrf-token", "XSRF-TOKEN", "api_key", "apiKey", "API-Key", "x.api.key", "APIKEY"),
+    *("private_key", "privateKey", "authorization", "Proxy-Authorization", "auth", "x_auth"),
+    *("cookie", "Set-Cookie", "cookies", "sessionid", "PHPSESSID", "connect.sid", "user_session"),
+    *("credentials", "awsCredential", "mysql_pwd", "credit_card", "creditCardNumber", "cvv", "CVC"),
+    *("card-number", "pin", "pin1", "otp", "jwt", "ssn", "\uff50assword"),
+]
+PLAIN = [
+    "author",
+    "authors",
+    "user_id",
+    "opinion",
+    "spin",
+    "passenger",
+    "compass",
+    "name",
+    "",
+    "号",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_of_secrets(name: str) -> None:
+    assert is_secret(name)
+    assert is_secret("very_" * 40 + name)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_names_of_what_is_none(name: str) -> None:
+    assert not is_secret(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("https://x.org/?page=2&token=5up3r&b=1", f"https://x.org/?page=2&token={REDACTED}"),
+        ("user[password]=5up3r", f"user[password]={REDACTED}"),
+        ("next=%2F%3Ftoken%3D5up3r", f"next=%2F%3Ftoken%3D{REDACTED}"),
+        ('{"a": 1, "password": "5up3r 5up3r"}', f'{{"a": 1, "password": {REDACTED}'),
+        (r"{\"apiKey\":\"5up3r\"}", rf"{{\"apiKey\":{REDACTED}"),
+        (r'{"\uff50assword": "5up3r"}', rf'{{"\uff50assword": {REDACTED}'),
+        ("-H 'Authorization: Basic 5up3r=='", f"-H 'Authorization: {REDACTED}"),
+        ("postgres://ada:5up3r@db/x y", f"postgres://{REDACTED}@db/x y"),
+        ("a://5up3r@b,c://d:5u/p3r@e", f"a://{REDACTED}@e"),
+        ("sent bearer 5up3r5up3r.x", f"sent {REDACTED}"),
+        ("see eyJhbGciOiJIUzI1NiJ9.5up3r.x-y", f"see {REDACTED}"),
+        ("-----BEGIN RSA PRIVATE KEY-----\n5up3r\n", REDACTED),
+        ("card 4111 1111-1111 1111, ok", f"card {REDACTED}, ok"),
+        ("order 4111111111111112", "order 4111111111111112"),  # its check digit is wrong
+        ("1732218402123456789", "1732218402123456789"),
+        ("author: ada, see http://x.org/a?b=c", "author: ada, see http://x.org/a?b=c"),
+        ("ada@x.org", "ada@x.org"),
+    ],
+)
+def test_secrets_within_texts(text: str, told: str) -> None:
+    assert redact_text(text) == told
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["://a:", "bearer ", "-----BEGIN ", "4 ", "a:", "eyJ-", "a.", "%3", "\\'", "44-", "@://"],
+)
+def test_no_text_takes_long(text: str) -> None:
+    """One that is as long as a payload that is held, however it is made."""
+    started = time.process_time()
+    redact_text(text * (64 * 1024 // len(text)) + " @")
+    assert time.process_time() - started < 0.5
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ({"user": "ada", "password": {"old": SECRET}}, {"user": "ada", "password": REDACTED}),
+        ({"a": [{"b": {"api-key": [SECRET]}}]}, {"a": [{"b": {"api-key": REDACTED}}]}),
+        ([["Cookie", SECRET], ["a", "b"]], [["Cookie", REDACTED], ["a", "b"]]),
+        (["login", "--password", SECRET, "x"], ["login", "--password", REDACTED, "x"]),
+        ({"name": "Cookie", "value": SECRET}, {"name": "Cookie", "value": REDACTED}),
+        ({"name": "Ada", "value": 1}, {"name": "Ada", "value": 1}),
+        ({b"token": SECRET}, {"<bytes>": REDACTED}),
+        ({f"token={SECRET}": 1}, {f"token={REDACTED}": REDACTED}),
+        ({"raw": SECRET.encode()}, {"raw": "<5 bytes>"}),
+        ({"number": 4111111111111111}, {"number": REDACTED}),
+        ([1, -2.5, True, None, float("nan"), [], {}], [1, -2.5, True, None, "nan", [], {}]),
+        ({1: "a", None: "b"}, {"1": "a", "None": "b"}),
+        (msgspec.msgpack.Ext(5, SECRET.encode()), "<extension of type 5>"),
+        ("ada", "ada"),
+    ],
+)
+def test_values_without_their_secrets(value: object, told: object) -> None:
+    shown = preview(value)
+    assert shown.whole
+    assert json.loads(shown.text) == told
+
+
+def test_what_a_method_answers_goes_by_its_name_where_it_has_none() -> None:
+    assert json.loads(preview(SECRET, name="create_token").text) == REDACTED
+    assert json.loads(preview({"id": 1, "token": SECRET}, name="create_token").text) == {
+        "id": 1,
+        "token": REDACTED,
+    }
+
+
+def test_long_and_deep_values_are_cut() -> None:
+    long = preview({"text": "x" * 10_000})
+    assert (len(long.text), long.whole) == (LONGEST, False)
+    assert long.text.startswith('{"text":"xxx')
+    value: Any = SECRET
+    for _ in range(DEEPEST + 1):
+        value = [value]
+    deep = preview(value)
+    assert deep.whole
+    assert SECRET not in deep.text
+    assert '"..."' in deep.text
+
+
+Marked = Annotated[str, msgspec.Meta(extra_json_schema={"writeOnly": True})]
+
+
+class Row(msgspec.Struct, array_like=True):
+    id: int
+    password: str
+
+
+class Pair(NamedTuple):
+    id: int
+    password: str
+
+
+class User(msgspec.Struct):
+    note: Marked
+    hint: Annotated[str, msgspec.Meta(extra_json_schema={"format": "password"})] | None = None
+    friends: list[User] = []
+    by_name: dict[str, Marked] = {}
+    place: tuple[float, Marked] | None = None
+    row: Row | None = None
+    pair: Pair | None = None
+    safe: tuple[int, str] | None = None
+
+
+def test_fields_that_a_contract_marks() -> None:
+    """And structures that travel as arrays, whose fields have no names then."""
+    schema = msgspec.json.schema(User)
+    kinds = Kinds((schema,), schema["$defs"])
+    friend = User(SECRET, SECRET, by_name={"a": SECRET}, place=(1.5, SECRET), safe=(1, "b"))
+    user = User(SECRET, friends=[friend], row=Row(1, SECRET), pair=Pair(1, SECRET))
+    shown = preview(msgspec.to_builtins(user), kinds)
+    assert shown.whole
+    told = json.loads(shown.text)
+    assert SECRET not in shown.text
+    assert told["row"] == told["pair"] == "<2 values without names>"
+    (other,) = told["friends"]
+    assert (other["note"], other["hint"], other["by_name"]) == (REDACTED, REDACTED, {"a": REDACTED})
+    assert (other["place"], other["safe"]) == ([1.5, REDACTED], [1, "b"])
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        None,
+        7,
+        {"$ref": "#/$defs/self"},
+        {"$ref": 1, "anyOf": 2, "properties": 3, "prefixItems": 4, "additionalProperties": 5},
+        {"properties": {"a": {"$ref": "#/$defs/gone"}}, "items": False, "allOf": [None, 3]},
+    ],
+)
+def test_schemas_that_make_no_sense_do_no_harm(schema: object) -> None:
+    kinds = Kinds((schema,), {"self": {"anyOf": [{"$ref": "#/$defs/self"}, {"type": "object"}]}})
+    assert json.loads(preview({"a": [1], "token": SECRET}, kinds).text) == {
+        "a": [1],
+        "token": REDACTED,
+    }
+
+
+def test_of_too_many_schemas_nothing_is_told() -> None:
+    kinds = Kinds(({"anyOf": [{"const": at} for at in range(100)]},), {})
+    assert preview("ada", kinds).text == f'"{REDACTED}"'
+
+
+# Documents with secrets in them, with the schema that marks some of these.
+
+Document = tuple[Any, dict[str, Any]]
+_texts = st.text("abc xyz&=:/?{}[],'\"\\", max_size=12)
+_secrets = st.text("abc-_.", max_size=8).map(lambda some: f"{some}{SECRET}{some}")
+_names = st.sampled_from(NAMES)
+_plain: st.SearchStrategy[Document] = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**40), 2**40),
+    st.floats(),
+    st.binary(max_size=9),
+    _texts,
+).map(lambda value: (value, {}))
+_hidden: st.SearchStrategy[Document] = st.one_of(
+    st.tuples(_names, _secrets).map(lambda both: ({both[0]: [both[1]]}, {})),
+    st.tuples(_names, _secrets).map(lambda both: ([both[0], both[1]], {})),
+    st.tuples(_names, _secrets).map(lambda both: ({"name": both[0], "value": both[1]}, {})),
+    st.tuples(_texts, _names, _secrets).map(lambda some: (f"{some[0]} {some[1]}={some[2]}", {})),
+    st.tuples(_texts, _names, _secrets).map(
+        lambda some: (some[0] + " " + json.dumps({some[1]: some[2]}), {})
+    ),
+    st.tuples(_texts, _secrets).map(lambda both: (f"{both[0]} s3://me:{both[1]}@host", {})),
+    _secrets.map(lambda secret: (f"Bearer {secret}{secret}", {})),
+    _secrets.map(lambda secret: (secret, {"writeOnly": True})),
+    _secrets.map(lambda secret: ({"a": secret}, {"format": "password", "type": "object"})),
+    _secrets.map(lambda secret: (secret, {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/Pin"}]})),
+    _secrets.map(lambda secret: (secret.encode(), {})),
+)
+
+
+def _within(inner: st.SearchStrategy[Document]) -> st.SearchStrategy[Document]:
+    maps = st.dictionaries(st.text("abcdef_", max_size=6), inner, max_size=5)
+    lists = st.lists(inner, max_size=5)
+    return st.one_of(
+        maps.map(
+            lambda some: (
+                {name: value for name, (value, _) in some.items()},
+                {"properties": {name: schema for name, (_, schema) in some.items()}},
+            )
+        ),
+        lists.map(
+            lambda some: (
+                [value for value, _ in some],
+                {"prefixItems": [schema for _, schema in some]},
+            )
+        ),
+        st.tuples(_names, inner).map(lambda both: ({both[0]: both[1][0]}, {})),
+    )
+
+
+@given(st.recursive(st.one_of(_plain, _hidden), _within, max_leaves=30))
+def test_no_secret_of_any_document_is_told(document: Document) -> None:
+    value, schema = document
+    travelled = msgspec.msgpack.decode(msgspec.msgpack.encode(value))
+    shown = preview(travelled, Kinds((schema,), {"Pin": {"writeOnly": True}}))
+    assert SECRET not in shown.text
+    if shown.whole:
+        json.loads(shown.text)
