@@ -104,3 +104,27 @@ def test_the_service_starts_the_command_as_it_is() -> None:
         timeout=60,
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_the_page_installs_what_the_units_run() -> None:
+    lines = (UNITS / "README.md").read_text().split("```sh\n")[1]
+    texts = {unit.name: unit.read_text() for unit in UNITS.glob("mesh-*")}
+    start = re.search(r"(?m)^ExecStart=(\S+)/bin/mesh ", texts["mesh-gateway.service"])
+    assert start is not None
+    assert f"python3 -m venv {start[1]}\n" in lines
+    assert f"{start[1]}/bin/pip install ." in lines
+    sock = texts["mesh-gateway.socket"]
+    [address] = re.findall(r"(?m)^ListenStream=(/.*)$", sock)
+    assert f"MESH_GATEWAY=unix:{address}\n" in lines
+    service = texts["mesh-service@.service"]
+    assert f"Environment=MESH_GATEWAY=unix:{address}\n" in service
+    made = (UNITS / "tmpfiles.d" / "mesh.conf").read_text()
+    for option in ("EnvironmentFile=-(.*)/%i.env", "WorkingDirectory=(.*)"):
+        [folder] = re.findall(f"(?m)^{option}$", service)
+        assert f"{folder}/" in lines
+        assert re.search(rf"(?m)^d {folder} ", made)
+    [config] = re.findall(r"--config (\S+)", texts["mesh-gateway.service"])
+    assert re.search(rf"(?m)^f {config} ", made)
+    group = (UNITS / "sysusers.d" / "mesh.conf").read_text().split("\ng ")[1].split()[0]
+    for text in (sock, service, texts["mesh-gateway.service"]):
+        assert re.search(rf"(?m)^(SocketGroup|SupplementaryGroups)={group}$", text)
