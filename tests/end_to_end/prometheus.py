@@ -109,6 +109,13 @@ async def prometheus(folder: Path, target: str) -> AsyncIterator[Prometheus]:
         "scrape_configs:\n"
         f"  - {{job_name: mesh, static_configs: [{{targets: ['{target}']}}]}}\n"
     )
+    async with configured(config, folder) as server:
+        yield server
+
+
+@contextlib.asynccontextmanager
+async def configured(config: Path, folder: Path) -> AsyncIterator[Prometheus]:
+    """Run one with this configuration, and its data in this folder."""
     command = [
         tool("prometheus"),
         f"--config.file={config}",
