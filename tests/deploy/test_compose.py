@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +10,7 @@ import pytest
 import yaml
 
 from tests.deploy.manager import ROOT
+from tests.programs import program
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,14 +29,8 @@ UNASKED = {"otel-collector"}
     ids=lambda path: path.name,
 )
 def test_docker_compose_takes_the_file(file: Path) -> None:
-    program = shutil.which("docker-compose")
-    if program is None:
-        reason = "docker-compose is missing: apt-get install docker-compose"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
     result = subprocess.run(
-        [program, "--file", str(file), "config", "--quiet"],
+        [program("docker-compose", "docker-compose"), "--file", str(file), "config", "--quiet"],
         capture_output=True,
         text=True,
         timeout=60,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,15 +11,16 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.manager import UNITS
+from tests.programs import program
 
 
 def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
-    if shutil.which("systemd-analyze") is None:
-        if os.environ.get("CI"):
-            pytest.fail("systemd-analyze is missing; .ci/run installs it")
-        pytest.skip("systemd-analyze is missing: apt-get install systemd")
     return subprocess.run(
-        ["systemd-analyze", *arguments], capture_output=True, text=True, check=False, timeout=60
+        [program("systemd-analyze", "systemd"), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
 
 
@@ -66,17 +66,17 @@ def test_the_services_may_do_little(units: list[str], name: str, most: int) -> N
 def test_the_group_and_the_folders_are_made(tmp_path: Path) -> None:
     """By systemd's own programs, in another root."""
     (tmp_path / "etc").mkdir()
-    for name, passwd in (("passwd", "root:x:0:0::/root:/bin/sh"), ("group", "root:x:0:")):
-        (tmp_path / "etc" / name).write_text(passwd + "\n")
+    for file, line in (("passwd", "root:x:0:0::/root:/bin/sh"), ("group", "root:x:0:")):
+        (tmp_path / "etc" / file).write_text(line + "\n")
     folders = UNITS / "tmpfiles.d" / "mesh.conf"
-    for program, *arguments in (
+    if os.geteuid() != 0:
+        pytest.skip("only root makes groups and folders of root's")
+    for name, *arguments in (
         ("systemd-sysusers", f"{UNITS}/sysusers.d/mesh.conf"),
         ("systemd-tmpfiles", "--create", str(folders)),
     ):
-        if shutil.which(program) is None or os.geteuid() != 0:
-            pytest.skip(f"{program} is missing, or not run by root")
         made = subprocess.run(
-            [program, f"--root={tmp_path}", *arguments],
+            [program(name, "systemd"), f"--root={tmp_path}", *arguments],
             capture_output=True,
             text=True,
             check=False,
