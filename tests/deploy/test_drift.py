@@ -35,6 +35,7 @@ TEXTS = {path: path.read_text() for path in FILES}
 EACH = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(DEPLOY)))
 
 PORTS = {
+    "53": "names",
     ADMIN.rpartition(":")[2]: "a gateway's admin address",
     "9465": "a peer's metrics",
     "7000": "a gateway for peers",
@@ -66,6 +67,8 @@ OF_OPENTELEMETRY = {
     "OTEL_SERVICE_NAME",
 }
 """Those that its SDK and the gateway read; https://opentelemetry.io/docs/specs/otel/protocol/exporter/"""
+COMMAND = re.compile(r"(?:^|(?<!-n)(?<!--namespace)\s|bin/)mesh +([^|;&#]*)")
+"""The command, and no namespace of this name."""
 SUFFIXES = ("_bucket", "_sum", "_count")
 
 
@@ -108,7 +111,7 @@ def command_lines(path: Path) -> Iterator[list[str]]:
     text = TEXTS[path]
     if path.suffix == ".md":
         for line in code(text):
-            for found in re.findall(r"(?:^|\s|bin/)mesh +([^|;&#]*)", line.replace("\n", " ")):
+            for found in COMMAND.findall(line.replace("\n", " ")):
                 yield shlex.split(found)
     for found in re.findall(r"(?m)^#?ExecStart=\S+/mesh (.*)$", text):
         yield shlex.split(found)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mesh._version import __version__
 from tests.deploy.manager import UNITS
 from tests.programs import program
 
@@ -111,20 +112,21 @@ def test_the_page_installs_what_the_units_run() -> None:
     texts = {unit.name: unit.read_text() for unit in UNITS.glob("mesh-*")}
     start = re.search(r"(?m)^ExecStart=(\S+)/bin/mesh ", texts["mesh-gateway.service"])
     assert start is not None
-    assert f"python3 -m venv {start[1]}\n" in lines
-    assert f"{start[1]}/bin/pip install ." in lines
+    made = f"{start[1]}-{__version__}"
+    assert f"python3 -m venv {made}\n{made}/bin/pip install .\n" in lines
+    assert f"--force {made} {start[1]}\n" in lines
     sock = texts["mesh-gateway.socket"]
     [address] = re.findall(r"(?m)^ListenStream=(/.*)$", sock)
     assert f"MESH_GATEWAY=unix:{address}\n" in lines
     service = texts["mesh-service@.service"]
     assert f"Environment=MESH_GATEWAY=unix:{address}\n" in service
-    made = (UNITS / "tmpfiles.d" / "mesh.conf").read_text()
+    folders = (UNITS / "tmpfiles.d" / "mesh.conf").read_text()
     for option in ("EnvironmentFile=-(.*)/%i.env", "WorkingDirectory=(.*)"):
         [folder] = re.findall(f"(?m)^{option}$", service)
         assert f"{folder}/" in lines
-        assert re.search(rf"(?m)^d {folder} ", made)
+        assert re.search(rf"(?m)^d {folder} ", folders)
     [config] = re.findall(r"--config (\S+)", texts["mesh-gateway.service"])
-    assert re.search(rf"(?m)^f {config} ", made)
+    assert re.search(rf"(?m)^f {config} ", folders)
     group = (UNITS / "sysusers.d" / "mesh.conf").read_text().split("\ng ")[1].split()[0]
     for text in (sock, service, texts["mesh-gateway.service"]):
         assert re.search(rf"(?m)^(SocketGroup|SupplementaryGroups)={group}$", text)
