@@ -13,14 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import trio
 
 from mesh.connecting import connect, make_dialer
-from mesh.errors import (
-    AddressError,
-    CertificateError,
-    ContractError,
-    MeshError,
-    SettingError,
-    UsageError,
-)
+from mesh.errors import AddressError, CertificateError, ContractError, SettingError, UsageError
 from mesh.groups import single_exception
 from mesh.serving import POLL, name_of_service, serve
 from mesh.systemd import Notifier
@@ -165,8 +158,7 @@ async def _tell_manager(client: Client, notifier: Notifier, registered: trio.Eve
     """Tell systemd that it is ready, where `/readyz` would, and from then on how it is."""
     await registered.wait()
     notifier.alive(_summary(client))
-    with contextlib.suppress(MeshError):  # that there will never be a gateway is in the status
-        await client._uplink.wait_ready()
+    await client._uplink.wait_ready()
     while not (status := client.status()).ready or status.missing:
         notifier.alive(_summary(client))
         await trio.sleep(POLL)
