@@ -15,7 +15,8 @@ import trio
 from mesh.connecting import connect, make_dialer
 from mesh.errors import AddressError, CertificateError, ContractError, SettingError, UsageError
 from mesh.groups import single_exception
-from mesh.serving import name_of_service, serve
+from mesh.serving import POLL, name_of_service, serve
+from mesh.systemd import Notifier
 from mesh.tracing import install_tracer_provider
 
 if TYPE_CHECKING:
@@ -52,6 +53,9 @@ def run(
 
     Once the services are registered, a process without a provider of OpenTelemetry spans gets the
     mesh's: see :func:`~mesh.install_tracer_provider`.
+
+    Under systemd it says that it is ready once it is connected and what it requires has been there,
+    as ``/readyz`` does, and gives the watchdog life signs.
 
     It waits for a gateway that is not up yet, and registers again with one that comes back. Where
     an address, a ``MESH_*`` variable or a certificate that these name cannot be used, or a service
@@ -118,19 +122,28 @@ async def _run(
     name: str,
     peer: Callable[[], AbstractAsyncContextManager[Client]],
 ) -> None:
+    registered = trio.Event()
+
+    def have_registered(_: Client) -> None:
+        registered.set()
+
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with contextlib.AsyncExitStack() as stack:
+            notifier = stack.enter_context(contextlib.closing(Notifier()))
             try:
                 client = await stack.enter_async_context(peer())
             except _WRONG_SETTING as fault:
                 _refuse(name, fault)
             nursery = await stack.enter_async_context(trio.open_nursery())
             # A service may set a provider of its own up, so that the mesh's comes after them.
-            nursery.start_soon(_serve, client, *(*services, _provide_tracing))
+            nursery.start_soon(_serve, client, *(*services, _provide_tracing, have_registered))
+            if notifier.is_heard:
+                nursery.start_soon(_tell_manager, client, notifier, registered)
             number = await anext(signals)
             for again in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(again, _end_at_once)
             log.info("%s got %s and drains", name, signal.Signals(number).name)
+            notifier.draining(client._uplink.limits.drain)
             nursery.cancel_scope.cancel()
 
 
@@ -139,6 +152,26 @@ async def _serve(client: Client, *services: Service) -> None:
         await serve(client, *services)
     except ContractError as fault:
         _refuse(client.name, fault)
+
+
+async def _tell_manager(client: Client, notifier: Notifier, registered: trio.Event) -> None:
+    """Tell systemd that it is ready, where `/readyz` would, and from then on how it is."""
+    await registered.wait()
+    notifier.alive(_summary(client))
+    await client._uplink.wait_ready()
+    while not (status := client.status()).ready or status.missing:
+        notifier.alive(_summary(client))
+        await trio.sleep(POLL)
+    notifier.ready(_summary(client))
+    await notifier.report(lambda: _summary(client))
+
+
+def _summary(client: Client) -> str:
+    status = client.status()
+    calls = f"methods: {len(status.methods)}, calls in flight: {status.serving}"
+    if not status.connected:
+        return f"{calls}; no gateway: {status.fault or 'connecting'}"
+    return f"{calls}; waiting for {', '.join(status.missing)}" if status.missing else calls
 
 
 def _provide_tracing(_: Client) -> None:

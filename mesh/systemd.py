@@ -15,8 +15,10 @@ import os
 import socket
 from typing import TYPE_CHECKING, NamedTuple
 
+import trio
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, MutableMapping
+    from collections.abc import Callable, Mapping, MutableMapping
 
 log = logging.getLogger("mesh.systemd")
 
@@ -25,6 +27,12 @@ TLS = "tls"
 
 FIRST = 3
 """The first descriptor that is handed in (``SD_LISTEN_FDS_START``)."""
+
+STATUS_EVERY = 5.0
+"""Seconds between two status lines."""
+
+LAST_WORDS = 5.0
+"""Seconds that a program may take to end, once its calls have ended."""
 
 
 class Notifier:
@@ -77,9 +85,17 @@ class Notifier:
         if news:
             self._send(*news)
 
-    def stopping(self, status: str, within: float) -> None:
-        """The end has begun, and takes at most ``within`` seconds, whatever the manager allows."""
-        self._send("STOPPING=1", self._status(status), f"EXTEND_TIMEOUT_USEC={int(within * 1e6)}")
+    async def report(self, status: Callable[[], str]) -> None:
+        """Give life signs, which only a loop that turns can give, until cancelled."""
+        pause = min(STATUS_EVERY, self.watchdog / 2) if self.watchdog else STATUS_EVERY
+        while self.is_heard:
+            self.alive(status())
+            await trio.sleep(pause)
+
+    def draining(self, within: float) -> None:
+        """The end has begun: a drain of so many seconds at most, whatever the manager allows."""
+        extended = int((within + LAST_WORDS) * 1e6)
+        self._send("STOPPING=1", self._status("draining"), f"EXTEND_TIMEOUT_USEC={extended}")
 
     def _status(self, text: str) -> str:
         self._told = text

@@ -30,12 +30,6 @@ from mesh.transport import Listener
 
 log = logging.getLogger("mesh.gateway")
 
-STATUS_EVERY = 5.0
-"""Seconds between two status lines for systemd."""
-
-LAST_WORDS = 5.0
-"""Seconds that a gateway may take to end, once its calls have ended."""
-
 
 def _options(command: Any) -> Any:
     """The options of the table of settings, and `--limit` for the many that are limits."""
@@ -217,7 +211,7 @@ async def _serve(
             draining = True
             log.info("got %s; send it again to stop at once", signal.Signals(number).name)
             gateway.drain()
-            notifier.stopping("draining", within=gateway.limits.drain + LAST_WORDS)
+            notifier.draining(gateway.limits.drain)
 
     async def serve(task_status: trio.TaskStatus[None]) -> None:
         await gateway.serve(task_status=task_status)
@@ -229,7 +223,7 @@ async def _serve(
             await nursery.start(serve)
             calm_collector()
             notifier.ready(gateway.summary)
-            nursery.start_soon(_report, gateway, notifier)
+            nursery.start_soon(notifier.report, lambda: gateway.summary)
             _announce(gateway, as_json=as_json)
     return cut_short
 
@@ -253,16 +247,6 @@ def _announce(gateway: Gateway, *, as_json: bool) -> None:
         click.echo(f"  peers    {address}")
     click.echo(f"  metrics  {metrics or 'not served (--admin none)'}")
     sys.stdout.flush()
-
-
-async def _report(gateway: Gateway, notifier: Notifier) -> None:
-    """Life signs for systemd's watchdog, which only a loop that turns can give."""
-    if not notifier.is_heard:
-        return
-    pause = min(STATUS_EVERY, notifier.watchdog / 2) if notifier.watchdog else STATUS_EVERY
-    while True:
-        notifier.alive(gateway.summary)
-        await trio.sleep(pause)
 
 
 def _raise_file_limit() -> None:

@@ -1,20 +1,12 @@
-"""The gateway under systemd: readiness, life signs, sockets handed in, and units that are sound.
-
-The service manager is played by a datagram socket and by a launcher that hands sockets over: its
-protocols are nothing more.
-"""
+"""The gateway under systemd: readiness, life signs, and sockets handed in."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,109 +14,10 @@ import pytest
 import mesh
 from mesh.systemd import Notifier, take_sockets
 from tests.certificates import Authority
+from tests.deploy.manager import LAUNCHER, Manager, ask, environment, gateway, listen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-UNITS = Path(__file__).parents[2] / "deploy" / "systemd"
-
-LAUNCHER = """
-import fcntl, os, sys
-given = [fcntl.fcntl(int(text), fcntl.F_DUPFD, 100) for text in sys.argv[1].split(",")]
-for index, descriptor in enumerate(given):
-    os.dup2(descriptor, 3 + index)
-    os.close(descriptor)
-os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(given)))
-os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
-"""
-"""Puts descriptors in place, then becomes the program: LISTEN_PID is its own."""
-
-
-class Manager:
-    """The service manager's end of the notification socket."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind("\0" + path[1:] if path.startswith("@") else path)
-        self._socket.settimeout(30)
-
-    def next(self) -> list[str]:
-        """The lines of the next datagram."""
-        return self._socket.recv(4096).decode().split("\n")
-
-    def until(self, line: str) -> list[str]:
-        """The lines of the next datagram that has this one."""
-        while line not in (found := self.next()):
-            pass
-        return found
-
-    def until_silent(self, seconds: float) -> None:
-        """Hear all, until nothing comes for so long."""
-        self._socket.settimeout(seconds)
-        with contextlib.suppress(TimeoutError):
-            while True:
-                self.next()
-        self._socket.settimeout(30)
-
-    def close(self) -> None:
-        """Hear nothing any more."""
-        self._socket.close()
-
-
-@pytest.fixture(name="manager", params=["file", "abstract"])
-def make_manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]:
-    path = f"{tmp_path}/notify" if request.param == "file" else f"@mesh-test-{os.getpid()}"
-    manager = Manager(path)
-    yield manager
-    manager.close()
-
-
-def environment(folder: Path, **variables: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MESH_")}
-    return {**kept, "XDG_RUNTIME_DIR": str(folder), **variables}
-
-
-@contextlib.contextmanager
-def gateway(
-    folder: Path, *arguments: str, sockets: tuple[socket.socket, ...] = (), **variables: str
-) -> Iterator[subprocess.Popen[str]]:
-    """A gateway as a process, started as systemd would start it."""
-    command = ["-m", "mesh.cli", "gateway", "--admin", "none", *arguments]
-    descriptors = [sock.fileno() for sock in sockets]
-    if sockets:
-        command = ["-c", LAUNCHER, ",".join(map(str, descriptors)), *command]
-    with subprocess.Popen(
-        [sys.executable, *command],
-        env=environment(folder, **variables),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        pass_fds=descriptors,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def listen(path: Path | None = None) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX if path else socket.AF_INET)
-    sock.bind(str(path) if path else ("127.0.0.1", 0))
-    sock.listen()
-    return sock
-
-
-def ask(address: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "mesh.cli", "ping", "--count", "1", "--gateway", address],
-        env={**os.environ, **variables},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
+    from pathlib import Path
 
 # Notification.
 
@@ -332,66 +225,3 @@ async def test_a_gateway_takes_a_socket_of_the_program_s_own(tmp_path: Path) -> 
 
 
 # The units.
-
-
-def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
-    if shutil.which("systemd-analyze") is None:
-        if os.environ.get("CI"):
-            pytest.fail("systemd-analyze is missing; .ci/run installs it")
-        pytest.skip("systemd-analyze is missing: apt-get install systemd")
-    return subprocess.run(
-        ["systemd-analyze", *arguments], capture_output=True, text=True, check=False, timeout=60
-    )
-
-
-@pytest.fixture(name="units")
-def make_units(tmp_path: Path) -> list[str]:
-    """The units with a binary that exists here."""
-    for unit in UNITS.iterdir():
-        text = unit.read_text().replace("/opt/spanmesh/bin/mesh", sys.executable)
-        (tmp_path / unit.name).write_text(text)
-    return sorted(map(str, tmp_path.iterdir()))
-
-
-def test_the_units_are_sound(units: list[str]) -> None:
-    assert len(units) == 2
-    result = analyze("verify", "--man=no", *units)
-    assert (result.returncode, result.stderr) == (0, "")
-
-
-def test_so_are_their_examples(units: list[str]) -> None:
-    """What comments say to uncomment, and the socket unit that they tell of."""
-    by_suffix = {Path(unit).suffix: Path(unit) for unit in units}
-    service, sock = by_suffix[".service"], by_suffix[".socket"]
-    service.write_text(re.sub(r"(?m)^#(?=[A-Z]\w+=)", "", service.read_text()))
-    assert "\nLoadCredential=gateway.key" in service.read_text()
-    example = re.findall(r"(?m)^#   (.*)$", sock.read_text())
-    other = sock.with_name("mesh-gateway-tls.socket")
-    other.write_text("\n".join(example) + "\n")
-    assert "FileDescriptorName=tls" in example
-    result = analyze("verify", "--man=no", *units, str(other))
-    assert (result.returncode, result.stderr) == (0, "")
-
-
-def test_the_service_may_do_little(units: list[str]) -> None:
-    """Exposure is from 0 (nothing) to 10 (all), here times ten."""
-    service = next(unit for unit in units if unit.endswith(".service"))
-    result = analyze("security", "--offline=true", "--threshold=15", service)
-    assert result.returncode == 0, result.stdout
-
-
-def test_the_service_starts_the_command_as_it_is() -> None:
-    """The arguments of ExecStart are ones that the command knows."""
-    text = (UNITS / "mesh-gateway.service").read_text()
-    [start] = [line for line in text.splitlines() if line.startswith("ExecStart=")]
-    _, *arguments = start.partition("=")[2].split()
-    file = arguments.index("/etc/mesh/gateway.toml")
-    arguments[file] = os.devnull
-    result = subprocess.run(
-        [sys.executable, "-m", "mesh.cli", *arguments, "--check-config"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert result.returncode == 0, result.stderr

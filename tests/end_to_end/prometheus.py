@@ -8,17 +8,16 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 import re
-import shutil
 import subprocess
 import time
 import urllib.parse
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import pytest
 import trio
+
+from tests.programs import program
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -29,13 +28,7 @@ INTERVAL = "200ms"
 
 def tool(name: str) -> str:
     """The path of a program of the package `prometheus`."""
-    found = shutil.which(name)
-    if found is None:
-        reason = f"{name} is not installed: apt-get install prometheus"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return found
+    return program(name, "prometheus")
 
 
 async def check_by_promtool(promtool: str, text: str) -> None:
@@ -143,6 +136,13 @@ async def prometheus(
         f"  - {{job_name: mesh-gateway, static_configs: [{{targets: ['{target}']}}]}}\n"
         f"  - {{job_name: mesh-peers, static_configs: [{{targets: {json.dumps([*peers])}}}]}}\n"
     )
+    async with configured(config, folder) as server:
+        yield server
+
+
+@contextlib.asynccontextmanager
+async def configured(config: Path, folder: Path) -> AsyncIterator[Prometheus]:
+    """Run one with this configuration, and its data in this folder."""
     command = [
         tool("prometheus"),
         f"--config.file={config}",

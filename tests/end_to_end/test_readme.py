@@ -210,19 +210,3 @@ async def test_the_traces_of_a_program_s_own_gateway_are_read_as_the_readme_says
     assert "(0, 'users', 'users.get', " in rows
     assert drawing[0].startswith("users.get by users  not_found after ")
     assert trace == "4 True []"
-
-
-def test_the_lines_for_systemd_install_what_the_units_run() -> None:
-    lines = README.split("## Under systemd")[1].split("```sh\n")[1].split("```")[0]
-    unit = (ROOT / "deploy/systemd/mesh-gateway.service").read_text()
-    start = re.search(r"^ExecStart=(\S+)/bin/mesh gateway --config (\S+)$", unit, re.MULTILINE)
-    assert start is not None
-    folder, file = start.groups()
-    assert f"python3 -m venv {folder} " in lines
-    assert f"{folder}/bin/pip install ." in lines
-    assert f"touch {file}\n" in lines
-    sock = (ROOT / "deploy/systemd/mesh-gateway.socket").read_text()
-    for name, says in (("ListenStream", "MESH_GATEWAY=unix:{}"), ("SocketGroup", "--system {} ")):
-        value = re.search(rf"^{name}=(\S+)$", sock, re.MULTILINE)
-        assert value is not None
-        assert says.format(value[1]) in lines
