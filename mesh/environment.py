@@ -66,7 +66,8 @@ _OF_KUBERNETES = re.compile(
 https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables"""
 
 log = logging.getLogger("mesh.client")
-_warned: set[str] = set()
+warned: set[str] = set()
+"""What this process has been warned of already; the pytest plugin empties it for each test."""
 
 
 def unknown_variables(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -94,8 +95,8 @@ def _nearest(name: str) -> str:
 def warn_of_unknown_variables(environment: Mapping[str, str] = os.environ) -> None:
     """Log each unknown variable, once in a process."""
     for name, hint in unknown_variables(environment).items():
-        if name not in _warned:
-            _warned.add(name)
+        if name not in warned:
+            warned.add(name)
             log.warning("%s: unknown variable; %s", name, hint)
 
 

@@ -98,7 +98,8 @@ class UsageError(MeshError, RuntimeError):
 class ContractError(UsageError, TypeError):
     """A contract, or what is served as one, cannot be; the message names class, method, parameter.
 
-    Raised when the class of a contract is made, and when an implementation is served.
+    Raised when the class of a contract is made, when an implementation is served, and by mocks and
+    faults of the testing kit for what breaks a contract.
     """
 
 

@@ -59,7 +59,7 @@ class ContractHandler(Handler):
         function: The implementation's, bound.
     """
 
-    __slots__ = ("_method", "_name", "_told")
+    __slots__ = ("_name", "_told", "method")
 
     def __init__(
         self, info: ContractInfo, method: ContractMethod, function: Callable[..., Any]
@@ -73,14 +73,14 @@ class ContractHandler(Handler):
         if not signature.needs_any:
             self.params_type = signature.params | None
         self.encode = encode if signature.result is Any else _checked(info, method)
-        self._name, self._method = f"{info.name}.{method.name}", method
+        self._name, self.method = f"{info.name}.{method.name}", method
         self._told = False
 
     def raised(self, error: CallError) -> None:
         """Log the first error that breaks the contract: callers get it, but not as its class."""
         if self._told or error.chain:  # one that a callee raised is not this method's
             return
-        if told := breach(error, self._method.errors):
+        if told := breach(error, self.method.errors):
             self._told = True
             log.warning("%s %s", self._name, told)
 

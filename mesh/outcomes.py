@@ -12,7 +12,7 @@ from mesh.errors import CallError, Code, Reason
 from mesh.groups import sole
 from mesh.handlers import Handler
 from mesh.payload import encode, encode_details, tell_misfit
-from mesh.wire.codec import BY_DEADLINE, MAYBE_EXECUTED, MSGPACK
+from mesh.wire.codec import BY_DEADLINE, MAYBE_EXECUTED, MSGPACK, RAW
 from mesh.wire.frames import Kind
 from mesh_telemetry.current import CallContext
 from mesh_telemetry.peer_records import PeerRow
@@ -208,11 +208,14 @@ class Outcomes:
             records.add_touched(row, touched)
 
 
-def undecodable(call: context.Call, fault: Exception) -> CallError:
+def undecodable(call: context.Call, encoding: int, fault: Exception) -> CallError:
     """What a caller is told whose parameters are none of the method."""
+    why = tell_misfit(fault)
+    if encoding == RAW:
+        why = f"they came as bare bytes (encoding='raw'); call it with 'msgpack' or 'json': {why}"
     return CallError.of(
         Code.INVALID_ARGUMENT,
-        f"parameters of {call.chain[-1]}: {tell_misfit(fault)}",
+        f"parameters of {call.chain[-1]}: {why}",
         reason=Reason.UNDECODABLE,
         maybe_executed=False,
     )

@@ -67,7 +67,10 @@ def encode(value: Any, encoding: int = MSGPACK) -> bytes:
             return bytes(value)
         if value is None:  # a call without parameters, a handler without a result
             return b""
-        raise EncodingFault(f"a raw payload must be bytes, not {type(value).__name__}")
+        raise EncodingFault(
+            f"a raw payload must be bytes, not {type(value).__name__}; a caller with "
+            "encoding='msgpack' or 'json' sends and gets values"
+        )
     try:
         encoder = _ENCODERS[encoding]
     except KeyError:

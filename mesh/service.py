@@ -205,7 +205,7 @@ class Dispatcher:
                 try:
                     params = decode(payload, encoding, handler.params_type)
                 except Exception as fault:
-                    raise undecodable(call, fault) from fault
+                    raise undecodable(call, encoding, fault) from fault
                 arguments: tuple[Any, ...] = (params,)
             else:
                 arguments = ()

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _CLASS = "__mesh_stub__"
 """Where a contract keeps the class of its stubs: there it goes when the contract does."""
 
+warned: set[str] = set()
+"""What this process has warned of already. The pytest plugin empties it: each test is the first."""
+
 
 class Stub:
     """What stubs are beside their contract."""
@@ -145,14 +148,12 @@ def _warning(
     full_name: str, method: ContractMethod, call: Callable[..., Any]
 ) -> Callable[..., Any]:
     """The same, with a warning at the line of the first call of a process."""
-    told = False
+    what = f"{full_name} is deprecated: {method.options.deprecated}"
 
     def deprecated(self: Stub, /, *arguments: Any, **named: Any) -> Any:
-        nonlocal told
-        if not told:
-            what = f"{full_name} is deprecated: {method.options.deprecated}"
+        if what not in warned:
             warnings.warn(what, DeprecationWarning, stacklevel=2)
-            told = True  # not before: where warnings are errors, none of its calls may pass
+            warned.add(what)  # not before: where warnings are errors, none of its calls may pass
         return call(self, *arguments, **named)
 
     return deprecated

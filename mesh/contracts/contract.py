@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import inspect
-import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,13 +11,15 @@ import msgspec
 
 from mesh.contracts.declaring import MethodOptions, check_options, options_of
 from mesh.contracts.failures import DeclaredError, read_errors
+from mesh.contracts.overriding import check_again
+from mesh.contracts.scoping import names_in
 from mesh.contracts.signatures import Signature, read_signature
 from mesh.contracts.versions import Version
 from mesh.errors import ContractError
 from mesh.wire.codec import is_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 RESERVED = "mesh"
 """The gateway's own service."""
@@ -51,8 +52,9 @@ class Contract(abc.ABC):
     """The base of all contracts, and through these of what implements and calls them.
 
     Its subclasses with a name and a version are contracts: their methods are abstract and declared
-    by :func:`~mesh.method`. One that extends others has all their methods besides its own. Their
-    subclasses without a name are implementations.
+    by :func:`~mesh.method`. One that extends others has all their methods besides its own. A method
+    that it declares again takes all that the others' take, and returns no more. Their subclasses
+    without a name are implementations.
 
     Args:
         name: The service's name.
@@ -106,8 +108,8 @@ class Contract(abc.ABC):
             its_version = Version.parse(version)
         except ValueError as fault:
             raise ContractError(f"{where}: {fault}") from None
-        methods = {method.name: method for method in _inherited(where, cls)}
-        methods |= {method.name: method for method in _own(where, cls)}
+        own = {method.name: method for method in _own(where, cls)}
+        methods = {method.name: method for method in _inherited(where, cls, own)} | own
         if not methods:
             raise ContractError(f"{where}: it has no method; declare one with @mesh.method")
         doc = inspect.cleandoc(cls.__doc__ or "")
@@ -160,21 +162,29 @@ def _check_implementation(cls: type[Contract]) -> None:
             )
 
 
-def _inherited(where: str, cls: type[Contract]) -> Iterator[ContractMethod]:
+def _inherited(
+    where: str, cls: type[Contract], own: dict[str, ContractMethod]
+) -> Iterator[ContractMethod]:
+    """The methods of the contracts that it extends, which its own can stand in for."""
     found: dict[str, tuple[ContractInfo, ContractMethod]] = {}
     for info in contracts_of(cls):
         for method in info.methods.values():
-            other = found.setdefault(method.name, (info, method))
-            if other[1] is not method:
+            name = method.name
+            if name in own:
+                its = own[name].signature
+                at, source = f"{where}, method {name}", info.declared.__qualname__
+                check_again(at, source, method.signature, its, getattr(cls, name))
+            other = found.setdefault(name, (info, method))
+            if other[1] is not method and name not in own:
                 raise ContractError(
                     f"{where}: {other[0].declared.__qualname__} and {info.declared.__qualname__} "
-                    f"both have a method {method.name!r}"
+                    f"both have a method {name!r}; declare it here, too, to say what it is"
                 )
             yield method
 
 
 def _own(where: str, cls: type[Contract]) -> Iterator[ContractMethod]:
-    names = _names_around(cls)
+    names = names_in(cls)
     for name, value in vars(cls).items():
         at = f"{where}, method {name}"
         options = options_of(value)
@@ -191,17 +201,6 @@ def _own(where: str, cls: type[Contract]) -> Iterator[ContractMethod]:
             name,
             read_signature(at, value, names, cls.__module__),
             options,
-            read_errors(at, options.raises, names),
+            read_errors(at, options.raises),
             inspect.getdoc(value) or "",
         )
-
-
-def _names_around(cls: type) -> Mapping[str, Any]:
-    """What is known where a class is made, so that a contract may stand in a function."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__") != cls.__module__:
-        frame = frame.f_back
-    while frame.f_back is not None and frame.f_back.f_globals is frame.f_globals:
-        # The body of a class around it, or a function around that.
-        return {**frame.f_back.f_locals, **frame.f_locals}
-    return dict(frame.f_locals)

@@ -71,7 +71,7 @@ def method(
         access: What a caller must be allowed to do, such as ``"users.read"``.
         public: Whether anybody may call it.
         audit: Whether its calls are to be written down.
-        deprecated: What to call instead. Callers are warned, and calls counted.
+        deprecated: What to call instead. Stubs warn once a process, and calls are counted.
         raises: Errors that travel typed, or one: classes made with :class:`dataclasses.dataclass`
             from subclasses of :class:`~mesh.CallError`.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_origin, get_type_hints
 
 import msgspec
 
+from mesh.contracts.scoping import names_in
 from mesh.contracts.signatures import check_type
 from mesh.errors import CallError, ContractError, Reason, template_of
 
@@ -32,22 +33,19 @@ class DeclaredError(msgspec.Struct, frozen=True):
     """Its fields."""
 
 
-def read_errors(
-    where: str, kinds: Iterable[type[CallError]], names: Mapping[str, Any]
-) -> dict[str, DeclaredError]:
+def read_errors(where: str, kinds: Iterable[type[CallError]]) -> dict[str, DeclaredError]:
     """Understand the errors that a method declares, by reason.
 
     Args:
         where: Contract and method, which begin the message of every fault.
         kinds: What ``raises=`` says.
-        names: What their annotations may name beside what their modules do.
 
     Raises:
         ContractError: One cannot travel typed.
     """
     found: dict[str, DeclaredError] = {}
     for kind in kinds:
-        declared = _read(where, kind, names)
+        declared = _read(where, kind)
         other = found.setdefault(declared.reason, declared)
         if other.kind is not kind:
             raise ContractError(
@@ -57,7 +55,7 @@ def read_errors(
     return found
 
 
-def _read(where: str, kind: Any, names: Mapping[str, Any]) -> DeclaredError:
+def _read(where: str, kind: Any) -> DeclaredError:
     if not (isinstance(kind, type) and issubclass(kind, CallError)):
         raise ContractError(f"{where}: raises {kind!r}, which is no subclass of mesh.CallError")
     at = f"{where}: raises {kind.__name__}"
@@ -75,7 +73,7 @@ def _read(where: str, kind: Any, names: Mapping[str, Any]) -> DeclaredError:
     if reason in Reason.__members__:
         raise ContractError(f"{at}, whose reason {reason} is one of the mesh's own; set another")
     try:
-        types = get_type_hints(kind, localns=dict(names), include_extras=True)
+        types = get_type_hints(kind, localns=names_in(kind), include_extras=True)
     except NameError as fault:
         raise ContractError(f"{at}: a type of its fields cannot be found: {fault}") from fault
     fields: list[tuple[str, Any]] = []

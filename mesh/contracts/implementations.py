@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from mesh.contracts.agreeing import annotations_of, fits, type_name
+from mesh.contracts.agreeing import annotations_of
 from mesh.contracts.contract import contracts_of
+from mesh.contracts.overriding import check_parameters, check_types
 from mesh.errors import ContractError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from mesh.contracts.contract import ContractInfo, ContractMethod
-
-_BY_POSITION = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
-_BY_NAME = {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
+    from mesh.contracts.contract import ContractInfo
 
 
 def check_class(kind: type) -> None:
@@ -71,59 +66,7 @@ def implemented(
                     "says; put @mesh.in_thread above a plain function"
                 )
             where += f", of contract {info.declared.__qualname__}"
-            _check_parameters(where, method, function)
-            _check_types(where, method, function)
+            check_parameters(where, "the contract", method.signature, function)
+            check_types(where, "the contract", method.signature, annotations_of(function))
             functions[method.name] = function
         yield info, functions
-
-
-def _check_parameters(where: str, method: ContractMethod, function: Callable[..., Any]) -> None:
-    parameters = list(inspect.signature(function).parameters.values())
-    takes_more = {parameter.kind for parameter in parameters}
-    by_position = [one for one in parameters if one.kind in _BY_POSITION]
-    by_name = {one.name for one in parameters if one.kind in _BY_NAME}
-    declared, keywords = method.signature.params.__struct_fields__, method.signature.keywords
-    positional = declared[: len(declared) - len(keywords)]
-    for place, name in enumerate(positional):
-        if place >= len(by_position):
-            if inspect.Parameter.VAR_POSITIONAL in takes_more:
-                break
-            wrong = " takes it by name alone" if name in by_name else " does not"
-            raise ContractError(f"{where}: the contract has parameter {name!r}, this{wrong}")
-        own = by_position[place]
-        if own.name != name:
-            raise ContractError(
-                f"{where}: parameter {place + 1} is {name!r} in the contract, {own.name!r} here"
-            )
-        if own.kind is own.POSITIONAL_ONLY:
-            raise ContractError(
-                f"{where}: parameter {name!r} is positional only here; callers may name it"
-            )
-    for name in keywords:
-        if name not in by_name and inspect.Parameter.VAR_KEYWORD not in takes_more:
-            raise ContractError(
-                f"{where}: the contract has parameter {name!r}, by name alone; this does not"
-            )
-    for own in parameters:
-        if (
-            own.name not in declared
-            and own.default is own.empty
-            and own.kind not in {own.VAR_POSITIONAL, own.VAR_KEYWORD}
-        ):
-            raise ContractError(f"{where}: it needs {own.name!r}, which the contract does not have")
-
-
-def _check_types(where: str, method: ContractMethod, function: Callable[..., Any]) -> None:
-    own = annotations_of(function)
-    for field in msgspec.structs.fields(method.signature.params):
-        kind = own.get(field.name, Any)
-        if not fits(field.type, kind):
-            raise ContractError(
-                f"{where}: parameter {field.name!r} is {type_name(field.type)} in the contract, "
-                f"{type_name(kind)} here"
-            )
-    result, kind = method.signature.result, own.get("return", Any)
-    if not fits(kind, result):
-        raise ContractError(
-            f"{where}: its result is {type_name(result)} in the contract, {type_name(kind)} here"
-        )

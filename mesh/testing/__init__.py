@@ -7,6 +7,19 @@ Start with :func:`local_mesh` and :func:`mock`. With pytest and pytest-trio, the
 from mesh.testing.faults import Fault
 from mesh.testing.local import LocalMesh, local_mesh
 from mesh.testing.mocks import Mocked, mock, mocked
-from mesh.testing.recorded import RecordedCall
+from mesh.testing.recorded import RecordedCall, RecordedSpan
+from mesh_telemetry import TraceSummary
+from mesh_telemetry.spans import SpanEvent
 
-__all__ = ["Fault", "LocalMesh", "Mocked", "RecordedCall", "local_mesh", "mock", "mocked"]
+__all__ = [
+    "Fault",
+    "LocalMesh",
+    "Mocked",
+    "RecordedCall",
+    "RecordedSpan",
+    "SpanEvent",
+    "TraceSummary",
+    "local_mesh",
+    "mock",
+    "mocked",
+]

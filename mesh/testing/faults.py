@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from mesh.contracts.contract import Contract, info_of
-from mesh.errors import CallError, Code, UsageError
+from mesh.errors import CallError, Code, ContractError, UsageError
+from mesh.groups import sole
+from mesh.testing.mocks import NotSetUp, breach_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
+    from mesh.contracts.contract import ContractMethod
     from mesh.handlers import Handler
     from mesh.service import Dispatcher
 
@@ -59,9 +62,13 @@ class Fault:
     def hit(self, handler: Handler, limiter: trio.CapacityLimiter) -> Handler:
         """What serves a call that it meets."""
         self.hits += 1
-        changed = copy.copy(handler)
-        changed.function, changed.in_thread = self._change(handler, limiter), False
-        return changed
+        return _changed(handler, self._change, limiter)
+
+
+def _changed(handler: Handler, change: Change, limiter: trio.CapacityLimiter) -> Handler:
+    changed = copy.copy(handler)
+    changed.function, changed.in_thread = change(handler, limiter), False
+    return changed
 
 
 def delaying(seconds: float) -> Change:
@@ -70,22 +77,50 @@ def delaying(seconds: float) -> Change:
     def change(handler: Handler, limiter: trio.CapacityLimiter) -> Callable[..., Awaitable[Any]]:
         async def delayed(*arguments: Any) -> Any:
             await trio.sleep(seconds)
-            function = handler.function
-            if handler.in_thread:
-                return await trio.to_thread.run_sync(
-                    function, *arguments, limiter=limiter, abandon_on_cancel=True
-                )
-            return await function(*arguments)
+            return await _run(handler, limiter, arguments)
 
         return delayed
 
     return change
 
 
-def failing(error: CallError | Code | str) -> Change:
+def telling(breaches: list[UsageError]) -> Change:
+    """Handlers whose breaches of contracts are noted: their callers learn of a failure alone."""
+
+    def change(handler: Handler, limiter: trio.CapacityLimiter) -> Callable[..., Awaitable[Any]]:
+        async def told(*arguments: Any) -> Any:
+            try:
+                return await _run(handler, limiter, arguments)
+            except BaseException as failure:
+                fault = sole(failure) if isinstance(failure, BaseExceptionGroup) else failure
+                if isinstance(fault, (ContractError, NotSetUp)):
+                    breaches.append(fault)
+                raise
+
+        return told
+
+    return change
+
+
+async def _run(handler: Handler, limiter: trio.CapacityLimiter, arguments: tuple[Any, ...]) -> Any:
+    """A handler's function, where it runs without a fault, too."""
+    if handler.in_thread:
+        return await trio.to_thread.run_sync(
+            handler.function, *arguments, limiter=limiter, abandon_on_cancel=True
+        )
+    return await handler.function(*arguments)
+
+
+def failing(error: CallError | Code | str, methods: Mapping[str, ContractMethod]) -> Change:
     """Handlers that fail.
 
+    Args:
+        error: By which, or its code.
+        methods: Of contracts, those that shall fail, by their names for people. One at least has to
+            know the error.
+
     Raises:
+        ContractError: None of them does.
         ValueError: There is no such code, or it is ``ok``.
     """
     if not isinstance(error, CallError):
@@ -99,6 +134,9 @@ def failing(error: CallError | Code | str) -> Change:
             raise ValueError("code 'ok' is no failure")
         error = CallError.of(code, "a test has this call fail")
     failure = error
+    breaches = [breach for one in methods.items() if (breach := breach_of(*one, error)) is not None]
+    if breaches and len(breaches) == len(methods):
+        raise breaches[0]
 
     def change(*_: Any) -> Callable[..., Awaitable[Any]]:
         async def failed(*_: Any) -> Any:
@@ -126,12 +164,16 @@ class FaultyHandlers(dict[tuple[str, str], "Handler"]):
 
     Args:
         faults: Those that apply now; the first one meets a call first.
+        breaches: Where breaches of contracts are noted.
         dispatcher: The peer's.
     """
 
-    def __init__(self, faults: list[Fault], dispatcher: Dispatcher) -> None:
+    def __init__(
+        self, faults: list[Fault], breaches: list[UsageError], dispatcher: Dispatcher
+    ) -> None:
         super().__init__(dispatcher.handlers)
         self._faults = faults
+        self._telling = telling(breaches)
         self._limiter = dispatcher.limiter
 
     def get(self, called: tuple[str, str], default: Any = None) -> Any:
@@ -144,6 +186,7 @@ class FaultyHandlers(dict[tuple[str, str], "Handler"]):
                     met.append(fault)
                     if fault.ends:
                         break
+            handler = _changed(handler, self._telling, self._limiter)
             for fault in reversed(met):
                 handler = fault.hit(handler, self._limiter)
         return handler

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from mesh.connecting import connect
-from mesh.errors import UsageError
+from mesh.errors import Internal, UsageError
 from mesh.gateway import Gateway
 from mesh.groups import single_exception
+from mesh.implementing import ContractHandler
 from mesh.limits import BOUNDS, Limits
 from mesh.serving import name_of_service, serve
 from mesh.testing.clock import autojumping, real_time_in_threads
@@ -26,18 +27,18 @@ from mesh.testing.faults import (
     service_name,
 )
 from mesh.testing.recorded import Recorded
+from mesh.testing.ways import Way
 from mesh_telemetry import TraceSettings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from mesh.client import Client
-    from mesh.contracts.contract import Contract
+    from mesh.contracts.contract import Contract, ContractMethod
     from mesh.errors import CallError, Code
     from mesh.payload import Encoding
     from mesh.serving import Service
     from mesh.testing.faults import Change
-    from mesh.transport import Link
 
 C = TypeVar("C")
 
@@ -52,7 +53,9 @@ async def local_mesh(
     """Run a gateway and services in this process, over connections within it.
 
     Each service is a peer of its own, registered when the block begins. At the block's end, what
-    still runs is cancelled.
+    still runs is cancelled, and what a handler has raised is raised once more where it says that a
+    contract is broken or a mock not set up: a caller, which may expect failures, is told of a
+    failed handler alone.
 
     Under trio's autojump clock (``trio.testing.MockClock(autojump_threshold=0)``, the fixture
     ``autojump_clock`` of pytest-trio) no time is lost by waiting: there are no heartbeats that it
@@ -65,9 +68,11 @@ async def local_mesh(
         limits: Of the gateway and all peers.
 
     Raises:
-        ContractError: An implementation does not do what its contracts say.
+        ContractError: An implementation does not do what its contracts say, or a handler has raised
+            this, at the block's end.
         ValueError: The name cannot be one.
-        UsageError: It is not trio that runs the test.
+        UsageError: It is not trio that runs the test; or a mock was called without being set up, at
+            the block's end.
 
     Example:
         >>> async with mesh.testing.local_mesh(UserService()) as it:
@@ -93,6 +98,8 @@ async def local_mesh(
                     yield it
                 finally:
                     nursery.cancel_scope.cancel()
+        for breach in it._breaches:
+            raise breach
 
 
 class LocalMesh(Recorded):
@@ -108,21 +115,50 @@ class LocalMesh(Recorded):
     def __init__(self, gateway: Gateway, nursery: trio.Nursery) -> None:
         super().__init__(gateway)
         self._nursery = nursery
-        self._ways: dict[Client, _Way] = {}
+        self._ways: dict[Client, Way] = {}
         self._faults: list[Fault] = []
+        self._breaches: list[UsageError] = []
 
     def stub(self, contract: Callable[[], C], *, timeout: float | None = None) -> C:
         """:meth:`mesh.Client.stub` of the test's own :attr:`client`."""
         return self.client.stub(contract, timeout=timeout)
 
     @contextlib.asynccontextmanager
-    async def connect(self, name: str, *, encoding: Encoding = "msgpack") -> AsyncIterator[Client]:
-        """Be one more peer of this mesh for as long as the block runs; as :func:`mesh.connect`."""
-        way = _Way(self.gateway)
-        limits = self.gateway.limits
-        async with connect(name, gateway=way, encoding=encoding, limits=limits) as client:
+    async def connect(
+        self,
+        name: str,
+        *,
+        metadata: Mapping[str, str] = {},
+        encoding: Encoding = "msgpack",
+        registry_events: bool = False,
+        limits: Limits | None = None,
+        keep_logs: str | None = None,
+    ) -> AsyncIterator[Client]:
+        """Be one more peer of this mesh for as long as the block runs.
+
+        Args:
+            name: As of :func:`mesh.connect`, as are all that follow.
+            metadata: See there.
+            encoding: See there.
+            registry_events: See there.
+            limits: Those of this mesh where None.
+            keep_logs: See there.
+
+        Raises:
+            ValueError: As of :func:`mesh.connect`.
+        """
+        way = Way(self.gateway)
+        async with connect(
+            name,
+            gateway=way,
+            metadata=metadata,
+            encoding=encoding,
+            registry_events=registry_events,
+            limits=limits or self.gateway.limits,
+            keep_logs=keep_logs,
+        ) as client:
             dispatcher = client._uplink.dispatcher
-            dispatcher.handlers = FaultyHandlers(self._faults, dispatcher)
+            dispatcher.handlers = FaultyHandlers(self._faults, self._breaches, dispatcher)
             self._ways[client] = way
             try:
                 yield client
@@ -192,10 +228,13 @@ class LocalMesh(Recorded):
             times: See there.
 
         Raises:
+            ContractError: The contract does not declare the error for this method, or for any where
+                none is named, and it is none that any call can end by.
             UsageError: No peer of this mesh serves that.
             ValueError: There is no such code.
         """
-        return self._faulty(service, method, times, failing(error), ends=True)
+        change = failing(error, self._declared(service_name(service), method))
+        return self._faulty(service, method, times, change, ends=True)
 
     def drop(
         self,
@@ -265,6 +304,15 @@ class LocalMesh(Recorded):
             if client in self._ways and not self._ways[client].is_cut:
                 await _registered(client)
 
+    def _declared(self, service: str, method: str | None) -> dict[str, ContractMethod]:
+        """What contracts say of methods that are served."""
+        return {
+            f"{service}.{name}": handler.method
+            for client in self._ways
+            for (one, name), handler in client._uplink.dispatcher.handlers.items()
+            if one == service and method in {None, name} and isinstance(handler, ContractHandler)
+        }
+
     def _serving(self, service: str) -> list[Client]:
         check_target(service, None, self._served())
         return [
@@ -278,43 +326,8 @@ class LocalMesh(Recorded):
             yield from client._uplink.dispatcher.handlers
 
 
-class _Way:
-    """A peer's way to the gateway, which a test can cut."""
-
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
-        self._passable = trio.Event()
-        self._passable.set()
-        self._cuts = 0
-
-    async def dial(self, limit: int) -> Link:
-        """See :class:`~mesh.transport.Dialer`. Where it is cut, whoever dials waits."""
-        await self._passable.wait()
-        return await self._gateway.dial(limit)
-
-    async def cut(self, client: Client) -> None:
-        self._cuts += 1
-        if self._passable.is_set():
-            self._passable = trio.Event()
-        link = client._uplink.link
-        if link is not None:
-            await link.aclose()
-
-    @property
-    def is_cut(self) -> bool:
-        return self._cuts > 0
-
-    def mend(self) -> None:
-        """Take one cut back; it is passable again once all are."""
-        self._cuts -= 1
-        if not self._cuts:
-            self._passable.set()
-
-    def __str__(self) -> str:
-        return "the gateway of this local mesh"
-
-
 async def _registered(client: Client) -> None:
     """Return once the gateway has read what this client registered: an answer comes after that."""
     await client._uplink.wait_ready()
-    await client.call("mesh", "status")
+    with contextlib.suppress(Internal):  # what a client of bare bytes is answered
+        await client.call("mesh", "status")

@@ -31,12 +31,18 @@ T = TypeVar("T")
 _MOCKED = "__mesh_mocked__"
 
 
+class NotSetUp(UsageError):  # noqa: N818 - named as what it says, see errors.py
+    """A method of a mock was called, and the test has not said what it does then."""
+
+
 def mock(contract: Callable[[], C]) -> C:
     """An implementation of a contract that does what :func:`mocked` says of each method.
 
     It can be served, in a local mesh or elsewhere, and handed to what takes a stub. Parameters and
     results are checked as on the way through a mesh; what breaks the contract is a
-    :class:`~mesh.ContractError`, which no ``except mesh.CallError`` of the tested code hides.
+    :class:`~mesh.ContractError`, which no ``except mesh.CallError`` of the tested code hides. Where
+    a handler raises it, as a served mock does, its caller is told of a failed handler, and the end
+    of the local mesh raises it; so it is with calls that are not set up.
 
     Args:
         contract: A class of a contract.
@@ -79,7 +85,8 @@ class Mocked(Generic[P, T]):
     """One method of a mock. Until it is set up, its calls fail and say so.
 
     Attributes:
-        mock: What remembers the calls, for the assertions of :mod:`unittest.mock`:
+        mock: What remembers the calls, with defaults where callers left parameters out, for the
+            assertions of :mod:`unittest.mock`:
             ``mocked(users.get).mock.assert_awaited_once_with("7")``.
     """
 
@@ -144,7 +151,7 @@ class Mocked(Generic[P, T]):
             try:
                 answer = next(rest)
             except StopIteration:
-                raise UsageError(
+                raise NotSetUp(
                     f"{self._name} was called once more than it has answers, {len(answers)}"
                 ) from None
             if isinstance(answer, CallError):
@@ -162,7 +169,7 @@ class Mocked(Generic[P, T]):
 
     def _not_set_up(self, *_: Any, **__: Any) -> None:
         how = f"mocked({self._info.name}.{self._method.name})"
-        raise UsageError(
+        raise NotSetUp(
             f"{self._name} is mocked, and was called before it was said what it does: "
             f"{how}.returns(...), .raises(...), .answers(...) or .does(...)"
         )
@@ -173,7 +180,7 @@ class Mocked(Generic[P, T]):
         """A call: its parameters checked on the way in, its result or error on the way out."""
         signature = self._method.signature
         given = signature.params(**self._signature.bind(*arguments, **named).arguments)
-        params: msgspec.Struct = self._travelled("parameters of", given, signature.params)
+        params: msgspec.Struct = _travelled(f"parameters of {self._name}", given, signature.params)
         by_position, by_name = signature.arguments(params)
         try:
             value = await self.mock(*by_position, **by_name)
@@ -186,26 +193,43 @@ class Mocked(Generic[P, T]):
 
     def _checked(self, value: Any) -> T:
         """A result as callers get it: a copy, made of what travels."""
-        result: T = self._travelled("result of", value, self._method.signature.result)
+        result: T = _travelled(f"result of {self._name}", value, self._method.signature.result)
         return result
 
-    def _travelled(self, what: str, value: Any, kind: Any) -> Any:
-        try:
-            return decode(encode(value), MSGPACK, kind)
-        except (EncodingFault, msgspec.MsgspecError, RecursionError, ValueError) as fault:
-            raise ContractError(f"{what} {self._name}: {fault}") from fault
-
     def _check_error(self, error: CallError) -> None:
-        kind, declared = type(error), self._method.errors.values()
-        for one in declared:
-            if one.kind is kind:
-                self._travelled(f"{kind.__name__}, raised by", error.details, one.details)
-                return
-        if kind.__module__ != CallError.__module__:  # those of the mesh end any call
-            names = ", ".join(one.kind.__name__ for one in declared) or "none"
-            raise ContractError(
-                f"{self._name} does not declare to raise {kind.__name__}; raises= has {names}"
-            ) from error
+        breach = breach_of(self._name, self._method, error)
+        if breach is not None:
+            raise breach from error
+
+
+def breach_of(name: str, method: ContractMethod, error: CallError) -> ContractError | None:
+    """How a method breaks its contract that fails by this error; None where it does not.
+
+    Args:
+        name: The method's, for people.
+        method: The method.
+        error: A declared one, or one of the mesh's own classes, by which any call can end.
+    """
+    kind, declared = type(error), method.errors.values()
+    for one in declared:
+        if one.kind is kind:
+            try:
+                _travelled(f"{kind.__name__}, raised by {name}", error.details, one.details)
+            except ContractError as breach:
+                return breach
+            return None
+    if kind.__module__ == CallError.__module__:
+        return None
+    names = ", ".join(one.kind.__name__ for one in declared) or "none"
+    return ContractError(f"{name} does not declare to raise {kind.__name__}; raises= has {names}")
+
+
+def _travelled(what: str, value: Any, kind: Any) -> Any:
+    """A value as the other side gets it."""
+    try:
+        return decode(encode(value), MSGPACK, kind)
+    except (EncodingFault, msgspec.MsgspecError, RecursionError, ValueError) as fault:
+        raise ContractError(f"{what}: {fault}") from fault
 
 
 def _make_method(method: Mocked[Any, Any]) -> Any:

@@ -16,6 +16,9 @@ from mesh.gateway.filters import MOST
 from mesh.gateway.registry import RESERVED
 from mesh.testing.faults import service_name
 from mesh_telemetry import FAMILIES
+from mesh_telemetry.names import SERVICE_NAME
+from mesh_telemetry.spans import ERROR
+from mesh_telemetry.waterfall import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from mesh.contracts.contract import Contract
     from mesh.gateway import Gateway
     from mesh_telemetry import Record, TraceSummary
-    from mesh_telemetry.spans import Span
+    from mesh_telemetry.spans import Attributes, Span, SpanEvent
 
 LONGEST_WAIT = 1.0
 """Seconds that peers have to tell their parts of what has ended, as at the end of a gateway."""
@@ -59,6 +62,32 @@ class RecordedCall:
     def depth(self) -> int:
         """Links of nested calls; an entry call has 1."""
         return len(self.chain)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedSpan:
+    """A span that has ended, as whoever made it told it. Ids are those of calls and traces."""
+
+    trace_id: str
+    """Hexadecimal."""
+    span_id: str
+    """Hexadecimal."""
+    parent_id: str
+    """Hexadecimal; empty for a root."""
+    service: str
+    """The ``service.name`` of who made it."""
+    name: str
+    kind: str
+    """``internal``, ``server``, ``client``, ``producer`` or ``consumer``."""
+    start: int
+    """Nanoseconds since 1970."""
+    duration: float
+    """Seconds."""
+    error: bool
+    message: str
+    """What its status says to people; mostly empty."""
+    attributes: Attributes
+    events: tuple[SpanEvent, ...]
 
 
 class Recorded:
@@ -120,7 +149,9 @@ class Recorded:
         await self.settled()
         return await self.gateway.traces.find(**{"limit": MOST, **filters})
 
-    async def spans(self, name: str | None = None, *, trace_id: str | None = None) -> list[Span]:
+    async def spans(
+        self, name: str | None = None, *, trace_id: str | None = None
+    ) -> list[RecordedSpan]:
         """The spans of every trace, from all who took part, by their start.
 
         Those that a handler's own code makes are among them where the process has the mesh's
@@ -128,15 +159,15 @@ class Recorded:
 
         Args:
             name: Those of this name alone: ``"users.get"``, or what the program called it.
-            trace_id: Those of this trace alone.
+            trace_id: Those of this trace alone, as traces and calls have it.
         """
         await self.settled()
         tracing = self.gateway.core.tracing
         spans = [
-            span
+            _told_span(resource, span)
             for trace in (tracing.store.newest() if tracing is not None else ())
             if trace_id in {None, trace.trace_id.hex()}
-            for _, span in trace.spans()
+            for resource, span in trace.spans()
             if name in {None, span.name}
         ]
         return sorted(spans, key=lambda span: span.start)
@@ -186,6 +217,23 @@ def _told(row: Record) -> RecordedCall:
         refused=row.refused,
         activity_id=row.activity_id,
         trace_id=row.trace_id.hex(),
+    )
+
+
+def _told_span(resource: Attributes, span: Span) -> RecordedSpan:
+    return RecordedSpan(
+        trace_id=span.trace_id.hex(),
+        span_id=span.span_id.hex(),
+        parent_id=span.parent_id.hex(),
+        service=str(resource.get(SERVICE_NAME, "")),
+        name=span.name,
+        kind=KINDS[span.kind],
+        start=span.start,
+        duration=(span.end - span.start) / 1e9,
+        error=span.status == ERROR,
+        message=span.status_message,
+        attributes=span.attributes,
+        events=span.events,
     )
 
 

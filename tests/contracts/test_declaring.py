@@ -366,7 +366,7 @@ FRAME_OF_LIST = Frame(tags=[1])
         (undeclared, "method get: declare it by @mesh.method"),
         (concrete, "method get: put @abstractmethod below"),
         (empty, "it has no method"),
-        (twice, "Users and .*Other both have a method 'count'"),
+        (twice, "Users and .*Other both have a method 'count'; declare it"),
         (declared_in_implementation, "Service.get: @mesh.method declares what a contract has"),
         (declare(timeout=0), "Bad, method get: timeout=0 must be seconds, above 0"),
         (declare(slo="1"), "slo='1' must be seconds"),

@@ -149,6 +149,24 @@ async def test_what_cannot_be_a_stub_is_refused() -> None:
             raw.stub(Orders)
 
 
+@pytest.mark.parametrize(("method", "params"), [("place", b"{}"), ("number", None)])
+async def test_a_caller_of_bare_bytes_is_told_how_to_call_a_contract_s_method(
+    method: str, params: bytes | None
+) -> None:
+    """Not only that something is no object; and the same for values that it sends or gets."""
+    async with shop() as it, mesh.connect("raw", gateway=it.gateway, encoding="raw") as raw:
+        told = r"came as bare bytes \(encoding='raw'\); call it with 'msgpack' or 'json': Expected"
+        with pytest.raises(mesh.InvalidArgument, match=told):
+            await raw.call("orders", method, params)
+        values = "a raw payload must be bytes, not {}; a caller with encoding='msgpack' or 'json'"
+        with pytest.raises(mesh.InvalidArgument, match=values.format("dict")):
+            await raw.call("orders", method, {})
+        it.server.register("seven", lambda: 7)
+        await it.server.call("mesh", "status")
+        with pytest.raises(mesh.Internal, match=values.format("int")):
+            await raw.call("orders", "seven")
+
+
 async def test_a_deprecated_method_warns_once_where_it_is_called() -> None:
     class Old(mesh.Contract, name="orders", version="1.0.0"):
         @mesh.method(deprecated="call `count`", raises=[OutOfStock])

@@ -238,7 +238,7 @@ def _unordered(plain: Any) -> Any:
 def test_a_declared_error_keeps_its_fields(sent: tuple[Any, Any]) -> None:
     annotation, value = sent
     kind = dataclasses.make_dataclass("Broken", [("it", annotation)], bases=(mesh.NotFound,))
-    declared = read_errors("here", [kind], {})
+    declared = read_errors("here", [kind])
     details = decode_details(encode_details(kind(value)), MSGPACK)
     told = restore(mesh.NotFound(reason="BROKEN", details=details), declared)
     assert type(told) is kind

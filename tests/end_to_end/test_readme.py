@@ -10,13 +10,17 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 import trio.testing
 
 import mesh
+from tests.contracts.test_typing import mypy, pyright
+
+if TYPE_CHECKING:
+    from tests.contracts.test_typing import Check
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -120,9 +124,6 @@ def test_the_contract_of_the_readme_its_service_and_its_caller_run(tmp_path: Pat
             process.send_signal(signal.SIGTERM)
         for process in running:
             assert process.wait(20) == 0
-    environment["MYPYPATH"] = f"{ROOT}:{ROOT}/telemetry"
-    checked = run("-m", "mypy", "--strict", "service.py", "caller.py")
-    assert checked.returncode == 0, checked.stdout
 
 
 def test_the_tests_of_the_readme_pass(tmp_path: Path) -> None:
@@ -140,6 +141,16 @@ def test_the_tests_of_the_readme_pass(tmp_path: Path) -> None:
         check=False,
     )
     assert tested.stdout.splitlines()[-1].startswith("2 passed in "), tested.stdout
+
+
+@pytest.mark.parametrize("check", [mypy, pyright])
+def test_contract_service_caller_and_tests_of_the_readme_are_typed(
+    check: Check, tmp_path: Path
+) -> None:
+    names = ("contracts.py", "service.py", "caller.py", "test_service.py", "test_greeting.py")
+    for name in names:
+        (tmp_path / name).write_text(_block(f"`{name}`:"))
+    assert check(tmp_path) == {}
 
 
 def test_every_room_that_the_readme_names_exists() -> None:

@@ -11,7 +11,15 @@ import trio
 
 import mesh
 from mesh.testing import local_mesh
-from tests.testing.shop import Orders, OrderService, User, UserNotFound, Users, UserService
+from tests.testing.shop import (
+    Orders,
+    OrderService,
+    Unheard,
+    User,
+    UserNotFound,
+    Users,
+    UserService,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,6 +90,36 @@ async def test_a_failure_is_what_callers_get(
                 assert raised.value.chain == ("users.get",)
         assert fault.hits == 2
         assert await it.stub(Users).get("ada") == User("ada")
+
+
+@pytest.mark.parametrize(
+    ("service", "method", "error", "told"),
+    [
+        (
+            Users,
+            "get",
+            Unheard("x"),
+            "users.get does not declare to raise Unheard; raises= has User",
+        ),
+        ("users", "get", Unheard("x"), "users.get does not declare to raise Unheard"),
+        (Users, None, Unheard("x"), "does not declare to raise Unheard"),
+        (Users, "count", UserNotFound("x"), "users.count does not declare to raise UserNotFound"),
+        (Users, "get", UserNotFound(7), "UserNotFound, raised by users.get: Expected `str`"),  # type: ignore[arg-type]
+    ],
+)
+async def test_a_failure_that_the_contract_does_not_know_is_told_at_once(
+    service: Any, method: str | None, error: mesh.CallError, told: str
+) -> None:
+    def plain(client: mesh.Client) -> None:
+        client.register("get", lambda: 7)
+
+    async with local_mesh(UserService(), plain) as it:
+        with pytest.raises(mesh.ContractError, match=told):
+            it.fail(service, method, error=error)
+        with it.fail(Users, error=UserNotFound("x")), pytest.raises(UserNotFound):
+            await it.stub(Users).get("ada")  # the one of both methods that declares it
+        with it.fail("plain", error=error), pytest.raises(type(error).__mro__[1]):
+            await it.client.call("plain", "get")  # which has no contract
 
 
 async def test_a_dropped_call_ends_by_its_deadline_alone(autojump_clock: MockClock) -> None:
@@ -172,6 +210,13 @@ async def test_a_service_that_is_cut_off_is_gone_until_the_end_of_the_block(
                 await it.stub(Users).count()
         assert it.gateway.is_connected("users")
         assert await it.stub(Users).count() == 1
+
+
+async def test_a_peer_of_bare_bytes_is_back_as_well(autojump_clock: MockClock) -> None:
+    async with local_mesh() as it, it.connect("raw", encoding="raw") as raw:
+        async with it.disconnect(raw):
+            assert not it.gateway.is_connected("raw")
+        assert it.gateway.is_connected("raw")
 
 
 async def test_what_is_cut_off_twice_is_back_at_the_end_of_both(autojump_clock: MockClock) -> None:

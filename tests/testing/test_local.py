@@ -13,8 +13,8 @@ import trio
 from trio.testing import MockClock
 
 import mesh
-from mesh.testing import RecordedCall, local_mesh
-from mesh_telemetry.spans import CLIENT, SERVER
+from mesh.testing import RecordedCall, RecordedSpan, local_mesh
+from tests.gateway.test_events import is_, until
 from tests.testing.shop import Orders, OrderService, User, UserNotFound, Users, UserService
 
 if TYPE_CHECKING:
@@ -58,6 +58,36 @@ async def test_a_peer_may_speak_json() -> None:
         await it.settled()
         assert await shop.call("test", "same", {7: 1}) == {"7": 1}
         assert await it.client.call("test", "same", {7: 1}) == {7: 1}
+
+
+async def test_a_peer_may_have_what_a_peer_elsewhere_has() -> None:
+    said = logging.getLogger("said")
+    limits = mesh.Limits(max_threads=3)
+    async with (
+        local_mesh() as it,
+        it.connect(
+            "shop",
+            metadata={"zone": "a"},
+            registry_events=True,
+            limits=limits,
+            keep_logs="warning",
+        ) as shop,
+        shop.events() as stream,
+    ):
+
+        @shop.method
+        async def say() -> None:
+            said.warning("it was said")
+
+        await it.settled()
+        await it.client.call("shop", "say")
+        service = it.gateway.service("shop")
+        assert service is not None
+        assert [one.metadata["zone"] for one in service.instances] == ["a"]
+        assert shop._uplink.dispatcher.limiter.total_tokens == 3
+        assert [event for span in await it.spans("shop.say") for event in span.events]
+        await it.serve(UserService())
+        await until(stream, is_(mesh.events.ServiceRegistered, service="users"))
 
 
 async def test_what_cannot_be_served_says_so_as_itself() -> None:
@@ -145,8 +175,28 @@ async def test_every_trace_is_kept_and_whole() -> None:
         spans = await it.spans(trace_id=traces[0].trace_id)
         assert len(spans) == 8
         assert spans[0].name == "orders.place"
-        assert spans[0].kind == CLIENT
+        assert (spans[0].kind, spans[0].service, spans[0].parent_id) == ("client", "test", "")
         assert len(await it.spans("users.get")) == 200
+
+
+async def test_a_trace_has_one_id_wherever_it_is_told() -> None:
+    async with local_mesh(OrderService, UserService()) as it:
+        await it.stub(Orders).place("ada")
+        with pytest.raises(mesh.NotFound):
+            await it.stub(Orders).place("nobody")
+        failed, whole = await it.traces()
+        calls = await it.calls(Orders)
+        assert [call.trace_id for call in calls] == [whole.trace_id, failed.trace_id]
+        spans = await it.spans(trace_id=calls[1].trace_id)
+        assert all(isinstance(span, RecordedSpan) for span in spans)
+        assert {span.trace_id for span in spans} == {failed.trace_id}
+        assert {span.parent_id for span in spans} <= {"", *(span.span_id for span in spans)}
+        assert {span.service for span in spans} == {"test", "mesh-gateway", "orders", "users"}
+        assert {(span.kind, span.error) for span in spans if span.service == "test"} == {
+            ("client", True)
+        }
+        assert spans[0].duration >= calls[1].duration > 0
+        assert await it.spans(trace_id="0" * 32) == []
 
 
 async def test_what_a_handler_sets_on_its_span_is_there_to_assert_on() -> None:
@@ -160,7 +210,7 @@ async def test_what_a_handler_sets_on_its_span_is_there_to_assert_on() -> None:
 
         await it.settled()
         await it.client.call("test", "mark")
-        served = [span for span in await it.spans("test.mark") if span.kind == SERVER]
+        served = [span for span in await it.spans("test.mark") if span.kind == "server"]
         assert [span.attributes.get("marked") for span in served].count(7) == 1
 
 

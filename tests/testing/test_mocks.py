@@ -87,9 +87,14 @@ async def test_what_is_not_set_up_says_how_to() -> None:
     users = mock(Users)
     with pytest.raises(mesh.UsageError, match=r"mocked\(users\.get\)\.returns\(\.\.\.\), \.raises"):
         await users.get("7")
-    async with local_mesh(users) as it:
-        with pytest.raises(mesh.Unknown, match="before it was said what it does"):
-            await it.stub(Users).get("7")
+
+    async def served() -> None:
+        async with local_mesh(users) as it:
+            with pytest.raises(mesh.Unknown, match="before it was said what it does"):
+                await it.stub(Users).get("7")
+
+    with pytest.raises(mesh.UsageError, match=r"^Users\.get is mocked, and was called before"):
+        await served()
 
 
 async def test_what_comes_back_is_a_copy() -> None:
@@ -163,6 +168,71 @@ async def test_errors_that_the_contract_does_not_know_are_told_at_once(
     mocked(users.get).does(fail)
     with pytest.raises(mesh.ContractError, match=told):
         await users.get("7")
+
+
+class Careless(Orders):
+    """Takes every failure for one that may happen."""
+
+    def __init__(self, users: Users) -> None:
+        self.users = users
+
+    async def place(self, user_id: str) -> str:
+        try:
+            await self.users.get(user_id)
+        except mesh.CallError:
+            return "for nobody"
+        return "for somebody"
+
+
+async def test_what_a_served_mock_finds_wrong_is_raised_at_the_end_of_the_mesh() -> None:
+    """As its caller is told of a failed handler, which the tested code may hide."""
+    users: Any = mock(Users)
+    mocked(users.get).does(lambda *_, **__: User("7", [8]))  # type: ignore[list-item]
+
+    async def served() -> None:
+        async with local_mesh(users) as it:
+            await it.serve(Careless(it.stub(Users)))
+            assert await it.stub(Orders).place("7") == "for nobody"
+
+    with pytest.raises(mesh.ContractError, match=r"^result of Users\.get: Expected `str`"):
+        await served()
+    async with local_mesh(users):
+        with pytest.raises(mesh.ContractError):
+            await users.get("7")  # which the test sees itself
+
+
+async def test_so_is_what_a_mock_within_a_service_finds_wrong() -> None:
+    """Also where the handler had a nursery around it."""
+
+    class Hurried(Careless):
+        async def place(self, user_id: str) -> str:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.users.get, user_id)
+            return "for somebody"
+
+    users = mock(Users)
+
+    async def served() -> None:
+        async with local_mesh(Hurried(users)) as it:
+            mocked(users.get).returns(User("7"))
+            assert await it.stub(Orders).place("7") == "for somebody"
+            mocked(users.get).does(lambda *_, **__: User("7", [8]))  # type: ignore[list-item]
+            with pytest.raises(mesh.Unknown):
+                await it.stub(Orders).place("7")
+
+    with pytest.raises(mesh.ContractError, match=r"^result of Users\.get: Expected `str`"):
+        await served()
+
+
+async def test_the_test_s_own_failure_comes_first() -> None:
+    async def failing() -> None:
+        async with local_mesh(mock(Users)) as it:
+            with pytest.raises(mesh.Unknown):
+                await it.stub(Users).count()
+            raise KeyError("of the test")
+
+    with pytest.raises(KeyError):
+        await failing()
 
 
 async def test_each_failed_call_has_an_error_of_its_own() -> None:

@@ -92,6 +92,34 @@ def test_spans_of_the_user_s_own_code_are_there_once(tmp_path: Path) -> None:
     assert how_it_went(run(tmp_path, test)) == "1 passed"
 
 
+def test_a_contract_that_a_mock_breaks_unseen_is_an_error_of_the_test(tmp_path: Path) -> None:
+    test = """
+        from abc import abstractmethod
+
+        import mesh
+        import pytest
+        from mesh.testing import mock, mocked
+
+        class Users(mesh.Contract, name="users", version="1.0.0"):
+            @mesh.method
+            @abstractmethod
+            async def count(self) -> int: ...
+
+        @pytest.mark.trio
+        async def test_it(local_mesh):
+            users = mock(Users)
+            mocked(users.count).does(lambda: "seven")
+            await local_mesh.serve(users)
+            try:
+                await local_mesh.stub(Users).count()
+            except mesh.CallError:
+                pass
+    """
+    output = run(tmp_path, test)
+    assert how_it_went(output) == "1 failed"
+    assert "ContractError: result of Users.count: Expected `int`, got `str`" in output
+
+
 def test_it_works_with_trio_run_by_anyio(tmp_path: Path) -> None:
     test = """
         import pytest
@@ -122,6 +150,80 @@ def test_a_test_that_trio_does_not_run_is_told_what_it_needs(tmp_path: Path) -> 
     output = run(tmp_path, test, *NO_TRIO)
     assert how_it_went(output) == "1 error"
     assert "a local mesh needs a test that trio runs: with pytest, install pytest-trio" in output
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "told"),
+    [
+        (
+            "async def",
+            (),
+            "test_it is none: mark it by @pytest.mark.trio, or set trio_mode = true in pytest's",
+        ),
+        (
+            "async def",
+            NO_TRIO,
+            "test_it is none: install pytest-trio, and mark it by @pytest.mark.trio, or set",
+        ),
+        ("def", (), "test_it is none: make it `async def`, and mark it by @pytest.mark.trio or"),
+        (
+            "def",
+            ("-o", "trio_mode=true"),
+            "test_it is none: make it `async def`, and mark it by @pytest.mark.trio or",
+        ),
+    ],
+)
+def test_a_test_without_a_mark_is_told_of_it(
+    tmp_path: Path, kind: str, options: tuple[str, ...], told: str
+) -> None:
+    """And so is the next one, which pytest's own refusal of the fixture would break."""
+    test = f"""
+        {kind} test_it(local_mesh):
+            pass
+
+        {kind} test_next(local_mesh):
+            pass
+    """
+    output = run(tmp_path, test, *options)
+    assert how_it_went(output) == "2 errors"
+    assert f"local_mesh needs a test that trio runs, and {told}" in output
+    assert "and test_next is none" in output
+
+
+def test_what_is_told_once_in_a_process_is_told_in_each_test(tmp_path: Path) -> None:
+    test = """
+        import logging
+        from abc import abstractmethod
+
+        import mesh
+        import pytest
+
+        class Users(mesh.Contract, name="users", version="1.0.0"):
+            @mesh.method(deprecated="call find")
+            @abstractmethod
+            async def get(self) -> int: ...
+
+        class UserService(Users):
+            async def get(self) -> int:
+                return 7
+
+        @pytest.mark.trio
+        @pytest.mark.parametrize("time", [1, 2])
+        async def test_it(local_mesh, time):
+            await local_mesh.serve(UserService())
+            with pytest.warns(DeprecationWarning, match="users.get is deprecated: call find"):
+                await local_mesh.stub(Users).get()
+            await local_mesh.stub(Users).get()
+
+        @pytest.mark.trio
+        @pytest.mark.parametrize("time", [1, 2])
+        async def test_variables(monkeypatch, caplog, time):
+            monkeypatch.setenv("MESH_GATEWAI", "x")
+            async with mesh.Gateway() as gateway, mesh.connect("a", gateway=gateway):
+                pass
+            assert caplog.text.count("MESH_GATEWAI: unknown variable") == 1
+    """
+    assert how_it_went(run(tmp_path, test)) == "4 passed"
 
 
 def test_who_does_not_use_it_does_not_load_what_it_needs(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, assert_type
 
 import mesh
-from mesh.testing import local_mesh, mock, mocked
+from mesh.testing import RecordedCall, RecordedSpan, TraceSummary, local_mesh, mock, mocked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -134,7 +134,10 @@ async def test(client: mesh.Client) -> None:
         async with it.disconnect(Users), it.disconnect(client), it.connect("shop") as shop:
             assert_type(shop, mesh.Client)
         assert_type(await it.metric("mesh_calls_total", code="ok"), float)
-        assert_type((await it.calls(Users, "get"))[0].code, mesh.Code)
+        assert_type(await it.calls(Users, "get"), list[RecordedCall])
+        assert_type(await it.spans(), list[RecordedSpan])
+        assert_type(await it.traces(), list[TraceSummary])
+        assert_type(await it.serve(users), list[mesh.Client])
 
 
 def main() -> None:
