@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[3]
 MANIFESTS = ROOT / "deploy" / "kubernetes"
 PAGE = MANIFESTS / "README.md"
+DASHBOARDS = "../../dashboards"
+"""Where a component has the dashboards, from the manifests."""
+
 WORKLOADS = frozenset({"Deployment", "DaemonSet"})
 
 Object = dict[str, Any]
@@ -28,10 +31,11 @@ COMPOSITIONS = {
     "tls": ("overlays/tls", "examples/tls"),
     "daemonset, all": (
         "overlays/daemonset", "examples/daemonset", "components/monitoring", "components/export",
+        DASHBOARDS,
     ),
     "tls, all": (
         "overlays/tls", "examples/tls", "components/cert-manager", "examples/cert-manager",
-        "components/monitoring", "components/export",
+        "components/monitoring", "components/export", DASHBOARDS,
     ),
 }  # fmt: skip
 """What is built: as it stands, and as somebody puts it together."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import jsonschema
 import pytest
 import yaml
 
-from tests.deploy.kubernetes.built import COMPOSITIONS, MANIFESTS, kind_of, run
+from tests.deploy.kubernetes.built import COMPOSITIONS, DASHBOARDS, MANIFESTS, kind_of, run
 from tests.deploy.kubernetes.policies import RULES, restricted
 
 if TYPE_CHECKING:
@@ -25,9 +26,12 @@ SCHEMAS = {
 }
 """Of custom resources, by their kinds in small letters."""
 
-FOLDERS = sorted(
-    str(file.parent.relative_to(MANIFESTS)) for file in MANIFESTS.rglob("kustomization.yaml")
-)
+FOLDERS = [
+    *sorted(
+        str(file.parent.relative_to(MANIFESTS)) for file in MANIFESTS.rglob("kustomization.yaml")
+    ),
+    DASHBOARDS,
+]
 
 NEEDS_THE_HOST = {
     "DaemonSet mesh-gateway has the volume socket, a hostPath",
@@ -95,8 +99,18 @@ def test_every_folder_is_built_by_some_composition() -> None:
         for part in [*read.get("resources", ()), *read.get("components", ())]:
             there = (MANIFESTS / folder / part).resolve()
             if there.is_dir():
-                named.add(str(there.relative_to(MANIFESTS.resolve())))
+                named.add(os.path.relpath(there, MANIFESTS))
     assert set(FOLDERS) <= named
+
+
+def test_the_dashboards_are_where_grafanas_sidecar_looks(built: dict[str, list[Object]]) -> None:
+    found = [one for one in built["tls, all"] if one["metadata"].get("namespace") == "monitoring"]
+    files = [name for one in found for name in one["data"]]
+    shipped = (MANIFESTS / DASHBOARDS / "mesh_dashboards/shipped").glob("*.json")
+    assert sorted(files) == sorted(file.name for file in shipped)
+    for one in found:
+        assert one["metadata"]["labels"] == {"grafana_dashboard": "1"}
+        assert len(json.dumps(one)) < 262_144  # what `kubectl apply` can note on an object
 
 
 @pytest.mark.parametrize("folder", [one for one in FOLDERS if kind_of(one) == "Kustomization"])

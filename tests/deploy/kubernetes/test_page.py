@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
 import mesh
-from tests.deploy.kubernetes.built import MANIFESTS, PAGE, containers, find, run, told
+from tests.deploy.kubernetes.built import MANIFESTS, PAGE, ROOT, containers, find, run, told
 from tests.deploy.kubernetes.policies import BY_HAND
-from tests.deploy.kubernetes.test_manifests import KUBERNETES
+from tests.deploy.kubernetes.test_manifests import KUBERNETES, check_schemas
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,9 +44,21 @@ def test_what_is_applied_is_there() -> None:
     files = {
         after(one[at:], "-f") for one in KUBECTL for at, word in enumerate(one) if word == "-f"
     }
-    assert len(files) == 2
-    for path in (*applied, *files):
+    assert len(files) == 3
+    for path in (*applied, *(files - {"rules.yaml"})):
         assert (MANIFESTS / path).exists()
+
+
+def test_the_rules_become_an_object_of_the_operators(tmp_path: Path) -> None:
+    script = TEXT[TEXT.index("printf ") : TEXT.index("kubectl apply -f rules.yaml")]
+    place = tmp_path / "deploy" / "kubernetes"
+    place.mkdir(parents=True)
+    (tmp_path / "dashboards").symlink_to(ROOT / "dashboards")
+    subprocess.run(["sh", "-ec", script], cwd=place, check=True)
+    made = yaml.safe_load((place / "rules.yaml").read_text())
+    check_schemas([made], tmp_path)
+    shipped = ROOT / "dashboards/mesh_dashboards/shipped/mesh.rules.yml"
+    assert made["spec"] == yaml.safe_load(shipped.read_text())
 
 
 def test_all_that_is_asked_for_is_built(whole: list[Object]) -> None:
@@ -92,7 +105,7 @@ def test_it_makes_every_secret_that_pods_mount_with_the_keys_they_read(
 
 def test_the_kustomization_that_it_shows_builds(whole: list[Object], tmp_path: Path) -> None:
     [shown] = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
-    (tmp_path / "kubernetes").symlink_to(MANIFESTS)
+    (tmp_path / "spanmesh").symlink_to(ROOT)
     (tmp_path / "kustomization.yaml").write_text(shown)
     assert {told(one) for one in run(tmp_path)} == {told(one) for one in whole}
 
