@@ -127,9 +127,7 @@ class Builtin:
         """One service, with its methods, instances and contracts."""
         found = self._views.service(name)
         if found is None:
-            raise NotFound(
-                self._core.registry.explain_missing_service(name), reason=Reason.SERVICE_NOT_FOUND
-            )
+            raise NotFound(self._views.explain_missing(name), reason=Reason.SERVICE_NOT_FOUND)
         return found
 
     async def edges(self) -> list[EdgeView]:
@@ -161,12 +159,7 @@ class Builtin:
         """Round trips from the gateway to the event loop of each instance of a service."""
         found = self._core.registry.services.get(service)
         if found is None or not found.instances:
-            raise NotFound(
-                self._core.registry.explain_missing_service(service)
-                if found is None
-                else f"service {service!r} has no instance now",
-                reason=Reason.SERVICE_NOT_FOUND,
-            )
+            raise NotFound(self._views.explain_missing(service), reason=Reason.SERVICE_NOT_FOUND)
         results: list[dict[str, Any]] = []
 
         async def one(session: Session, registration: Registration) -> None:

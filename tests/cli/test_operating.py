@@ -279,7 +279,8 @@ def test_check_says_what_is_wrong_and_what_to_do(shell: Mesh) -> None:
         result = shell("check")
         assert result.returncode == 1
         first, advice = result.stdout.splitlines()
-        assert first == "error    users: no instance is connected any more"
+        assert first.startswith("error    users: no instance is connected any more: the last one, ")
+        assert " left in order " in first
         assert advice.strip().startswith("Start it")
         document = json.loads(shell("check", "--json").stdout)
         assert document["ok"] is False
