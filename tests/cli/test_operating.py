@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -285,6 +286,10 @@ def test_check_says_what_is_wrong_and_what_to_do(shell: Mesh) -> None:
         document = json.loads(shell("check", "--json").stdout)
         assert document["ok"] is False
         assert [one["subject"] for one in document["findings"]] == ["users"]
+        listed = shell("list").stdout.splitlines()[1].split()
+        assert (listed[0], listed[3]) == ("users", "gone")
+        told = shell("info", "users").stdout
+        assert re.search(r"no instance is connected; the last one, \S+ at \S+, left in order", told)
 
 
 def test_check_of_a_typo_is_no_failure(shell: Mesh) -> None:

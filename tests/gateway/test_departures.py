@@ -16,6 +16,7 @@ from mesh.errors import Reason
 from mesh.gateway import departures
 from mesh.gateway.checks import Finding, check
 from mesh.gateway.departures import LEFT, LOST, MEMORY, UNREGISTERED, Departed, Departure
+from mesh.gateway.figures import STATES
 from mesh.gateway.registry import Method
 from mesh_telemetry import CallMetrics
 from tests.gateway.raw_peer import MemoryDialer, settled
@@ -87,15 +88,17 @@ async def test_its_instances_are_counted_as_none_until_it_is_forgotten(
     autojump_clock: MockClock,
 ) -> None:
     """In every state, so that a rule can ask for a service that has none."""
-    async with mesh.Gateway(limits=mesh.Limits(heartbeat=600)) as gateway:
+    async with mesh.Gateway() as gateway:
         await lose(gateway, "orders", "place")
-        await trio.sleep(MEMORY - 600)
+        registry, lost = gateway.core.registry, trio.current_time()
+        registry.sweep(lost + MEMORY - 1)
         samples = read(gateway, "mesh_service_instances")
-        assert [count for labels, count in samples if labels["rpc_service"] == "orders"] == [0] * 4
+        assert [labels["state"] for labels, _ in samples] == [*STATES]
+        assert {(labels["rpc_service"], count) for labels, count in samples} == {("orders", 0)}
         assert read(gateway, "mesh_service_versions") == []
-        await trio.sleep(1300)
+        registry.sweep(lost + MEMORY + 1)
         assert read(gateway, "mesh_service_instances") == []
-        assert "orders" not in gateway.core.registry.services
+        assert gateway.service("orders") is None
 
 
 async def test_one_that_left_in_order_or_unregistered_counts_alike(
