@@ -52,7 +52,8 @@ async def test_a_gateway_takes_what_older_peers_ask_as_well(autojump_clock: Mock
         wanted = {"orders": "1.0.0", "services": "1.0.0", "waited_s": "1.0.0"}
         for asked in (wanted, {"services": wanted}, {"services": wanted, "waited_s": 1}):
             assert await client.call("mesh", "missing", asked) == ["services", "waited_s"]
-        for nothing in ({}, {"services": {}}):
+        no_services: list[dict[str, Any]] = [{}, {"services": {}}]
+        for nothing in no_services:
             assert await client.call("mesh", "missing", nothing) == []
         for wrong in ({"orders": 1}, {"services": wanted, "more": 1}, {"services": {"orders": 1}}):
             with pytest.raises(mesh.InvalidArgument, match=r"parameters of mesh\.missing: "):
