@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from mesh.contracts.declaring import MethodOptions, check_options, options_of
+from mesh.contracts.declaring import MethodOptions, options_of, said_of
 from mesh.contracts.failures import DeclaredError, read_errors
 from mesh.contracts.overriding import check_again
 from mesh.contracts.scoping import names_in
@@ -53,8 +53,9 @@ class Contract(abc.ABC):
 
     Its subclasses with a name and a version are contracts: their methods are abstract and declared
     by :func:`~mesh.method`. One that extends others has all their methods besides its own. A method
-    that it declares again takes all that the others' take, and returns no more. Their subclasses
-    without a name are implementations.
+    that it declares again takes all that the others' take, has their defaults, returns no more and
+    raises no more; options that are not said again stay. Their subclasses without a name are
+    implementations.
 
     Args:
         name: The service's name.
@@ -155,7 +156,7 @@ def _check_implementation(cls: type[Contract]) -> None:
             "has them"
         )
     for name, value in vars(cls).items():
-        if options_of(value) is not None:
+        if said_of(value) is not None:
             raise ContractError(
                 f"{cls.__qualname__}.{name}: @mesh.method declares what a contract has; here is an "
                 "implementation, as it has no name and version"
@@ -187,8 +188,8 @@ def _own(where: str, cls: type[Contract]) -> Iterator[ContractMethod]:
     names = names_in(cls)
     for name, value in vars(cls).items():
         at = f"{where}, method {name}"
-        options = options_of(value)
-        if options is None:
+        said = said_of(value)
+        if said is None:
             if getattr(value, "__isabstractmethod__", False):
                 raise ContractError(f"{at}: declare it by @mesh.method above @abstractmethod")
             continue
@@ -196,7 +197,12 @@ def _own(where: str, cls: type[Contract]) -> Iterator[ContractMethod]:
             raise ContractError(f"{at}: it must be a plain method, not {type(value).__name__}")
         if not getattr(value, "__isabstractmethod__", False):
             raise ContractError(f"{at}: put @abstractmethod below @mesh.method")
-        check_options(at, options)
+        inherited = {
+            info.declared.__qualname__: info.methods[name].options
+            for info in contracts_of(cls)
+            if name in info.methods
+        }
+        options = options_of(at, said, inherited)
         yield ContractMethod(
             name,
             read_signature(at, value, names, cls.__module__),
