@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
+from mesh.contracts.agreeing import annotations_of
 from mesh.contracts.declaring import MethodOptions, options_of, said_of
 from mesh.contracts.failures import DeclaredError, read_errors
 from mesh.contracts.overriding import check_again
-from mesh.contracts.scoping import names_in
+from mesh.contracts.scoping import is_local, names_in
 from mesh.contracts.signatures import Signature, read_signature
 from mesh.contracts.versions import Version
 from mesh.errors import ContractError
 from mesh.wire.codec import is_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 RESERVED = "mesh"
 """The gateway's own service."""
@@ -80,6 +81,8 @@ class Contract(abc.ABC):
 
     __mesh_contract__: ClassVar[ContractInfo]
     __mesh_requires__: ClassVar[tuple[type[Contract], ...]] = ()
+    __mesh_types__: ClassVar[Mapping[object, dict[str, Any]]] = {}
+    """Of a class within a function: by its functions, what their annotations name."""
 
     def __init_subclass__(
         cls,
@@ -96,6 +99,12 @@ class Contract(abc.ABC):
             cls.__mesh_requires__ = (*cls.__mesh_requires__, *_required(where, more_required))
         if name is None and version is None:
             _check_implementation(cls)
+            if is_local(cls.__qualname__):
+                names = names_in(cls)
+                found = map(own_function, vars(cls).values())
+                cls.__mesh_types__ = {
+                    one: annotations_of(one, names) for one in found if inspect.isfunction(one)
+                }
             return
         if name is None or version is None:
             missing = "name" if name is None else "version"
@@ -130,6 +139,11 @@ def info_of(contract: object) -> ContractInfo:
     if info is None:
         raise ContractError(f"{contract!r} is no contract: a subclass of mesh.Contract with a name")
     return info  # type: ignore[no-any-return]  # set above
+
+
+def own_function(function: Any) -> Any:
+    """What a method calls, bound, static or of its class; anything else is itself."""
+    return getattr(function, "__func__", function)
 
 
 def contracts_of(implementation: type) -> list[ContractInfo]:
