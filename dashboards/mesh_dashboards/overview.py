@@ -32,7 +32,16 @@ from mesh_dashboards.parts import (
     refused_chart,
     unwanted_chart,
 )
-from mesh_dashboards.queries import SERVICE, USERS_OWN, increase, or_zero, quantile, rate, total
+from mesh_dashboards.queries import (
+    SERVICE,
+    USERS_OWN,
+    happening,
+    increase,
+    or_zero,
+    quantile,
+    rate,
+    total,
+)
 from mesh_telemetry import names
 
 if TYPE_CHECKING:
@@ -154,7 +163,7 @@ def _refused_table() -> Panel:
         "Refused calls",
         "Whose calls were refused, of what, and why, in the time that is shown.",
         {names.CALLER: "Caller", names.RPC_SERVICE: "Service", names.REASON: "Reason"},
-        [Column("Calls", increase(names.CALLS_REJECTED, SERVICE, by=by), "short", 0)],
+        [Column("Calls", happening(increase(names.CALLS_REJECTED, SERVICE, by=by)), "short", 0)],
         span=8,
         height=7,
         empty="none",
