@@ -210,11 +210,10 @@ class HeldPayloads:
         schema = how.schema.whole if how is not None else b""
         if not schema:
             return None
-        contract = self._contracts.get(schema)
-        if contract is None:
-            if len(self._contracts) >= _MOST_CONTRACTS:
-                self._contracts.clear()
-            contract = self._contracts[schema] = Contract(schema)
+        contract = self._contracts.pop(schema, None) or Contract(schema)
+        self._contracts[schema] = contract  # the last one that was needed is last
+        if len(self._contracts) > _MOST_CONTRACTS:
+            del self._contracts[next(iter(self._contracts))]
         return contract
 
     # For taps.
@@ -297,7 +296,7 @@ def _tell(message: _Message, kinds: Kinds, name: str = "") -> TappedValue:
     elif message.payload:
         try:
             told = preview(decode(message.payload, message.encoding), kinds, name)
-        except (msgspec.MsgspecError, ValueError, RecursionError):
+        except Exception:  # noqa: BLE001 - whatever a peer has sent, it ends no tap
             state = "undecodable"
         else:
             text, state = told.text, "whole" if told.whole else "cut"

@@ -269,7 +269,7 @@ class _Look:
         )
 
     async def _add_payloads(self, held: HeldPayloads, calls: list[TappedCall]) -> list[TappedCall]:
-        """The calls with what they carried, decoded one by one: each may take a millisecond."""
+        """The calls with what they carried, decoded one by one: each may take some milliseconds."""
         room, found = PAGE, []
         for row, call in zip(self.found, calls, strict=True):
             payloads = held.tell(row, room)

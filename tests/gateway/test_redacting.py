@@ -56,10 +56,10 @@ def test_names_of_what_is_none(name: str) -> None:
     [
         ("https://x.org/?page=2&token=5up3r&b=1", f"https://x.org/?page=2&token={REDACTED}"),
         ("user[password]=5up3r", f"user[password]={REDACTED}"),
-        ("next=%2F%3Ftoken%3D5up3r", f"next=%2F%3Ftoken%3D{REDACTED}"),
+        ("next=%2F%3Ftoken%3D5up3r", REDACTED),
         ('{"a": 1, "password": "5up3r 5up3r"}', f'{{"a": 1, "password": {REDACTED}'),
         (r"{\"apiKey\":\"5up3r\"}", rf"{{\"apiKey\":{REDACTED}"),
-        (r'{"\uff50assword": "5up3r"}', rf'{{"\uff50assword": {REDACTED}'),
+        (r'{"\uff50assword": "5up3r"}', REDACTED),
         ("-H 'Authorization: Basic 5up3r=='", f"-H 'Authorization: {REDACTED}"),
         ("postgres://ada:5up3r@db/x y", f"postgres://{REDACTED}@db/x y"),
         ("a://5up3r@b,c://d:5u/p3r@e", f"a://{REDACTED}@e"),
