@@ -8,6 +8,7 @@ the last such tap, all of it goes.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -121,7 +122,7 @@ class HeldPayloads:
         self._core, self._most, self._most_bytes = core, most, most_bytes
         self._wanted: dict[str, TapFilters] = {}
         self._held: dict[int, _Held] = {}
-        self._contracts: dict[bytes, Contract] = {}
+        self._read = functools.lru_cache(_MOST_CONTRACTS)(Contract)
         self.size = 0
 
     def __len__(self) -> int:
@@ -208,13 +209,7 @@ class HeldPayloads:
             return None
         how: Registration | None = known.instances.get(callee) or known.draining.get(callee)
         schema = how.schema.whole if how is not None else b""
-        if not schema:
-            return None
-        contract = self._contracts.pop(schema, None) or Contract(schema)
-        self._contracts[schema] = contract  # the last one that was needed is last
-        if len(self._contracts) > _MOST_CONTRACTS:
-            del self._contracts[next(iter(self._contracts))]
-        return contract
+        return self._read(schema) if schema else None
 
     # For taps.
 

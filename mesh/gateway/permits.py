@@ -80,8 +80,8 @@ def check_asker(asker: Session | None, *, allowed: bool) -> None:
     user, own = asker.link.user, os.geteuid()
     if user == own == OVERFLOW_USER:
         raise PermissionDenied(
-            f"payloads are shown to root alone by a gateway of user {own}, as the system says that of "
-            "all users whom it does not know; start the gateway as another one",
+            f"payloads are shown to root alone by a gateway of user {own}: so the system calls all "
+            "users whom it does not know; start the gateway as another one",
             reason="TAP_NOT_TRUSTED",
         )
     if user not in {own, 0}:

@@ -22,6 +22,7 @@ from mesh.contracts.contract import info_of
 from mesh.contracts.schema import describe
 from mesh.gateway.filters import TapFilters
 from mesh.gateway.payloads import PAGE, HeldPayloads
+from mesh.gateway.permits import OVERFLOW_USER
 from mesh.gateway.tapping import HELD
 from mesh.transport import Link, SocketLink
 from tests.gateway.raw_peer import raw_peer, register_header, result_header
@@ -208,6 +209,41 @@ async def test_at_a_unix_socket_the_system_says_who_asks() -> None:
             async with mesh.connect("other", gateway=_As(path, 65534)) as other:
                 with pytest.raises(mesh.PermissionDenied, match="is user 65534"):
                     await other.call("mesh", "tap", {"payloads": True})
+
+
+async def test_a_gateway_of_the_overflow_user_knows_nobody_but_root() -> None:
+    """All users without a number in a namespace have this one."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can be somebody else")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "mesh.sock")
+        address = f"unix:{path}"
+        async with (
+            mesh.Gateway(listen=[address], allow_tap_payloads=True),
+            mesh.connect("root", gateway=address) as root,
+            mesh.connect("other", gateway=_As(path, OVERFLOW_USER)) as other,
+        ):
+            await root.call("mesh", "status")
+            await other.call("mesh", "status")
+            os.seteuid(OVERFLOW_USER)
+            try:
+                with pytest.raises(mesh.PermissionDenied, match="root alone") as refused:
+                    await other.call("mesh", "tap", {"payloads": True, "wait": 0})
+                await root.call("mesh", "tap", {"payloads": True, "wait": 0})
+            finally:
+                os.seteuid(0)
+    assert refused.value.reason == "TAP_NOT_TRUSTED"
+
+
+async def test_no_value_ends_a_tap() -> None:
+    async with bank() as it, mesh.connect("by-json", gateway=it.gateway, encoding="json") as caller:
+        await it.begin()
+        with pytest.raises(mesh.CallError):
+            await caller.call("accounts", "open", {"user": 10**400, "password": 1})
+        await it.open()
+        odd, plain = await it.told()
+    assert value(odd["params"])["user"] == "<integer of 1,329 bits>"
+    assert value(plain["params"])["user"] == "ada"
 
 
 async def test_methods_that_do_not_say_so_show_none() -> None:
