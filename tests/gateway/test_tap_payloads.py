@@ -21,7 +21,7 @@ import mesh
 from mesh.contracts.contract import info_of
 from mesh.contracts.schema import describe
 from mesh.gateway.filters import TapFilters
-from mesh.gateway.payloads import PAGE, HeldPayloads
+from mesh.gateway.payloads import MOST_A_SECOND, PAGE, HeldPayloads
 from mesh.gateway.permits import OVERFLOW_USER
 from mesh.gateway.tapping import HELD
 from mesh.transport import Link, SocketLink
@@ -412,6 +412,39 @@ async def test_what_is_held_is_bounded(most: int, most_bytes: int) -> None:
         assert [one.get("withheld", "") for one in await it.told()] == [
             *["NOT_HELD"] * (30 - len(held)),
             *[""] * len(held),
+        ]
+
+
+async def test_so_many_are_held_in_a_second(mock_clock: trio.testing.MockClock) -> None:
+    """However many are made; and what is held is told before other calls."""
+    async with bank() as it:
+        await it.begin()
+        for _ in range(MOST_A_SECOND + 50):
+            await it.open()
+        assert it.held() == MOST_A_SECOND
+        mock_clock.jump(0.125)
+        for _ in range(100):
+            await it.open()
+        assert it.held() == MOST_A_SECOND + MOST_A_SECOND // 8
+        told = await it.told(limit=MOST_A_SECOND)
+        assert len(told) == MOST_A_SECOND
+        assert not any("withheld" in one for one in told)
+
+
+async def test_taps_share_what_is_held(mock_clock: trio.testing.MockClock) -> None:
+    """Each is told all of it, and what one is told is decoded once."""
+    async with bank() as it:
+        other = Bank(it.gateway, it.caller, it.caller)
+        await it.begin()
+        await other.begin()
+        mock_clock.jump(1)
+        for _ in range(MOST_A_SECOND):
+            await it.open()
+        assert it.held() == MOST_A_SECOND // 2
+        mine, others = await it.told(), await other.told()
+        assert mine == others
+        assert [one for one in mine if one == {"withheld": "NOT_HELD"}] == mine[
+            MOST_A_SECOND // 2 :
         ]
 
 
