@@ -58,8 +58,8 @@ class TappedValue(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     """Compact JSON without its secrets; empty where it is none of ``whole`` and ``cut``."""
     state: str
-    """``whole``; ``cut`` after 2,048 characters, or where too much would have to be looked at; or why
-    it is not told: ``chunked``, as it came in several frames, ``long``, ``raw`` or
+    """``whole``; ``cut`` after 2,048 characters, or where too much would have to be looked at; or
+    why it is not told: ``chunked``, as it came in several frames, ``long``, ``raw`` or
     ``undecodable``."""
     encoding: str
     """``msgpack``, ``json`` or ``raw``."""
