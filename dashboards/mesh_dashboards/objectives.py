@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mesh_dashboards.burning import ERRORS, OBJECTIVE
 from mesh_dashboards.frame import board, choice, sources, to_service, to_traces
 from mesh_dashboards.look import Column, Section, chart, figure, rows
 from mesh_dashboards.queries import BY_METHOD, METHOD, SERVICE, USERS_OWN, quantile, rate
@@ -16,11 +17,6 @@ if TYPE_CHECKING:
     from grafana_foundation_sdk.models.dashboard import Dashboard
 
     from mesh_dashboards.look import Panel
-
-OBJECTIVE = "mesh:slo_objective:ratio"
-"""The part of the calls that shall be good, by service, method and objective."""
-ERRORS = "mesh:slo_errors:ratio_rate"
-"""The part that was not, over a window that the name ends in, such as ``5m``."""
 
 _KEPT = f'{SERVICE}, {METHOD}, slo=~"$slo"'
 _BY = f" by ({', '.join((*BY_METHOD, 'slo'))})"
