@@ -20,7 +20,7 @@ KNOWN = "7d"
 COUNT = '{{ $value | printf "%.0f" }}'
 """The value in a description, where it is a number of something: growth may come out broken."""
 SHED = 10
-"""Calls refused for lack of room within five minutes that are too few to page anybody."""
+"""Calls refused for lack of room within two minutes that are too few to page anybody."""
 
 
 def alerts(scope: Scope) -> list[Group]:
@@ -137,7 +137,7 @@ def _refusals(scope: Scope) -> Iterator[Rule]:
         series = scope.select(names.CALLS_REJECTED.name, f'reason=~"{reasons}"')
         return f"sum by (job, caller, rpc_service, reason) {scope.grown(series, window)}"
 
-    made = f"sum by (job, caller, rpc_service) {scope.grown(scope.select(names.CALLS.name), '5m')}"
+    made = f"sum by (job, caller, rpc_service) {scope.grown(scope.select(names.CALLS.name), '2m')}"
 
     yield scope.alert(
         "MeshCallsLooping",
@@ -152,15 +152,15 @@ def _refusals(scope: Scope) -> Iterator[Rule]:
     yield scope.alert(
         "MeshCallsShed",
         # Both a part of the caller's calls and a number, so that neither few nor one burst page.
-        f"{refused('OVERLOADED|OUTBOX_FULL|WAITING_FULL', '5m')}\n"
+        f"{refused('OVERLOADED|OUTBOX_FULL|WAITING_FULL', '2m')}\n"
         f"> on (job, caller, rpc_service) group_left ()\n"
         f"clamp_min(0.01 * {made}, {SHED})",
-        wait="6m",  # one burst is in five minutes for five minutes
+        wait="5m",  # longer than the window, in which bursts stay
         severity="page",
         summary="{{ $labels.rpc_service }} gets more calls than it can take.",
         description="The gateway has refused " + COUNT + " calls of "
-        "{{ $labels.caller }} to {{ $labels.rpc_service }} within five minutes, more than 1% of "
-        "them, and has gone on for six ({{ $labels.reason }}).",
+        "{{ $labels.caller }} to {{ $labels.rpc_service }} within two minutes, more than 1% of "
+        "them, and has gone on for five ({{ $labels.reason }}).",
     )
     yield scope.alert(
         "MeshVersionMismatch",

@@ -139,11 +139,11 @@ CASES = (
             made("resource_exhausted"): "_x20 10+10x9 100x40",
             made("ok"): "0+100x60",
         },
+        25,
         26,
-        27,
         35,
         {**OF_CALLS, "reason": "OVERLOADED"},
-        "50",
+        "20",
     ),
     Case(
         "MeshVersionMismatch",

@@ -183,14 +183,16 @@ def test_a_service_that_has_not_come_back_after_its_gateway_is_missed(
 LAG = f"mesh_gateway_loop_lag_seconds{{{GATEWAY}}}"
 BURST = "_x20 1000x40"
 FEW = "_x20 1x4 2x40"
-SOME = "0x19 0+4x40"
+BURSTS = "_x20 1000x2 2000x40"
+SOME = "0x19 0+40x40"
 NO_PAGES = {
     "few refused": {rejected("OVERLOADED"): FEW, made("resource_exhausted"): FEW},
     "a burst refused": {rejected("OVERLOADED"): BURST, made("resource_exhausted"): BURST},
+    "two bursts refused": {rejected("OVERLOADED"): BURSTS, made("resource_exhausted"): BURSTS},
     "0.8 % refused": {
         rejected("OVERLOADED"): SOME,
         made("resource_exhausted"): SOME,
-        made("ok"): "0+496x60",
+        made("ok"): "0+4960x60",
     },
     "late once": {LAG: "0.001x19 40 0.001x40"},
     "few failed": {f'{CALLS}, code="ok"}}': "0+1x60", f'{CALLS}, code="internal"}}': FEW},
