@@ -15,6 +15,8 @@ TARGET = 0.99
 """The part of calls that has to end in time, where a contract says only in which."""
 SUCCESS = 0.999
 """The part of calls that must not fail, where a contract does not say."""
+HIGHEST = 0.999999
+"""The highest of either: beyond it, one failed call in a million is too many to have a budget."""
 
 
 class slo(msgspec.Struct, frozen=True, kw_only=True):  # noqa: N801 - it is used as a function is
@@ -27,8 +29,8 @@ class slo(msgspec.Struct, frozen=True, kw_only=True):  # noqa: N801 - it is used
     Args:
         within: Seconds within which the method should answer: calls that take longer are slow, and
             their traces kept. None promises no time.
-        target: The part of calls that has to end within these, above 0 and below 1.
-        success: The part of calls that must not fail, above 0 and below 1; None promises nothing.
+        target: The part of calls that has to end within these, above 0 and at most 0.999999.
+        success: The part of calls that must not fail, likewise; None promises nothing.
 
     Example:
         >>> @mesh.method(slo=mesh.slo(within=0.25, target=0.95, success=0.9999))
@@ -62,6 +64,8 @@ def fault_of(value: Any) -> str:
     for name, part in (("target", given.target), ("success", given.success)):
         if not (_is_part(part) or (part is None and name == "success")):
             return f"slo: {name}={told(part)} must be a part of all calls, above 0 and below 1"
+        if part is not None and part > HIGHEST:
+            return f"slo: {name}={part!r} leaves no budget to spend: {HIGHEST} is the most"
     if given.within is None and given.success is None:
         return "slo: it promises nothing: give within= or success="
     if given.within is None and given.target != TARGET:

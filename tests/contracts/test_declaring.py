@@ -383,6 +383,11 @@ FRAME_OF_LIST = Frame(tags=[1])
         (declare(timeout="1"), "timeout='1' must be seconds, above 0"),
         (declare(slo=mesh.slo(within=0)), "slo: within=0 must be seconds, above 0"),
         (declare(slo=mesh.slo(within=1, target=1.0)), "slo: target=1.0 must be a part of all call"),
+        (
+            declare(slo=mesh.slo(within=1, target=1 - 1e-13)),
+            "slo: target=0.9999999999999 leaves no budget to spend: 0.999999 is the most",
+        ),
+        (declare(slo=mesh.slo(success=0.9999991)), "slo: success=0.9999991 leaves no budget"),
         (declare(slo=mesh.slo(success=99.9)), "slo: success=99.9 must be a part of all calls"),
         (declare(slo=mesh.slo(success=False)), "slo: success=False must be a part of all calls"),
         (declare(slo=mesh.slo(success=None)), "slo: it promises nothing: give within= or success="),
