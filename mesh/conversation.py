@@ -31,6 +31,7 @@ class Conversation:
     Attributes:
         welcome: What the gateway answered to HELLO; None before that.
         fault: Why it ended or will end, for people.
+        is_drained: Whether the gateway shuts down in order.
         goodbye: Set once the gateway has said that nothing more comes, or the link is lost.
     """
 
@@ -38,6 +39,7 @@ class Conversation:
         self.link = link
         self.welcome: codec.Welcome | None = None
         self.fault = "the gateway closed the connection"
+        self.is_drained = False
         self.goodbye = trio.Event()
         self.gathering = Gathering(link)
         self.assembler = Assembler(uplink.max_message, uplink.limits.max_assembly)
@@ -198,7 +200,7 @@ class Conversation:
                 if header.flag == PING:
                     self._beat(PONG, header.sequence)
             case Kind.GOAWAY:
-                self._told_to_go(header.reason)
+                self._told_to_go(header.reason, header.drain_us)
             case Kind.KEEP:
                 self._uplink.reporter.keep(header.trace_ids)
             case Kind.ITEM | Kind.END | Kind.CREDIT:
@@ -237,11 +239,12 @@ class Conversation:
         self.link.flush()
         return refused
 
-    def _told_to_go(self, reason: str) -> None:
+    def _told_to_go(self, reason: str, drain_us: int) -> None:
         if self._uplink.leaving:
             self.goodbye.set()
             return
         self.fault = reason
+        self.is_drained = drain_us > 0  # else a fault is told, or the gateway is nearly gone
         self._tell_fault()
         self._uplink.gateway_leaves(self)
         log.warning("%s: the gateway says goodbye: %s", self._uplink.name, reason)
