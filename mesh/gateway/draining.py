@@ -58,10 +58,10 @@ async def drain(core: Core, endings: Endings) -> None:
         for entry in list(core.table.by_id.values()):
             endings.stop(entry)
         core.flush()
-        nursery.cancel_scope.deadline = trio.current_time() + LAST_WORDS
+        until = nursery.cancel_scope.deadline = trio.current_time() + LAST_WORDS
         if core.tracing is not None:
             await core.tracing.collector.settle()
-    with trio.move_on_after(1.0):
+    with trio.move_on_at(until):
         for session in list(core.sessions.values()):
             await session.link.wait_below(0)
     calls = core.metrics.calls()
