@@ -12,6 +12,7 @@ from mesh import _version, events
 from mesh.assembly import Assembler, AssemblyFull
 from mesh.errors import Code, Reason, RemoteProtocolError
 from mesh.gathering import Gathering
+from mesh.reconnecting import Try
 from mesh.wire import codec
 from mesh.wire.codec import BEAT, PING, PONG, PROTOCOL_VERSION, SPANS_FEATURE
 from mesh.wire.connection import Connection, Role
@@ -31,7 +32,6 @@ class Conversation:
     Attributes:
         welcome: What the gateway answered to HELLO; None before that.
         fault: Why it ended or will end, for people.
-        is_drained: Whether the gateway shuts down in order.
         goodbye: Set once the gateway has said that nothing more comes, or the link is lost.
     """
 
@@ -39,7 +39,7 @@ class Conversation:
         self.link = link
         self.welcome: codec.Welcome | None = None
         self.fault = "the gateway closed the connection"
-        self.is_drained = False
+        self._is_drained = False
         self.goodbye = trio.Event()
         self.gathering = Gathering(link)
         self.assembler = Assembler(uplink.max_message, uplink.limits.max_assembly)
@@ -75,6 +75,13 @@ class Conversation:
             uplink.lost(self)
             with trio.CancelScope(shield=True):
                 await link.aclose()
+
+    @property
+    def outcome(self) -> Try:
+        """What became of it, once it is over."""
+        if self.welcome is None:
+            return Try.FAILED
+        return Try.GOODBYE if self._is_drained else Try.LOST
 
     def end(self) -> None:
         """Close the connection."""
@@ -244,7 +251,7 @@ class Conversation:
             self.goodbye.set()
             return
         self.fault = reason
-        self.is_drained = drain_us > 0  # else a fault is told, or the gateway is nearly gone
+        self._is_drained = drain_us > 0  # else a fault is told, or the gateway is nearly gone
         self._tell_fault()
         self._uplink.gateway_leaves(self)
         log.warning("%s: the gateway says goodbye: %s", self._uplink.name, reason)

@@ -321,9 +321,7 @@ class Uplink:
         conversation = self._conversation = Conversation(self, link)
         await conversation.run()
         self._last_fault = conversation.fault
-        if conversation.welcome is None:
-            return Try.FAILED
-        return Try.GOODBYE if conversation.is_drained else Try.LOST
+        return conversation.outcome
 
     def connected(self, conversation: Conversation) -> None:
         """The gateway has answered HELLO."""
