@@ -335,6 +335,8 @@ class Session:
         was_open = core.sessions.pop(self.id, None) is not None
         served, in_flight = self.served, self.load
         self._connection.close()
+        for _, answered, _ in self.pings.values():
+            answered.set()
         core.registry.withdraw(self, trio.current_time())
         if core.tracing is not None:
             core.tracing.collector.debts.disconnected(self)
