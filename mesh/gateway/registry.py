@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from mesh.limits import Limits
     from mesh_telemetry import CallMetrics, CallSeries
 
-MAX_TEXT = 4096
-"""Characters of version and metadata that one registration may have, as the gateway keeps them."""
-
 RESERVED = "mesh"
 """The gateway's own service; no peer may serve it."""
 
@@ -136,9 +133,9 @@ class Registry:
         size = len(version) + sum(
             len(key) + len(value) for key, value in metadata.items() if key != required
         )
-        if size > MAX_TEXT:
+        if size > codec.MAX_TEXT:
             raise RemoteProtocolError(
-                f"version and metadata of {size:,} characters exceed {MAX_TEXT:,}"
+                f"version and metadata of {size:,} characters exceed {codec.MAX_TEXT:,}"
             )
         try:
             parsed = Version.parse(version) if version else None
