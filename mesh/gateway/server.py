@@ -359,6 +359,10 @@ class Gateway:
             say_goodbye(self._core)
         self._drain_wanted.set()
 
+    async def wait_draining(self) -> None:
+        """Return once the drain has begun, whoever wanted it."""
+        await self._drain_wanted.wait()
+
     def reload_certificates(self) -> bool:
         """Read the certificate files again, for handshakes from now on. Connections stay.
 
