@@ -62,6 +62,10 @@ def _read(where: str, kind: Any) -> DeclaredError:
     if not (isinstance(kind, type) and issubclass(kind, CallError)):
         raise ContractError(f"{where}: raises {kind!r}, which is no subclass of mesh.CallError")
     at = f"{where}: raises {kind.__name__}"
+    if kind is CallError:
+        raise ContractError(f"{at}, which is all errors; name one, such as mesh.NotFound")
+    if kind.__module__ == CallError.__module__:  # the mesh's own, which travels as its code
+        return _declared(kind, kind.code.upper(), [])
     if "__dataclass_fields__" not in vars(kind):
         raise ContractError(f"{at}, which is no dataclass; put @dataclass above it")
     if vars(kind)["__dataclass_params__"].frozen:
@@ -89,6 +93,10 @@ def _read(where: str, kind: Any) -> DeclaredError:
         fields.append((field.name, types[field.name]))
     _check_others(at, kind, types)
     _check_template(at, kind)
+    return _declared(kind, reason, fields)
+
+
+def _declared(kind: type[CallError], reason: str, fields: list[tuple[str, Any]]) -> DeclaredError:
     details = msgspec.defstruct(kind.__name__, fields)
     read = completing(msgspec.msgpack.Decoder(details).decode, details)
     return DeclaredError(kind, reason, details, read)

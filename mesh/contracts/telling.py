@@ -76,7 +76,7 @@ def method_shape(name: str, schema: Mapping[str, Any], document: Mapping[str, An
 def error_shape(reason: str, schema: Mapping[str, Any], document: Mapping[str, Any]) -> Shape:
     """An error that a method declares: its reason, its details and its code."""
     details = list(_fields(_map(schema.get("details")), _map(document.get("$defs"))))
-    return Shape(f"raises {reason}", details, f", {schema.get('code', 'of no code')}")
+    return Shape(f"raises {reason}", details, f": {schema.get('code', 'of no code')}")
 
 
 def type_shapes(document: Mapping[str, Any]) -> list[Shape | str]:

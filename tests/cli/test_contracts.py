@@ -107,7 +107,7 @@ def make_shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
 GET = """\
   get(user_id: str, deep: bool = False) -> User
       Look a user up.
-      raises USER_MISSING(user_id: str), not_found
+      raises USER_MISSING(user_id: str): not_found
       timeout 2s, slo 99% within 250ms, 99.9% succeed, idempotent, access users.read
 """
 

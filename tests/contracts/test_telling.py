@@ -191,7 +191,7 @@ def test_methods_errors_and_types_of_a_contract() -> None:
     ]
     [(reason, error)] = methods["get"]["errors"].items()
     told = str(error_shape(reason, error, DOCUMENT))
-    assert told == "raises USER_MISSING(user_id: str), not_found"
+    assert told == "raises USER_MISSING(user_id: str): not_found"
     assert list(map(str, type_shapes(DOCUMENT))) == [
         "Cat(type: Literal['Cat'], name: str)",
         "Colour = Literal['blue', 'red']",
