@@ -116,6 +116,8 @@ def by_service(counted: list[dict[str, Any]]) -> list[dict[str, Any]]:
             continue
         known["calls"] += edge["calls"]
         known["errors"] = dict(Counter(known["errors"]) + Counter(edge["errors"]))
+        if "duration_s" in edge:  # older gateways do not tell it
+            known["duration_s"] += edge["duration_s"]
         known["buckets"] = list(map(add, known["buckets"], edge["buckets"]))
     return list(merged.values())
 

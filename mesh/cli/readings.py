@@ -136,12 +136,13 @@ def _since(old: dict[str, Any] | None, row: dict[str, Any]) -> dict[str, Any]:
 
 def rates(row: dict[str, Any], seconds: float) -> dict[str, Any]:
     """Rates and latencies of what was counted in so many seconds."""
+    took = row.get("duration_s")  # older gateways tell it of methods alone
     return {
         "calls_per_second": round(row["calls"] / seconds, 6),
         "errors_per_second": round(sum(row["errors"].values()) / seconds, 6),
-        "p50": tell_seconds(quantile(row["buckets"], 0.50)),
-        "p95": tell_seconds(quantile(row["buckets"], 0.95)),
-        "p99": tell_seconds(quantile(row["buckets"], 0.99)),
+        "p50": tell_seconds(quantile(row["buckets"], 0.50, total=took)),
+        "p95": tell_seconds(quantile(row["buckets"], 0.95, total=took)),
+        "p99": tell_seconds(quantile(row["buckets"], 0.99, total=took)),
     }
 
 
