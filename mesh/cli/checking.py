@@ -7,6 +7,7 @@ person waits, is for the service to check.
 from __future__ import annotations
 
 import difflib
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -78,10 +79,26 @@ def deprecation(method: str, schemas: list[dict[str, Any]]) -> str:
         method: The method.
         schemas: What its service has told: the newest contract that has the method counts.
     """
+    advice = _newest(method, schemas).get("deprecated")
+    return clean_line(advice) if isinstance(advice, str) else ""
+
+
+def declared_timeout(method: str, schemas: list[dict[str, Any]]) -> float | None:
+    """Seconds that a call of a method may take; None where no contract says it.
+
+    Args:
+        method: The method.
+        schemas: As of :func:`deprecation`.
+    """
+    seconds: Any = _newest(method, schemas).get("timeout")
+    return float(seconds) if _is_number(seconds) and 0 < seconds < math.inf else None
+
+
+def _newest(method: str, schemas: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the newest contract that has a method says of it."""
     known = (methods_of(schema)[method] for schema in schemas if method in methods_of(schema))
     newest = next(known, None)
-    advice = newest.get("deprecated") if isinstance(newest, dict) else None
-    return clean_line(advice) if isinstance(advice, str) else ""
+    return newest if isinstance(newest, dict) else {}
 
 
 def check_call(

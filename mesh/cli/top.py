@@ -10,6 +10,7 @@ import click
 import trio
 
 from mesh.cli.commands import example, run
+from mesh.cli.completing import complete_service
 from mesh.cli.graphs import rate
 from mesh.cli.keys import Unbuffered, mind_signals, read_keys
 from mesh.cli.listing import BUILTIN
@@ -56,7 +57,7 @@ SPARE = ("p50", "p95")
         "mesh top", "mesh top orders --sort time", "mesh top --once --json | jq .methods[0]"
     )
 )
-@click.argument("service", required=False, callback=check_name)
+@click.argument("service", required=False, callback=check_name, shell_complete=complete_service)
 @click.option(
     "--sort",
     type=click.Choice(list(ORDERS)),

@@ -73,8 +73,8 @@ def _pieces(value: Any, kinds: Kinds, depth: int) -> Iterator[str]:
         yield _quote(f"<{len(value):,} bytes>")
     elif isinstance(value, msgspec.msgpack.Ext):
         yield _quote(f"<extension of type {value.code}>")
-    else:
-        yield _quote(redact_text(str(value)))
+    else:  # text, or a time, which MessagePack has and JSON tells by RFC 3339
+        yield _quote(redact_text(str(msgspec.to_builtins(value))))
 
 
 def _map(value: dict[Any, Any], kinds: Kinds, depth: int) -> Iterator[str]:
