@@ -18,6 +18,7 @@ from mesh.cli.readings import (
     UNCALLED,
     UNCOUNTED,
     difference,
+    method_name,
     rates,
     read_again,
     read_edges,
@@ -148,7 +149,7 @@ def _print(console: Console, heading: str, rows: list[dict[str, Any]]) -> None:
         told.append(
             [
                 clean(caller),
-                clean(f"{row['service']}.{row['method']}"),
+                method_name(row),
                 f"{row['calls']:,}",
                 rate(row["calls_per_second"]),
                 Text(share(failed, row["calls"]), style="red" if failed else ""),

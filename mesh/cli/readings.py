@@ -11,7 +11,8 @@ import trio
 from mesh.cli.listing import BUILTIN
 from mesh.errors import Reason, Unavailable
 from mesh.units import tell_seconds
-from mesh_telemetry import DURATION_BOUNDS, quantile
+from mesh_telemetry import DURATION_BOUNDS, OTHER, quantile
+from mesh_telemetry.logs import clean
 from mesh_telemetry.texts import duration
 
 if TYPE_CHECKING:
@@ -144,6 +145,12 @@ def rates(row: dict[str, Any], seconds: float) -> dict[str, Any]:
         "p95": tell_seconds(quantile(row["buckets"], 0.95, total=took)),
         "p99": tell_seconds(quantile(row["buckets"], 0.99, total=took)),
     }
+
+
+def method_name(row: dict[str, Any]) -> str:
+    """A method for people: calls of what nobody has registered are counted together."""
+    name = f"{row['service']}.{row['method']}"
+    return "(not registered)" if name == f"{OTHER}.{OTHER}" else clean(name)
 
 
 def tell_restart(seconds: float) -> str:

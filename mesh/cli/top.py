@@ -17,9 +17,8 @@ from mesh.cli.listing import BUILTIN
 from mesh.cli.live import AROUND, draw, how_many, print_heading, print_left_out, watch
 from mesh.cli.output import fit_columns, make_console, print_json, print_table
 from mesh.cli.peer import Seconds, check_name, gateway_option, json_option
-from mesh.cli.readings import UNCOUNTED, UNSERVED, difference, rates, uncalled
+from mesh.cli.readings import UNCOUNTED, UNSERVED, difference, method_name, rates, uncalled
 from mesh.units import tell_seconds
-from mesh_telemetry.logs import clean
 from mesh_telemetry.texts import duration
 
 if TYPE_CHECKING:
@@ -227,7 +226,7 @@ def _row(figures: dict[str, Any]) -> list[str | Text]:
     errors = figures["errors_per_second"]
     return [
         Text(
-            clean(f"{figures['service']}.{figures['method']}"),
+            method_name(figures),
             style="" if figures["calls"] else "dim",
         ),
         rate(figures["calls_per_second"]),

@@ -278,3 +278,9 @@ def test_an_enumeration_is_told_whole_where_it_is_defined() -> None:
         "Level = Literal[1, 2, ...]",
         f"Month = Literal[{listed}]",
     ]
+
+
+def test_a_set_s_default_is_told_as_one() -> None:
+    tags = {"type": "array", "uniqueItems": True, "items": {}, "default": []}
+    told = str(method_shape("put", {"params": {"properties": {"tags": tags}}}, {}))
+    assert told == "put(tags: set[Any] = set()) -> Any"
