@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint dashboards simulate fuzz soak bench scale traces clean
+.PHONY: help demo test lint dashboards pictures simulate fuzz soak bench scale traces clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -33,6 +33,7 @@ help:
 	@echo "make test               all checks and tests"
 	@echo "make lint               only the checks: ruff, mypy, import-linter"
 	@echo "make dashboards         generate what dashboards/mesh_dashboards/shipped/ holds"
+	@echo "make pictures           draw the dashboards from some minutes of a shop's real data"
 	@echo "make simulate SEEDS=n   simulate n whole meshes with faults, from seed START=0 on"
 	@echo "make fuzz RUNS=n        feed n broken inputs to the wire protocol, from SEED=name"
 	@echo "make soak MINUTES=n     load real processes for n minutes and kill some, from SEED=number"
@@ -58,6 +59,9 @@ lint: $(VENV)/.tests
 dashboards: $(VENV)/.tests
 	$(BIN)/python -W ignore::DeprecationWarning -m mesh_dashboards.generate
 	$(BIN)/mesh dashboards rules > dashboards/mesh_dashboards/shipped/mesh.rules.yml
+
+pictures: $(VENV)/.receivers
+	$(BIN)/python -m tests.dashboards.pictures.draw
 
 simulate: $(VENV)/.tests
 	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS) --start $(START)

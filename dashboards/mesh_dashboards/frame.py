@@ -64,15 +64,20 @@ def sources(build_info: str = names.GATEWAY_LOOP_LAG.name) -> list[Builder[model
     ]
 
 
-def choice(name: str, label: str, query: str, description: str) -> dashboard.QueryVariable:
-    """A variable of which several values, or all, are chosen."""
-    return (
-        _asked(name, label, query, description)
-        .multi(True)
-        .include_all(True)
-        .all_value(".+")
-        .current(ALL)
-    )
+def choice(
+    name: str, label: str, query: str, description: str, *, everything: str = ".+"
+) -> dashboard.QueryVariable:
+    """A variable of which several values, or all, are chosen.
+
+    Args:
+        name: Its name in queries.
+        label: Its name for people.
+        query: What values there are.
+        description: What it means.
+        everything: What stands for all in queries; where empty, these are the values there are.
+    """
+    asked = _asked(name, label, query, description).multi(True).include_all(True).current(ALL)
+    return asked.all_value(everything) if everything else asked
 
 
 def service_choice(*, single: bool) -> dashboard.QueryVariable:

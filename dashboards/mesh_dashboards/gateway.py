@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mesh_dashboards.frame import board, sources
 from mesh_dashboards.look import Column, Section, chart, figure, rows
 from mesh_dashboards.parts import attention
-from mesh_dashboards.queries import or_zero, rate, series, total
+from mesh_dashboards.queries import happening, or_zero, rate, series, total
 from mesh_telemetry import names
 
 if TYPE_CHECKING:
@@ -94,7 +94,11 @@ def _load() -> list[Panel]:
         chart(
             "Frames",
             "Frames of the wire protocol, by kind and direction.",
-            {"{{kind}} {{direction}}": rate(names.FRAMES, by=(names.KIND, names.DIRECTION))},
+            {
+                "{{kind}} {{direction}}": happening(
+                    rate(names.FRAMES, by=(names.KIND, names.DIRECTION))
+                )
+            },
             "cps",
         ),
         chart(
@@ -213,7 +217,7 @@ def _traces() -> list[Panel]:
             "Traces by decision",
             "What became of each entry call's trace: kept, and why; dropped, as nothing spoke for "
             "it; over a quota or the cap.",
-            {"{{decision}}": rate(names.TRACES, by=(names.DECISION,))},
+            {"{{decision}}": happening(rate(names.TRACES, by=(names.DECISION,)))},
             "cps",
             stacked=True,
             empty="telemetry is off",
@@ -259,7 +263,11 @@ def _export() -> list[Panel]:
         chart(
             "Spans lost",
             "Spans of kept traces that were lost, by reason.",
-            {"{{reason}}": or_zero(rate(names.SPANS_DROPPED, by=(names.REASON,)), names.REASON)},
+            {
+                "{{reason}}": or_zero(
+                    happening(rate(names.SPANS_DROPPED, by=(names.REASON,))), names.REASON
+                )
+            },
             "cps",
             span=6,
         ),

@@ -29,6 +29,29 @@ GOOD_SUCCESS = ((None, "red"), (0.99, "orange"), (0.999, "green"))
 BAD_ABOVE_ZERO = ((None, "green"), (1e-9, "orange"))
 NEUTRAL = ((None, "blue"),)
 
+CODES = {
+    "ok": "green",
+    "cancelled": "super-light-blue",
+    "invalid_argument": "light-yellow",
+    "not_found": "light-blue",
+    "already_exists": "dark-yellow",
+    "permission_denied": "light-purple",
+    "unauthenticated": "super-light-purple",
+    "failed_precondition": "blue",
+    "aborted": "semi-dark-blue",
+    "out_of_range": "dark-blue",
+    "resource_exhausted": "purple",
+    "deadline_exceeded": "orange",
+    "unavailable": "semi-dark-red",
+    "internal": "red",
+    "unknown": "light-red",
+    "unimplemented": "semi-dark-orange",
+    "data_loss": "dark-red",
+}
+"""Callers' own faults are cool, failures of a service or the mesh are warm."""
+STATES = {"healthy": "green", "late": "yellow", "unresponsive": "red", "draining": "purple"}
+LATENCIES = {"p50": "green", "p95": "orange", "p99": "red"}
+
 Steps = tuple[tuple[float | None, str], ...]
 
 
@@ -118,6 +141,7 @@ def chart(
     highest: float | None = None,
     lowest: float | None = 0,
     steps: bool = False,
+    colours: Mapping[str, str] = {},
     empty: str = "nothing yet",
 ) -> timeseries.Panel:
     """Lines over time; the queries by their legends.
@@ -134,6 +158,7 @@ def chart(
         highest: Where the axis ends at least, None for where the data end.
         lowest: Where it begins at most.
         steps: Whether values hold until the next one, as states do.
+        colours: Of legends that mean the same everywhere; others have theirs by their place.
         empty: What is shown without any series.
     """
     panel = (
@@ -146,14 +171,14 @@ def chart(
         .unit(unit)
         .no_value(empty)
         .line_width(1)
-        .fill_opacity(25 if stacked else 8)
+        .fill_opacity(25 if stacked else 0)
         .show_points(common_models.VisibilityMode.NEVER)
         .line_interpolation(
             common_models.LineInterpolation.STEP_AFTER
             if steps
             else common_models.LineInterpolation.LINEAR
         )
-        .color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
+        .color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.PALETTE_CLASSIC))
         .legend(
             common.VizLegendOptions()
             .display_mode(common_models.LegendDisplayMode.LIST)
@@ -175,6 +200,9 @@ def chart(
     for ref, (legend, query) in zip("ABCDEFGH", queries.items(), strict=False):
         asked = target(query, legend, ref=ref)
         panel.with_target(asked.exemplar(True) if exemplars else asked)
+    for name, colour in colours.items():
+        fixed = {"mode": "fixed", "fixedColor": colour}
+        panel.override_by_name(name, [models.DynamicConfigValue("color", fixed)])
     return panel
 
 
@@ -187,6 +215,7 @@ def rows(
     span: int = 24,
     height: int = 8,
     links: Iterable[Mapping[str, object]] = (),
+    lowest_first: str = "",
     empty: str = "nothing yet",
 ) -> table.Panel:
     """A table of instant queries, joined where their labels are equal.
@@ -195,10 +224,12 @@ def rows(
         title: What is shown.
         description: What it means.
         labels: Columns by the labels that all queries have, in their order.
-        columns: The figures; the first one sorts the table, the highest above.
+        columns: The figures; the first one sorts the table, the highest above, unless
+            ``lowest_first`` says otherwise.
         span: Columns of 24.
         height: In rows of Grafana's grid.
         links: Where the names in a row lead to.
+        lowest_first: The figure that sorts the table, the lowest above.
         empty: What is shown without any series.
     """
     refs = "ABCDEFGH"[: len(columns)]
@@ -218,7 +249,13 @@ def rows(
         .unit("none")
         .no_value(empty)
         .cell_height(common_models.TableCellHeight.SM)
-        .sort_by([common.TableSortByFieldState().display_name(columns[0].title).desc(True)])
+        .sort_by(
+            [
+                common.TableSortByFieldState()
+                .display_name(lowest_first or columns[0].title)
+                .desc(not lowest_first)
+            ]
+        )
         .with_transformation(models.DataTransformerConfig(id_val="merge", options={}))
         .with_transformation(
             models.DataTransformerConfig(

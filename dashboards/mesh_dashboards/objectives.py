@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mesh_dashboards.burning import BUDGET_LEFT, ERRORS, OBJECTIVE
 from mesh_dashboards.frame import board, choice, sources, to_service, to_traces
 from mesh_dashboards.look import Column, Section, chart, figure, rows
 from mesh_dashboards.queries import BY_METHOD, METHOD, SERVICE, USERS_OWN, quantile, rate
@@ -16,11 +17,6 @@ if TYPE_CHECKING:
     from grafana_foundation_sdk.models.dashboard import Dashboard
 
     from mesh_dashboards.look import Panel
-
-OBJECTIVE = "mesh:slo_objective:ratio"
-"""The part of the calls that shall be good, by service, method and objective."""
-ERRORS = "mesh:slo_errors:ratio_rate"
-"""The part that was not, over a window that the name ends in, such as ``5m``."""
 
 _KEPT = f'{SERVICE}, {METHOD}, slo=~"$slo"'
 _BY = f" by ({', '.join((*BY_METHOD, 'slo'))})"
@@ -40,17 +36,20 @@ def objectives() -> Dashboard:
         "errors for 30 days, and how fast it is used up.",
         [
             *sources(),
+            # All of them are those with objectives, also where exemplars are looked for.
             choice(
                 "service",
                 "Service",
                 known.format(names.RPC_SERVICE),
                 "Services with objectives.",
+                everything="",
             ),
             choice(
                 "method",
                 "Method",
                 f"label_values({OBJECTIVE}{{{SERVICE}}}, {names.RPC_METHOD})",
                 "Methods with objectives.",
+                everything="",
             ),
             choice("slo", "Objective", known.format("slo"), "Success, or latency."),
         ],
@@ -71,7 +70,7 @@ def burn_rate(window: str) -> str:
 
 def budget_left() -> str:
     """What is left of the budget of 30 days, from 1 down; below 0 the objective is missed."""
-    return f"min{_BY} (1 - {_errors('30d')} / {_allowed()})"
+    return f"min{_BY} ({BUDGET_LEFT}{{{_KEPT}}})"
 
 
 def _errors(window: str) -> str:
@@ -140,7 +139,9 @@ def _table() -> Panel:
                 for window in ("5m", "1h", "6h", "1d", "3d")
             ),
         ],
+        height=11,
         links=[to_service(), *to_traces()],
+        lowest_first="Budget left",
         empty="no objectives",
     )
 
@@ -153,6 +154,7 @@ def _courses() -> list[Panel]:
             "From 100 % down; below zero the objective of 30 days is missed.",
             {legend: budget_left()},
             "percentunit",
+            height=9,
             highest=1,
             empty="no objectives",
         ),
@@ -161,6 +163,7 @@ def _courses() -> list[Panel]:
             "1 uses the budget up in 30 days, 14.4 a fiftieth of it in one hour.",
             {legend: burn_rate("1h")},
             "none",
+            height=9,
             empty="no objectives",
         ),
         chart(
@@ -168,6 +171,7 @@ def _courses() -> list[Panel]:
             "1 uses the budget up in 30 days, 6 a twentieth of it in six hours.",
             {legend: burn_rate("6h")},
             "none",
+            height=9,
             empty="no objectives",
         ),
     ]
@@ -176,11 +180,13 @@ def _courses() -> list[Panel]:
 def _behind() -> list[Panel]:
     calls = (SERVICE, METHOD, USERS_OWN)
     name = "{{rpc_service}}.{{rpc_method}}"
+    promised = f"and on ({', '.join(BY_METHOD)}) {OBJECTIVE}{{{_KEPT}}}"
+    p99 = quantile(0.99, names.CALL_DURATION, *calls, by=BY_METHOD)
     return [
         chart(
             "Calls",
             "Without calls, no budget is used up.",
-            {name: rate(names.CALLS, *calls, by=BY_METHOD)},
+            {name: f"{rate(names.CALLS, *calls, by=BY_METHOD)} {promised}"},
             "reqps",
             span=12,
             empty="no calls",
@@ -188,11 +194,7 @@ def _behind() -> list[Panel]:
         chart(
             "p99",
             "Each dot is one call, and opens its trace.",
-            {
-                "{{rpc_service}}.{{rpc_method}}": quantile(
-                    0.99, names.CALL_DURATION, *calls, by=BY_METHOD
-                )
-            },
+            {name: f"{p99} {promised}"},
             "s",
             span=12,
             exemplars=True,

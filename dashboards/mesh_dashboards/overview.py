@@ -8,7 +8,16 @@ from grafana_foundation_sdk.builders import nodegraph
 from grafana_foundation_sdk.models import dashboard as models
 
 from mesh_dashboards.frame import board, service_choice, sources
-from mesh_dashboards.look import DATASOURCE, Column, Section, chart, figure, instant, rows
+from mesh_dashboards.look import (
+    DATASOURCE,
+    LATENCIES,
+    Column,
+    Section,
+    chart,
+    figure,
+    instant,
+    rows,
+)
 from mesh_dashboards.parts import (
     ENDS,
     QUANTILES,
@@ -23,13 +32,24 @@ from mesh_dashboards.parts import (
     refused_chart,
     unwanted_chart,
 )
-from mesh_dashboards.queries import SERVICE, USERS_OWN, increase, or_zero, quantile, rate, total
+from mesh_dashboards.queries import (
+    SERVICE,
+    USERS_OWN,
+    happening,
+    increase,
+    or_zero,
+    quantile,
+    rate,
+    total,
+)
 from mesh_telemetry import names
 
 if TYPE_CHECKING:
     from mesh_dashboards.look import Panel
 
 _CALLS = (SERVICE, USERS_OWN)
+_TALL = 11
+"""Of what has a row, or a place, for each of many."""
 
 
 def overview() -> models.Dashboard:
@@ -42,9 +62,15 @@ def overview() -> models.Dashboard:
         [
             Section("Is it healthy?", [*golden_figures(*_CALLS), *_health()]),
             Section("Golden signals", golden_charts(*_CALLS, by=names.RPC_SERVICE)),
-            Section("Methods", [methods_table(*_CALLS)]),
+            Section("Methods", [methods_table(*_CALLS, height=_TALL)]),
             Section("Who calls whom", [_graph(), _edges()]),
-            Section("Heartbeats and instances", [instances_chart(*_CALLS), peers_table(*_CALLS)]),
+            Section(
+                "Heartbeats and instances",
+                [
+                    instances_chart(*_CALLS, height=_TALL),
+                    peers_table(*_CALLS, height=_TALL),
+                ],
+            ),
             Section(
                 "Refusals", [refused_chart(SERVICE), _refused_table(), unwanted_chart(*_CALLS)]
             ),
@@ -97,7 +123,7 @@ def _graph() -> nodegraph.Panel:
         .description("Who calls whom. In a circle: calls that a service gets; on an arrow: those.")
         .datasource(DATASOURCE)
         .span(12)
-        .height(9)
+        .height(_TALL)
         .unit("reqps")
         .no_value("no calls")
         .nodes(nodegraph.NodeOptions().main_stat_unit("reqps"))
@@ -127,6 +153,7 @@ def _edges() -> Panel:
         "Calls between services",
         "The same as a table. Not ok is every other code, callers' own faults among them.",
         {names.CLIENT: "Caller", names.SERVER: "Service"},
+        height=_TALL,
     )
 
 
@@ -136,9 +163,10 @@ def _refused_table() -> Panel:
         "Refused calls",
         "Whose calls were refused, of what, and why, in the time that is shown.",
         {names.CALLER: "Caller", names.RPC_SERVICE: "Service", names.REASON: "Reason"},
-        [Column("Calls", or_zero(increase(names.CALLS_REJECTED, SERVICE, by=by), *by), "short", 0)],
+        [Column("Calls", happening(increase(names.CALLS_REJECTED, SERVICE, by=by)), "short", 0)],
         span=8,
         height=7,
+        empty="none",
     )
 
 
@@ -160,5 +188,6 @@ def _depth() -> Panel:
         "than 16 are refused.",
         {f"p{q * 100:.0f}": quantile(q, names.CALL_DEPTH) for q in QUANTILES},
         "none",
+        colours=LATENCIES,
         empty="no calls",
     )

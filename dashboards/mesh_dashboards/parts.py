@@ -5,10 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mesh_dashboards.frame import to_service, to_traces
-from mesh_dashboards.look import BAD_ABOVE_ZERO, GOOD_SUCCESS, Column, chart, figure, rows
+from mesh_dashboards.look import (
+    BAD_ABOVE_ZERO,
+    CHART_HEIGHT,
+    CODES,
+    GOOD_SUCCESS,
+    LATENCIES,
+    STATES,
+    Column,
+    chart,
+    figure,
+    rows,
+)
 from mesh_dashboards.queries import (
     BY_METHOD,
     failure_ratio,
+    happening,
     or_zero,
     quantile,
     rate,
@@ -74,9 +86,10 @@ def golden_charts(*matchers: str, by: str) -> list[timeseries.Panel]:
         chart(
             "Calls by code",
             "How calls ended: ok, or one of gRPC's sixteen codes.",
-            {"{{code}}": rate(names.CALLS, *matchers, by=(names.CODE,))},
+            {"{{code}}": happening(rate(names.CALLS, *matchers, by=(names.CODE,)))},
             "reqps",
             stacked=True,
+            colours=CODES,
             empty="no calls",
         ),
         chart(
@@ -85,12 +98,13 @@ def golden_charts(*matchers: str, by: str) -> list[timeseries.Panel]:
             {f"p{q * 100:.0f}": quantile(q, names.CALL_DURATION, *matchers) for q in QUANTILES},
             "s",
             exemplars=True,
+            colours=LATENCIES,
             empty="no calls",
         ),
     ]
 
 
-def methods_table(*matchers: str) -> table.Panel:
+def methods_table(*matchers: str, height: int = 8) -> table.Panel:
     """Every method with its rate, errors and latencies."""
     return rows(
         "Methods",
@@ -109,13 +123,14 @@ def methods_table(*matchers: str) -> table.Panel:
             ),
             Column("In flight", total(names.CALLS_IN_FLIGHT, *matchers, by=BY_METHOD), "none", 0),
         ],
+        height=height,
         links=[to_service(), *to_traces()],
         empty="no calls",
     )
 
 
 def edges_table(
-    title: str, description: str, labels: Mapping[str, str], *matchers: str
+    title: str, description: str, labels: Mapping[str, str], *matchers: str, height: int = 7
 ) -> table.Panel:
     """Who calls whom, with rates, failures and latency."""
     ends = tuple(labels)
@@ -131,27 +146,29 @@ def edges_table(
             Column("p95", quantile(0.95, names.SERVICE_GRAPH_SECONDS, *matchers, by=ends), "s"),
         ],
         span=12,
-        height=9,
+        height=height,
         links=[to_service(name) for name in labels.values()],
         empty="no calls",
     )
 
 
-def instances_chart(*matchers: str) -> timeseries.Panel:
+def instances_chart(*matchers: str, height: int = CHART_HEIGHT) -> timeseries.Panel:
     """Instances over time, by how they are."""
     return chart(
         "Instances by state",
         "Connected instances: healthy; late and unresponsive, which miss heartbeats; draining, "
         "which take no new calls.",
-        {"{{state}}": total(names.SERVICE_INSTANCES, *matchers, by=(names.STATE,))},
+        {"{{state}}": happening(total(names.SERVICE_INSTANCES, *matchers, by=(names.STATE,)))},
         "none",
+        height=height,
         stacked=True,
         steps=True,
+        colours=STATES,
         empty="no instances",
     )
 
 
-def peers_table(*matchers: str) -> table.Panel:
+def peers_table(*matchers: str, height: int = CHART_HEIGHT) -> table.Panel:
     """Every connected instance, with what its last heartbeat told."""
     by = (names.RPC_SERVICE, names.PEER)
     beat = total(names.PEER_LAST_HEARTBEAT, *matchers, by=by, how="max")
@@ -160,12 +177,12 @@ def peers_table(*matchers: str) -> table.Panel:
         "Every connected instance: how long ago its last heartbeat was, and what that said.",
         {names.RPC_SERVICE: "Service", names.PEER: "Peer"},
         [
-            Column("Heartbeat", f"time() - {beat}", "s", 1, _OVERDUE),
+            Column("Heartbeat", f"clamp_min(time() - {beat}, 0)", "s", 1, _OVERDUE),
             Column("Loop lag", total(names.PEER_LOOP_LAG, *matchers, by=by, how="max"), "s"),
             Column("In flight", total(names.PEER_IN_FLIGHT, *matchers, by=by), "none", 0),
         ],
         span=16,
-        height=7,
+        height=height,
         links=[to_service()],
         empty="no instances",
     )
@@ -205,11 +222,12 @@ def deprecated_chart(*matchers: str) -> timeseries.Panel:
         "Deprecated calls",
         "Calls of methods that their contracts call deprecated, by caller. At zero they can go.",
         {
-            "{{caller}} > {{rpc_service}}.{{rpc_method}}": or_zero(
-                rate(names.DEPRECATED_CALLS, *matchers, by=by), *by
+            "{{caller}} > {{rpc_service}}.{{rpc_method}}": rate(
+                names.DEPRECATED_CALLS, *matchers, by=by
             )
         },
         "reqps",
+        empty="none",
     )
 
 

@@ -81,6 +81,11 @@ def or_zero(expression: str, *labels: str) -> str:
     return f"{expression} or on () {zero}"
 
 
+def happening(expression: str) -> str:
+    """Only what is not zero, so that the legend names nothing that does not happen."""
+    return f"({expression} > 0)"
+
+
 def failure_ratio(*matchers: str, by: Sequence[str] = ()) -> str:
     """Which part of the calls fails, 0 to 1; nothing where there are no calls."""
     calls = rate(names.CALLS, *matchers, by=by)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from mesh_dashboards.frame import board, choice, method_choice, service_choice, sources
 from mesh_dashboards.look import CHART_HEIGHT, Section, chart, figure
 from mesh_dashboards.parts import (
-    attention,
     deprecated_chart,
     edges_table,
     golden_charts,
@@ -23,6 +22,7 @@ from mesh_dashboards.queries import (
     METHOD,
     PEERS,
     SERVICE,
+    happening,
     or_zero,
     quantile,
     rate,
@@ -53,11 +53,13 @@ def service() -> Dashboard:
             *sources(names.BUILD_INFO.name),
             service_choice(single=True),
             method_choice(),
+            # All of them are those of this service only: there is no value for all.
             choice(
                 "peer",
                 "Peer",
                 f"label_values({peers}, instance)",
                 "Processes of the service that serve metrics of their own, by their address.",
+                everything="",
             ),
         ],
         [
@@ -90,13 +92,13 @@ def _health() -> list[Panel]:
             "Oldest heartbeat",
             "How long ago that instance told of itself which has been silent for longest; late is "
             "after three missed, 15 s by default.",
-            f"time() - {beat}",
+            f"clamp_min(time() - {beat}, 0)",
             "s",
             steps=((None, "green"), (15, "orange"), (30, "red")),
             decimals=1,
             empty="no instances",
         ),
-        attention(
+        figure(
             "In flight",
             "Calls that a gateway has accepted and that have no outcome yet.",
             in_flight,
@@ -138,9 +140,10 @@ def _by_caller() -> list[Panel]:
         chart(
             "Not ok by caller",
             "Whose calls end with which other code than ok.",
-            {"{{caller}} {{code}}": or_zero(not_ok, *by)},
+            {"{{caller}} {{code}}": not_ok},
             "reqps",
             stacked=True,
+            empty="none",
         ),
         chart(
             "Slowest methods",
@@ -281,7 +284,8 @@ def _own_process() -> list[Panel]:
             {
                 "held, {{instance}}": total(names.RECORDS, by=by, scope=PEERS),
                 "lost per second, {{reason}}": or_zero(
-                    rate(names.RECORDS_DROPPED, by=(names.REASON,), scope=PEERS), names.REASON
+                    happening(rate(names.RECORDS_DROPPED, by=(names.REASON,), scope=PEERS)),
+                    names.REASON,
                 ),
             },
             "short",

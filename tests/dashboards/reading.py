@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mesh_dashboards import shipped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 BOARDS = shipped.boards()
 
@@ -59,6 +59,14 @@ def variable(board: dict[str, Any], name: str) -> dict[str, Any] | None:
     """The variable of this name."""
     found: list[dict[str, Any]] = board["templating"]["list"]
     return next((one for one in found if one["name"] == name), None)
+
+
+def filled(expression: str, variables: Mapping[str, str]) -> str:
+    """An expression with values for its variables, by ``$name``."""
+    for name, value in variables.items():
+        expression = expression.replace(name, value)
+    assert "$" not in re.sub(r'"\$\d"', "", expression), expression
+    return expression
 
 
 def selectors(expression: str) -> list[Selector]:

@@ -12,7 +12,11 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from mesh.errors import Code
+from mesh_dashboards.burning import BUDGET_LEFT, ERRORS, Promise
 from mesh_dashboards.generate import SHIPPED, generated
+from mesh_dashboards.look import CODES
+from mesh_dashboards.rules import rules
 from mesh_telemetry import FAMILIES, names
 from tests.dashboards.linting import RECORDED
 from tests.dashboards.reading import BOARDS, family, panels, queries, selectors, variable
@@ -22,7 +26,11 @@ if TYPE_CHECKING:
 
 NOBODY_COUNTS_YET = {names.RETRIES.name, names.BREAKER_STATE.name}
 """Retries and breakers are still to come; a test with a real mesh says when they are there."""
-COLOURS = {"green", "orange", "red", "blue", "purple", "text"}
+COLOURS = {"text"} | {
+    shade + hue
+    for shade in ("dark-", "semi-dark-", "", "light-", "super-light-")
+    for hue in ("green", "yellow", "orange", "red", "blue", "purple")
+}
 """Names, each of which the dark theme and the light one show in their own way."""
 
 WHOLE = pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
@@ -148,6 +156,60 @@ def test_every_metric_has_a_panel_and_every_panel_s_metric_exists() -> None:
         "process_start_time_seconds",
         "process_cpu_seconds_total",
     }
+
+
+def test_what_rules_record_is_not_reckoned_again() -> None:
+    """Every recorded series that is shown is one of the rules; the budget is theirs."""
+    promise = Promise("users", "get", success=0.999, within=0.1, target=0.99)
+    recorded = {
+        rule["record"]
+        for group in rules([promise])["groups"]
+        for rule in group["rules"]
+        if "record" in rule
+    }
+    shown = {
+        one.name
+        for query in queries(BOARDS["mesh-objectives"])
+        for one in selectors(query.expression)
+        if one.name.startswith(RECORDED)
+    }
+    assert shown <= recorded
+    assert BUDGET_LEFT in shown
+    assert f"{ERRORS}30d" not in shown
+
+
+@pytest.mark.parametrize(
+    ("uid", "name"),
+    [
+        ("mesh-service", "peer"),
+        ("mesh-objectives", "service"),
+        ("mesh-objectives", "method"),
+    ],
+)
+def test_all_are_only_those_that_there_are(uid: str, name: str) -> None:
+    """With a value for all, panels would show other services' processes, and other calls."""
+    found = variable(BOARDS[uid], name)
+    assert found is not None
+    assert "allValue" not in found
+
+
+@WHOLE
+def test_no_heartbeat_is_shown_before_it_came(board: dict[str, Any]) -> None:
+    """It may be newer than the scrape that tells of it, which has the time of its start."""
+    for query in queries(board):
+        if names.PEER_LAST_HEARTBEAT.name in query.expression:
+            assert query.expression.startswith("clamp_min(time() - "), str(query)
+
+
+@WHOLE
+def test_lines_can_be_told_apart_in_both_themes(board: dict[str, Any]) -> None:
+    """By their place: a hash of the name chose colours that are as dark as the dark theme."""
+    charts = [one["fieldConfig"] for one in panels(board) if one["type"] == "timeseries"]
+    assert {one["defaults"]["color"]["mode"] for one in charts} == {"palette-classic"}
+
+
+def test_every_code_has_a_colour() -> None:
+    assert set(CODES) == set(Code)
 
 
 @WHOLE

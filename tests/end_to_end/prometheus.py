@@ -69,10 +69,25 @@ class Prometheus:
             for row in answer["result"]
         }
 
-    async def vector(self, expression: str) -> list[tuple[dict[str, str], float]]:
-        """An instant vector: the labels of each series, and its value."""
-        answer = await self._ask("query", query=expression)
+    async def vector(
+        self, expression: str, *, at: float | None = None
+    ) -> list[tuple[dict[str, str], float]]:
+        """An instant vector, of now or another Unix time: each series' labels, and its value."""
+        moment = {} if at is None else {"time": str(at)}
+        answer = await self._ask("query", query=expression, **moment)
         return [(row["metric"], float(row["value"][1])) for row in answer["result"]]
+
+    async def matrix(
+        self, expression: str, start: float, end: float, step: float
+    ) -> list[tuple[dict[str, str], dict[float, float]]]:
+        """The labels of each series, and its values from one Unix time to another by their time."""
+        answer = await self._ask(
+            "query_range", query=expression, start=str(start), end=str(end), step=str(step)
+        )
+        return [
+            (row["metric"], {at: float(value) for at, value in row["values"]})
+            for row in answer["result"]
+        ]
 
     async def label_values(self, label: str, selector: str = "") -> list[str]:
         """The values of a label, of the series that fit or of all."""
@@ -80,11 +95,14 @@ class Prometheus:
         found: list[str] = await self._ask(f"label/{label}/values", **wanted)
         return found
 
-    async def exemplars(self, expression: str) -> list[tuple[dict[str, str], dict[str, Any]]]:
-        """Every exemplar of the last minute, with its series' labels."""
+    async def exemplars(
+        self, expression: str, *, since: float | None = None
+    ) -> list[tuple[dict[str, str], dict[str, Any]]]:
+        """Every exemplar of the last minute, or since a Unix time, with its series' labels."""
         now = time.time()
+        start = now - 60 if since is None else since
         answer = await self._ask(
-            "query_exemplars", query=expression, start=str(now - 60), end=str(now + 1)
+            "query_exemplars", query=expression, start=str(start), end=str(now + 1)
         )
         return [(row["seriesLabels"], one) for row in answer for one in row["exemplars"]]
 
