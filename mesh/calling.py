@@ -105,7 +105,10 @@ class Caller:
         parent = context.current.get()
         if uplink.leaving and (uplink.closed or parent is None):
             raise UsageError(f"client {self.name!r} is closed")
-        target = name_of(service, method)
+        try:
+            target = name_of(service, method)
+        except TypeError:  # what is not hashable is no text
+            target = name_of.__wrapped__(service, method)
         if version is not None:
             check_version(version)
         try:
@@ -350,7 +353,8 @@ def name_of(service: object, method: object) -> str:
         raise TypeError(f"service {service!r} and method {method!r} must be text")
     if len(service) > 128 or len(method) > 128:
         raise ValueError(f"{service[:40]!r}, {method[:40]!r}: names have at most 128 characters")
-    return f"{service}.{method}"
+    # Members of enums that are text are equal to it, and remembered as it is: told alike, too.
+    return service + "." + method
 
 
 def _is_congested(uplink: Uplink) -> bool:

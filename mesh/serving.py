@@ -11,7 +11,7 @@ import trio
 
 from mesh.contracts.contract import Contract, contracts_of
 from mesh.contracts.implementations import check_class
-from mesh.errors import CallError, ContractError, UsageError
+from mesh.errors import CallError, Code, ContractError, InvalidArgument, UsageError
 from mesh.implementing import implement
 from mesh.wire.codec import MAX_REQUIRES, is_name
 
@@ -31,6 +31,9 @@ log = logging.getLogger("mesh.service")
 
 POLL = 1.0
 """Seconds between two looks whether required services are there."""
+
+_NOBODY_THERE = {Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED}
+"""How a question ends that no gateway answers."""
 
 
 async def serve(
@@ -157,8 +160,18 @@ async def _wait_for(client: Client, wanted: Required, by: str) -> None:
     missing.update(names)
     told: list[str] = []
     patience = trio.current_time() + client._uplink.service_wait  # as calls for them have
+    is_told = False
     while names:
-        lacking = await _lacking(client, {name: wanted[name] for name in names}, began)
+        try:
+            lacking = await _lacking(client, {name: wanted[name] for name in names}, began)
+        except CallError as failure:
+            lacking = set(names)
+            if failure.code not in _NOBODY_THERE and not is_told:
+                log.warning(
+                    "%s requires %s, and the gateway does not say whether they are there: %s",
+                    *(by, ", ".join(names), failure),
+                )
+                told, is_told = names, True
         missing.difference_update(set(names) - lacking)
         names = [name for name in names if name in lacking]
         if names and names != told and trio.current_time() >= patience:
@@ -170,10 +183,14 @@ async def _wait_for(client: Client, wanted: Required, by: str) -> None:
 
 
 async def _lacking(client: Client, wanted: Required, began: float) -> set[str]:
-    """Those that have not been there since then, also not between two looks."""
+    """Those that have not been there since then, also not between two looks.
+
+    Raises:
+        CallError: There is no gateway to ask, or it does not say.
+    """
     versions = {name: str(version) for name, version in wanted.items()}
     asked = {"services": versions, "waited_s": trio.current_time() - began}
     try:
         return set(await client.call("mesh", "missing", asked, result=list[str]))
-    except CallError:  # no gateway to ask
-        return set(wanted)
+    except InvalidArgument:  # an older gateway takes services by version alone
+        return set(await client.call("mesh", "missing", versions, result=list[str]))

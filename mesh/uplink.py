@@ -58,6 +58,7 @@ class Uplink:
         max_chunk: The payload of one frame, in bytes.
         max_header: The header of one frame that the gateway takes, in bytes.
         max_schema: The schema of a contract that it takes, in bytes.
+        max_requires: What a service requires that it takes beside metadata, in characters.
         service_wait: How long calls wait for a connection, in seconds.
         call_timeout: What a call may take where nobody says otherwise, in seconds.
         sends_tracebacks: Whether the gateway lets tracebacks travel.
@@ -107,6 +108,7 @@ class Uplink:
         self.max_chunk = limits.max_chunk
         self.max_header = limits.max_header
         self.max_schema = limits.max_schema
+        self.max_requires = 0
         self.call_timeout = limits.call_timeout
         self.service_wait = limits.service_wait
         self.sends_tracebacks = False
@@ -260,7 +262,8 @@ class Uplink:
             self.send(codec.encode_header(codec.Unregister(service, methods)))
 
     def _frames(self, service: str, served: Served) -> Iterator[bytes]:
-        return self._registrations.frames(service, served, self.max_chunk, self.max_schema)
+        bounds = self.max_chunk, self.max_schema, self.max_requires
+        return self._registrations.frames(service, served, *bounds)
 
     # Life.
 
@@ -335,6 +338,7 @@ class Uplink:
         self.max_chunk = limits.get("max_chunk", self.max_chunk)
         self.max_header = limits.get("max_header", self.max_header)
         self.max_schema = limits.get("max_schema", self.max_schema)
+        self.max_requires = limits.get("max_requires", 0)
         self.service_wait = limits.get("service_wait_us", 5_000_000) / 1e6
         self.call_timeout = limits.get("call_timeout_us", 30_000_000) / 1e6
         self.sends_tracebacks = "tracebacks" in welcome.features

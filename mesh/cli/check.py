@@ -30,7 +30,8 @@ def check(*, gateway: str | None, as_json: bool) -> None:
     versions of one contract, the export of traces, and the calls, callers of versions that nobody
     serves, and lost spans of the last five minutes. Exits 1 if
     something is wrong, also if there is no gateway; not for a note: a few calls of a service that
-    is not there, all within a minute, may have been a typo.
+    was never there, all within a minute, may have been a typo; one that has been gone for a while
+    and is not called may have gone for good.
     """
     findings = run(_ask, gateway)
     wrong = any(finding["level"] != "note" for finding in findings)

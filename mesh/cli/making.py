@@ -15,7 +15,7 @@ from mesh.cli.checking import (
     methods_of,
 )
 from mesh.cli.peer import peer
-from mesh.cli.unknown import tell_unknown
+from mesh.cli.unknown import find_unknown, tell_unknown
 from mesh.contracts.versions import Fit, Version, fit
 from mesh_telemetry.logs import clean_line
 
@@ -100,9 +100,13 @@ def _serving(version: str, schemas: list[dict[str, Any]]) -> list[dict[str, Any]
 
 def _dropped(method: str, params: Any, schemas: list[dict[str, Any]]) -> list[str]:
     """What no contract of the service that has the method knows of the parameters, shortened."""
-    told = [
-        tell_unknown(params, methods_of(schema)[method], schema)
+    found = [
+        find_unknown(params, methods_of(schema)[method], schema)
         for schema in schemas
         if method in methods_of(schema)
     ]
-    return [one for one in told[0] if all(one in some for some in told)][:TOLD] if told else []
+    if not found:
+        return []
+    first, *others = found
+    paths = sorted(path for path in first if all(path in other for other in others))
+    return [tell_unknown(path, *first[path]) for path in paths[:TOLD]]

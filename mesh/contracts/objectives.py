@@ -6,7 +6,7 @@ SRE workbook has them (https://sre.google/workbook/alerting-on-slos/).
 
 from __future__ import annotations
 
-from math import isfinite
+import sys
 from typing import Any
 
 import msgspec
@@ -54,22 +54,31 @@ def fault_of(value: Any) -> str:
     if value is None:
         return ""
     if not isinstance(value, slo):
-        return "" if _is_time(value) else f"slo={value!r} must be seconds, above 0, or a mesh.slo"
-    told: Any = value  # its fields may be anything
-    if told.within is not None and not _is_time(told.within):
-        return f"slo: within={told.within!r} must be seconds, above 0"
-    for name, part in (("target", told.target), ("success", told.success)):
+        wrong = f"slo={told(value)} must be seconds, above 0, or a mesh.slo"
+        return "" if is_time(value) else wrong
+    given: Any = value  # its fields may be anything
+    if given.within is not None and not is_time(given.within):
+        return f"slo: within={told(given.within)} must be seconds, above 0"
+    for name, part in (("target", given.target), ("success", given.success)):
         if not (_is_part(part) or (part is None and name == "success")):
-            return f"slo: {name}={part!r} must be a part of all calls, above 0 and below 1"
-    if told.within is None and told.success is None:
+            return f"slo: {name}={told(part)} must be a part of all calls, above 0 and below 1"
+    if given.within is None and given.success is None:
         return "slo: it promises nothing: give within= or success="
-    if told.within is None and told.target != TARGET:
-        return f"slo: target={told.target!r} needs within=, the seconds that it is about"
+    if given.within is None and given.target != TARGET:
+        return f"slo: target={given.target!r} needs within=, the seconds that it is about"
     return ""
 
 
-def _is_time(value: Any) -> bool:
-    return _is_number(value) and isfinite(value) and value > 0
+def is_time(value: Any) -> bool:
+    """Whether it is seconds, above 0, that can be reckoned with."""
+    return _is_number(value) and 0 < value <= sys.float_info.max
+
+
+def told(value: Any) -> str:
+    """What somebody has written for a number, however long that is."""
+    if isinstance(value, int) and value.bit_length() > sys.float_info.max_exp:
+        return f"a whole number of {value.bit_length():,} bits"
+    return repr(value)
 
 
 def _is_part(value: Any) -> bool:

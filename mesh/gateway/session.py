@@ -283,7 +283,8 @@ class Session:
                 self._router.waiting.resume(header.service)
                 core.events.registered(self, header, new)
             case codec.Unregister():
-                gone = core.registry.remove(self, header.service, header.methods)
+                now = trio.current_time()
+                gone = core.registry.remove(self, header.service, header.methods, now)
                 core.events.unregistered(self, header.service, gone)
             case codec.GoAway():
                 self.draining = True

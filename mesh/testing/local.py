@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from mesh.connecting import connect
-from mesh.errors import Internal, UsageError
+from mesh.errors import InvalidArgument, UsageError
 from mesh.gateway import Gateway
 from mesh.groups import single_exception
 from mesh.implementing import ContractHandler
@@ -328,5 +328,5 @@ class LocalMesh(Recorded):
 async def _registered(client: Client) -> None:
     """Return once the gateway has read what this client registered: an answer comes after that."""
     await client._uplink.wait_ready()
-    with contextlib.suppress(Internal):  # what a client of bare bytes is answered
+    with contextlib.suppress(InvalidArgument):  # what a client of bare bytes is answered
         await client.call("mesh", "status")

@@ -19,7 +19,8 @@ from rich.console import Console
 import mesh
 from mesh.cli.checking import check_call
 from mesh.cli.contract import print_contracts
-from mesh.cli.unknown import tell_unknown
+from mesh.cli.making import TOLD
+from mesh.cli.unknown import find_unknown, tell_unknown
 from mesh.contracts.contract import info_of
 from mesh.contracts.schema import describe
 
@@ -109,6 +110,22 @@ def test_no_schema_can_keep_a_call_from_being_sent(kind: dict[str, Any]) -> None
     start = time.monotonic()
     check_call("users", "get", {"x": value}, [schema], 0.2)
     assert time.monotonic() - start < 5
+
+
+def test_nearest_names_among_very_many_are_found_at_once() -> None:
+    """It takes no longer where many names are unknown, or a name is long."""
+    fields: dict[str, Any] = {f"field_number_{i:05}": {} for i in range(20_000)}
+    params = {"type": "object", "properties": fields | {"x" * 20_000: {}, "quantity": {}}}
+    given = {f"field_numbr_{i:05}": 1 for i in range(1000)} | {"quantty": 1, "x" * 20_001: 1}
+    start = time.process_time()
+    found = find_unknown(given, {"params": params}, {})
+    assert len(found) == 1002
+    names = ["$.field_numbr_00007", "$.quantty", f"$.{'x' * 20_001}"]
+    assert len(names) <= TOLD
+    told = [tell_unknown(name, *found[name]) for name in names]
+    assert time.process_time() - start < 1
+    assert told[0].startswith("$.field_numbr_00007 (did you mean 'field_number_")
+    assert told[1:] == ["$.quantty (did you mean 'quantity'?)", names[2]]
 
 
 def contract_of(kind: Any) -> ContractInfo:
@@ -257,7 +274,8 @@ def test_texts_of_another_form_and_values_out_of_bounds_are_refused(
 )
 def test_fields_that_no_type_has_are_told(kind: Any, value: Any, told: list[str]) -> None:
     document = describe(contract_of(kind))
-    assert tell_unknown({"it": value}, document["methods"]["put"], document) == told
+    found = find_unknown({"it": value}, document["methods"]["put"], document)
+    assert [tell_unknown(path, *where) for path, where in found.items()] == told
 
 
 def test_no_schema_makes_the_search_for_unknown_fields_long() -> None:
@@ -267,9 +285,9 @@ def test_no_schema_makes_the_search_for_unknown_fields_long() -> None:
     for _ in range(200):
         value = {"x": [value, value]}
     kinds = doubling(40) | {"d40": {"anyOf": [{"$ref": "#/$defs/d0"}] * 1000}}
-    tell_unknown({"x": value}, {"params": params}, {"$defs": kinds})
-    tell_unknown({"x": value}, {"params": {"$ref": "#/$defs/x"}}, {"$defs": {"x": params}})
+    find_unknown({"x": value}, {"params": params}, {"$defs": kinds})
+    find_unknown({"x": value}, {"params": {"$ref": "#/$defs/x"}}, {"$defs": {"x": params}})
     odd: Any
     for odd in (None, [], {"params": 5}, {"params": {"properties": [], "anyOf": 3}}):
-        assert tell_unknown({"x": 1}, odd, {"$defs": 7}) == []
+        assert find_unknown({"x": 1}, odd, {"$defs": 7}) == {}
     assert time.monotonic() - start < 5

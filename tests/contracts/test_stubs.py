@@ -165,7 +165,7 @@ async def test_a_caller_of_bare_bytes_is_told_how_to_call_a_contract_s_method(
             await raw.call("orders", method, {})
         it.server.register("seven", lambda: 7)
         await it.server.call("mesh", "status")
-        with pytest.raises(mesh.Internal, match=values.format("int")):
+        with pytest.raises(mesh.InvalidArgument, match=values.format("int")):
             await raw.call("orders", "seven")
 
 
