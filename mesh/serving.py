@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     Required = dict[str, Version]
     """Services by the newest version of their contracts that is needed."""
 
-    Service = Contract | Callable[[Client], Any]
-    """An implementation; or what makes one, or registers methods, of a client."""
+    Service = Contract | Callable[[Client], Any] | Callable[[], Contract]
+    """An implementation; what makes one; or what registers methods on a client."""
 
 log = logging.getLogger("mesh.service")
 
@@ -50,8 +50,8 @@ async def serve(
     Args:
         client: The peer that serves.
         services: Instances of classes that implement contracts; and functions, classes among them,
-            that take the client and return such an instance, or register methods on the client
-            and return nothing. ``async`` ones are awaited. They run in the order given.
+            that take the client, or nothing, and return such an instance, or register methods on
+            the client and return nothing. ``async`` ones are awaited. They run in the order given.
         task_status: With ``nursery.start``, that returns once all are registered.
 
     Raises:
@@ -101,21 +101,20 @@ def _check_callable(service: object) -> None:
         )
 
 
-async def _make(service: Callable[[Client], Any], client: Client) -> Contract | None:
+async def _make(service: Callable[..., Any], client: Client) -> Contract | None:
     _check_callable(service)
+    signature = inspect.signature(service)
+    arguments = (client,) if signature.parameters else ()
     if isinstance(service, type):
         check_class(service)
-        signature = inspect.signature(service)
-        if not signature.parameters:
-            return cast("Contract", service())
         try:
-            signature.bind(client)
+            signature.bind(*arguments)
         except TypeError as fault:
             raise ContractError(
                 f"{service.__qualname__} cannot be made of the client alone: {fault}; serve an "
                 f"instance, {service.__qualname__}(...)"
             ) from fault
-    made = service(client)
+    made = service(*arguments)
     if inspect.isawaitable(made):
         made = await made
     if made is not None and not isinstance(made, Contract):

@@ -207,6 +207,8 @@ def _own(where: str, cls: type[Contract]) -> Iterator[ContractMethod]:
             if getattr(value, "__isabstractmethod__", False):
                 raise ContractError(f"{at}: declare it by @mesh.method above @abstractmethod")
             continue
+        if name.startswith("_"):
+            raise ContractError(f"{at}: names that begin with _ are private, and no contract is")
         if not inspect.isfunction(value):
             raise ContractError(f"{at}: it must be a plain method, not {type(value).__name__}")
         if not getattr(value, "__isabstractmethod__", False):

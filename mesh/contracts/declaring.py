@@ -84,7 +84,7 @@ def method(
         tap: Whether taps may show what its calls carry, where the gateway's operator allows it too.
         deprecated: What to call instead. Stubs warn once a process, and calls are counted.
         raises: Errors that travel typed, or one: classes made with :class:`dataclasses.dataclass`
-            from subclasses of :class:`~mesh.CallError`.
+            from subclasses of :class:`~mesh.CallError`; or the mesh's own, by their code alone.
 
     Example:
         >>> @mesh.method(idempotent=True, timeout=2.0, raises=[UserNotFound])

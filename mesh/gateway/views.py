@@ -125,6 +125,8 @@ class EdgeView(msgspec.Struct, frozen=True, kw_only=True):
     p50: float | None
     """Seconds, estimated; refused calls are left out. None before the first."""
     p99: float | None
+    duration_s: float
+    """Seconds that the calls in ``buckets`` took together."""
     buckets: list[int]
     """Calls by duration, as in :class:`~mesh_telemetry.CallSeries`: of two answers, what happened
     between them."""
@@ -299,7 +301,7 @@ class Views:
     def edges(self) -> Iterator[EdgeView]:
         """Every caller of every method, oldest first. There can be many: pause between them."""
         for series in self._core.metrics.calls():
-            calls = sum(series.codes)
+            calls, took = sum(series.codes), series.duration_sum
             if calls:
                 yield EdgeView(
                     caller=series.caller,
@@ -307,8 +309,9 @@ class Views:
                     method=series.method.method,
                     calls=calls,
                     errors=errors_of(series.codes),
-                    p50=tell_seconds(quantile(series.buckets, 0.50)),
-                    p99=tell_seconds(quantile(series.buckets, 0.99)),
+                    p50=tell_seconds(quantile(series.buckets, 0.50, total=took)),
+                    p99=tell_seconds(quantile(series.buckets, 0.99, total=took)),
+                    duration_s=tell_seconds(took),
                     buckets=series.buckets.copy(),
                 )
 

@@ -230,8 +230,7 @@ class LocalMesh(Recorded):
         Raises:
             ContractError: The contract does not declare the error for this method, or for any where
                 none is named, and it is none that any call can end by.
-            UsageError: No peer of this mesh serves that.
-            ValueError: There is no such code.
+            UsageError: No peer of this mesh serves that, or there is no such code.
         """
         change = failing(error, self._declared(service_name(service), method))
         return self._faulty(service, method, times, change, ends=True)

@@ -112,11 +112,13 @@ async def test_wrong_arguments_are_told_at_the_call() -> None:
     """As of any function, before anything is sent."""
     async with shop() as it:
         orders: Any = it.orders
-        with pytest.raises(TypeError, match="lines"):
+        with pytest.raises(TypeError, match=r"^orders.place\(\): Missing .* 'lines'"):
             orders.place()
-        with pytest.raises(TypeError, match="wrong"):
-            orders.place([], wrong=1)
-        with pytest.raises(TypeError, match=r"place\(\) takes 1 arguments by position, not 2; by"):
+        with pytest.raises(TypeError, match=r"^orders.place\(\): there is no parameter 'w'; it"):
+            orders.place([], w=1)
+        with pytest.raises(TypeError, match=r"no parameter 'line'; did you mean 'lines'\?"):
+            orders.place(line=[])
+        with pytest.raises(TypeError, match=r"place\(\): takes 1 arguments by position, not 2; by"):
             orders.place([], "cash")
         with pytest.raises(TypeError, match="two values for 'lines'"):
             orders.place([], lines=[])
