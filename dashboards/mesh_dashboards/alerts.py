@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mesh_dashboards.promql import OWN_SERVICE, Group, Rule, Scope, quoted
+from mesh_dashboards.promql import OWN_SERVICE, Group, Rule, Scope, quoted, record
 from mesh_dashboards.recording import INSTANCES
 from mesh_telemetry import names
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 KNOWN = "7d"
 """For how long a service that has had an instance is expected to have one."""
+GONE = "mesh:service_gone:max"
+"""Services that have had instances and have none: how many they have had at most."""
+MISSED = "mesh:service_missed:max"
+"""Those of them whose calls have failed within five minutes."""
 COUNT = '{{ $value | printf "%.0f" }}'
 """The value in a description, where it is a number of something: growth may come out broken."""
 SHED = 10
@@ -85,30 +89,43 @@ def _gateway(scope: Scope) -> Iterator[Rule]:
 
 def _services(scope: Scope) -> Iterator[Rule]:
     others = f"rpc_service!={quoted(OWN_SERVICE)}"
-    known = scope.select(INSTANCES)
-    there = scope.select(names.SERVICE_INSTANCES.name, others, 'state!="draining"')
-    # The gateway forgets who is gone, also when it ends: Prometheus remembers for it.
-    yield scope.alert(
-        "MeshServiceWithoutInstances",
-        f"max_over_time({known}[{scope.span(KNOWN)}]) > 0\n"
-        f"unless sum by (job, rpc_service) ({there}) > 0\n"
-        f"and on (job) max by (job) ({scope.select('up')}) == 1",
-        wait="2m",
-        severity="page",
-        summary="No instance of {{ $labels.rpc_service }} is left.",
-        description="{{ $labels.rpc_service }} has had instances at a gateway within seven days "
-        "(at most {{ $value }} at once), and none for two minutes. Calls of it fail.",
-    )
-    late = scope.select(names.SERVICE_INSTANCES.name, others, 'state=~"late|unresponsive"')
-    yield scope.alert(
-        "MeshHeartbeatsLate",
-        f"sum by (job, rpc_service) ({late}) > 0",
-        wait="1m",
-        severity="ticket",
-        summary="Instances of {{ $labels.rpc_service }} give no sign of life.",
-        description="Connected instances of {{ $labels.rpc_service }} that have missed three "
-        "heartbeats or more for a minute: {{ $value }}. Calls that they have got may not end.",
-    )
+    yield from _gone(scope, others)
+    gone, missed = scope.select(GONE), scope.select(MISSED)
+    for severity, expression, calls in (
+        ("page", missed, "Calls of it fail."),
+        (
+            "ticket",
+            f"{gone}\nunless {missed}",
+            "None of its calls has failed within five minutes; the next will.",
+        ),
+    ):
+        yield scope.alert(
+            "MeshServiceWithoutInstances",
+            expression,
+            wait="2m",
+            severity=severity,
+            summary="No instance of {{ $labels.rpc_service }} is left.",
+            description="{{ $labels.rpc_service }} has had instances at a gateway within seven "
+            "days (at most {{ $value }} at once), and none for two minutes. " + calls,
+        )
+    state = names.SERVICE_INSTANCES.name
+    late = scope.select(state, others, 'state=~"late|unresponsive"')
+    healthy = scope.select(state, others, 'state="healthy"')
+    for severity, other, who, calls in (
+        ("page", "unless", "All instances", "None is healthy, and calls of it may not end."),
+        ("ticket", "and", "Instances", "Calls that they have got may not end."),
+    ):
+        yield scope.alert(
+            "MeshHeartbeatsLate",
+            f"sum by (job, rpc_service) ({late}) > 0\n"
+            f"{other} sum by (job, rpc_service) ({healthy}) > 0",
+            wait="1m",
+            severity=severity,
+            summary=f"{who} of {{{{ $labels.rpc_service }}}} give no sign of life.",
+            description="Connected instances of {{ $labels.rpc_service }} that have missed three "
+            "heartbeats or more for a minute: {{ $value }}. " + calls + " "
+            "`mesh info {{ $labels.rpc_service }}` names them.",
+        )
     lag = scope.select(names.PEER_LOOP_LAG.name, others)
     yield scope.alert(
         "MeshPeerLoopLag",
@@ -129,6 +146,34 @@ def _services(scope: Scope) -> Iterator[Rule]:
         description="{{ $labels.peer }} has worked on more than three quarters of the calls that "
         "one instance may have in flight for five minutes, now on "
         "{{ $value | humanizePercentage }}. Calls beyond that are refused.",
+    )
+
+
+def _gone(scope: Scope, others: str) -> Iterator[Rule]:
+    """What is recorded of services that are gone, just before the alerts that read it."""
+    known, up = scope.select(INSTANCES), scope.select("up")
+    there = scope.select(names.SERVICE_INSTANCES.name, others, 'state!="draining"')
+    # A gateway forgets who is gone, at the latest when it ends: Prometheus remembers for it. While
+    # it does not answer, nobody knows of its services, and its own alert is enough.
+    yield record(
+        GONE,
+        f"max by (job, rpc_service) (\n"
+        f"  max_over_time({known}[{scope.span(KNOWN)}]) > 0\n"
+        f"  unless on (job, instance) {up} == 0\n"
+        f")\n"
+        f"unless sum by (job, rpc_service) ({there}) > 0\n"
+        f"and on (job) max by (job) ({up}) == 1",
+    )
+    gone, remembered = scope.select(GONE), scope.select(names.SERVICE_INSTANCES.name, others)
+    failed = scope.select(names.CALLS.name, others, 'code="unavailable"')
+    unknown = scope.select(names.CALLS.name, 'rpc_service="_OTHER"', 'code="not_found"')
+    # Calls of what a gateway has never heard of have no name of their own there.
+    yield record(
+        MISSED,
+        f"{gone}\n"
+        f"and on (job, rpc_service) sum by (job, rpc_service) {scope.grown(failed, '5m')} > 0\n"
+        f"or ({gone} unless on (job, rpc_service) {remembered})\n"
+        f"and on (job) sum by (job) {scope.grown(unknown, '5m')} > 0",
     )
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 WINDOWS: Final = ("5m", "30m", "1h")
 QUANTILES: Final = (0.5, 0.95, 0.99)
 INSTANCES: Final = "mesh:service_instances:max"
-"""Healthy instances of a service, at the gateway that has most of them."""
+"""Healthy instances of a service at each gateway."""
 LEVELS: Final = {
     "": "job, rpc_service, rpc_method",
     "service_": "job, rpc_service",
@@ -70,7 +70,7 @@ def _saturation(scope: Scope) -> Iterator[Rule]:
     for level, labels in LEVELS.items():
         yield record(f"mesh:{level}calls_in_flight:sum", f"sum by ({labels}) ({in_flight})")
     healthy = scope.select(names.SERVICE_INSTANCES.name, others, 'state="healthy"')
-    yield record(INSTANCES, f"max by (job, rpc_service) ({healthy})")
+    yield record(INSTANCES, f"max by (job, instance, rpc_service) ({healthy})")
     peers = scope.select(names.PEER_IN_FLIGHT.name, others)
     limit = scope.select(names.IN_FLIGHT_LIMIT.name)
     yield record(

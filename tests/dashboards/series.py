@@ -19,12 +19,13 @@ from tests.end_to_end.prometheus import tool
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mesh_dashboards.promql import Group
+    from mesh_dashboards.promql import Group, Rule
 
 GATEWAY = 'job="mesh-gateway", instance="gw:9464"'
 UP = f"up{{{GATEWAY}}}"
 CALLS = f'mesh_calls_total{{{GATEWAY}, caller="shop", rpc_service="users", rpc_method="get"'
 DURATION = f'{{{GATEWAY}, rpc_service="users", rpc_method="get"'
+BEGAN = f"process_start_time_seconds{{{GATEWAY}}}"
 IS_UP = {UP: "1x3000"}
 
 PROMISES = (Promise("users", "get", success=0.999, within=0.2, target=0.99),)
@@ -46,6 +47,15 @@ class Case(NamedTuple):
     @property
     def name(self) -> str:
         return f"{self.alert}-{self.labels.get('slo', '')}".rstrip("-")
+
+    def is_of(self, rule: Rule) -> bool:
+        """Whether it tries this alert, of several by one name that of its objective or severity."""
+        labels = rule["labels"]
+        return (rule["alert"], labels.get("slo"), labels["severity"]) == (
+            self.alert,
+            self.labels.get("slo"),
+            self.labels.get("severity", labels["severity"]),
+        )
 
 
 OF_METHOD = {"job": "mesh-gateway", "rpc_service": "users", "rpc_method": "get"}
