@@ -104,6 +104,21 @@ def test_a_runbook_says_what_it_means_how_to_look_and_what_to_do(name: str) -> N
         check(command)
 
 
+@pytest.mark.parametrize("name", [name for name in runbooks() if name != "MeshGatewayAbsent"])
+def test_a_runbook_says_which_gateway_to_ask_and_what_waits(name: str) -> None:
+    """An alert has the address of metrics, which is none for commands."""
+    text = runbook(name)
+    assert "`MESH_GATEWAY`" in text
+    by_instance = any(
+        "$labels.instance" in alert["annotations"]["summary"]
+        for alert in ALERTS
+        if alert["alert"] == name
+    )
+    assert not by_instance or "the alert's `instance`" in text.replace("The alert", "the alert")
+    for line in re.findall(r"^mesh tap .*--count.*$", text, re.MULTILINE):
+        assert "Ctrl-C" in line
+
+
 def check(command: str) -> None:
     """A command of a page must be one: its options, values and arguments are read, it is not run.
 
