@@ -28,7 +28,8 @@ WIDTHS = {"depth": 2 + DEPTH, "time": TIME + 1, "id": ID + 2, "took": 1 + TOOK}
 first."""
 WITHHELD = {
     "NOT_ALLOWED": "the contract of this method does not say tap=True",
-    "NOT_HELD": "not held: the call came before this tap, does not fit its filters, or made way",
+    "NOT_HELD": "not held: one of too many a second, or it came before this tap, does not fit its "
+    "filters, or made way",
     "REFUSED": "no instance had this call",
     "TOO_MUCH": "too much at once; filters or a lower --rate leave less",
 }

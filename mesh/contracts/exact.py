@@ -34,6 +34,13 @@ FORMATS: dict[str, Any] = {
 """The types of texts, by the formats that schemas have for them."""
 
 REFERENCE = "#/$defs/{name}"
+_MARKS = (("writeOnly", True), ("format", "password"))
+"""How JSON Schema marks what is not to be read back, and OpenAPI what is not to be seen."""
+
+
+def is_marked(schema: dict[str, Any]) -> bool:
+    """Whether a schema itself says that its values are not to be seen."""
+    return any(schema.get(name) == mark for name, mark in _MARKS)
 
 
 def tell_format_fault(value: str, form: str) -> str:
@@ -69,7 +76,10 @@ class _Mending:
 
     def mend(self, kind: inspect.Type, schema: dict[str, Any], *, tagged: bool = False) -> None:
         """Mend a schema of a type; ``tagged`` where a tag tells one structure from others."""
-        kind = _bare(kind)
+        while isinstance(kind, inspect.Metadata):
+            if is_marked(kind.extra_json_schema or {}):
+                schema["writeOnly"] = True  # left out beside a reference in a union
+            kind = kind.type
         name = schema.get("$ref", "").removeprefix(REFERENCE.format(name=""))
         schema = self._definitions[name] if name else schema
         if (
@@ -88,7 +98,8 @@ class _Mending:
             case inspect.TimeType(tz=None):
                 schema["format"] = "iso-time"
             case inspect.StrType():
-                schema.pop("format", None)  # of its author's, and for people: nobody checks it
+                if not is_marked(schema):  # of its author's, and for people: nobody checks it
+                    schema.pop("format", None)
             case inspect.EnumType(cls=cls) if _takes_others(cls):
                 schema["examples"] = schema.pop("enum")
             case inspect.UnionType(types=types):
@@ -124,8 +135,8 @@ class _Mending:
             for one in schema["anyOf"]
             for choice in (one["anyOf"] if "discriminator" in one else [one])
         ]
-        ordered = sorted(map(_bare, kinds), key=_place)
-        tagged = sum(isinstance(one, inspect.StructType) for one in ordered) > 1
+        ordered = sorted(kinds, key=lambda kind: _place(_bare(kind)))
+        tagged = sum(isinstance(_bare(one), inspect.StructType) for one in ordered) > 1
         for kind, choice in zip(ordered, told, strict=True):
             self.mend(kind, choice, tagged=tagged)
 

@@ -8,6 +8,7 @@ the last such tap, all of it goes.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -36,6 +37,8 @@ MOST_HELD = 10_000
 """Calls whose payloads are held: as many as are recorded."""
 MOST_BYTES = 16 * MIB
 """What these may take."""
+MOST_A_SECOND = 500
+"""Calls that are held in a second, shared by the taps: to tell one costs ten times its way."""
 OVERHEAD = 600
 """Bytes that holding a call costs beside its payloads."""
 LONGEST = 64 * KIB
@@ -55,8 +58,9 @@ class TappedValue(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     """Compact JSON without its secrets; empty where it is none of ``whole`` and ``cut``."""
     state: str
-    """``whole``; ``cut`` after 2,048 characters; or why it is not told: ``chunked``, as it came in
-    several frames, ``long``, ``raw`` or ``undecodable``."""
+    """``whole``; ``cut`` after 2,048 characters, or where too much would have to be looked at; or
+    why it is not told: ``chunked``, as it came in several frames, ``long``, ``raw`` or
+    ``undecodable``."""
     encoding: str
     """``msgpack``, ``json`` or ``raw``."""
     size: int
@@ -68,8 +72,8 @@ class TappedPayloads(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     withheld: str = ""
     """Why nothing of it is told: ``NOT_ALLOWED`` by the method's contract; ``NOT_HELD``, as it came
-    before the tap, does not fit its filters or made way; ``REFUSED``, or over before any instance
-    had it; ``TOO_MUCH`` for one answer."""
+    before the tap, does not fit its filters, made way, or was one of too many in a second;
+    ``REFUSED``, or over before any instance had it; ``TOO_MUCH`` for one answer."""
     params: TappedValue | None = None
     metadata: str = ""
     """What the caller sent beside the parameters, as they are told."""
@@ -97,12 +101,24 @@ class _Held(msgspec.Struct):
     contract: Contract | None
     params: _Message
     answer: _Message | None = None
+    told: TappedPayloads | None = None
+    """What the first tap was told of it, for the others."""
 
     @property
     def size(self) -> int:
         """Bytes that it takes."""
-        answer = self.answer
-        return OVERHEAD + _size_of(self.params) + (_size_of(answer) if answer is not None else 0)
+        size = OVERHEAD + _size_of(self.params)
+        if self.answer is not None:
+            size += _size_of(self.answer)
+        return size + (length_of(self.told) if self.told is not None else 0)
+
+
+class _Wanted(msgspec.Struct):
+    """What one tap is told payloads of."""
+
+    filters: TapFilters
+    room: float
+    """Calls that may be held for it now."""
 
 
 class HeldPayloads:
@@ -119,17 +135,24 @@ class HeldPayloads:
 
     def __init__(self, core: Core, most: int = MOST_HELD, most_bytes: int = MOST_BYTES) -> None:
         self._core, self._most, self._most_bytes = core, most, most_bytes
-        self._wanted: dict[str, TapFilters] = {}
+        self._wanted: dict[str, _Wanted] = {}
+        self._at = core.clock()
         self._held: dict[int, _Held] = {}
-        self._contracts: dict[bytes, Contract] = {}
+        self._read = functools.lru_cache(_MOST_CONTRACTS)(Contract)
         self.size = 0
 
     def __len__(self) -> int:
         return len(self._held)
 
+    def __contains__(self, call_id: object) -> bool:
+        return call_id in self._held
+
     def want(self, place: str, filters: TapFilters) -> None:
         """The tap with this place is told payloads, for as long as it has the place."""
-        self._wanted[place] = filters
+        if (known := self._wanted.get(place)) is not None:
+            known.filters = filters
+        else:
+            self._wanted[place] = _Wanted(filters, MOST_A_SECOND / (len(self._wanted) + 1))
 
     def prune(self) -> None:
         """Forget taps that have lost their places; without any, nothing is held or looked at."""
@@ -138,6 +161,11 @@ class HeldPayloads:
             del self._wanted[place]
         if not self._wanted:
             self._core.payloads = None
+            return
+        share = MOST_A_SECOND / len(self._wanted)
+        for wanted in self._wanted.values():
+            wanted.room = min(wanted.room + (now - self._at) * share, share)
+        self._at = now
 
     # On the way of calls, as long as somebody taps.
 
@@ -166,13 +194,20 @@ class HeldPayloads:
             if (held := self._held.get(entry.id)) is not None:
                 held.params.size += len(payload)
             return
-        if not any(_concerns(wanted, entry) for wanted in self._wanted.values()):
+        concerned = [
+            wanted
+            for wanted in self._wanted.values()
+            if wanted.room >= 1 and _concerns(wanted.filters, entry)
+        ]
+        if not concerned:
             return
         callee, contract = entry.callee, None
         if callee is not None:
             contract = self._contract(callee, entry.service)
             if contract is None or not contract.allows(entry.method):
                 return
+        for wanted in concerned:
+            wanted.room -= 1
         instance = callee.process_id if callee is not None else ""
         held = _Held(instance, contract, _message(header, flags, payload))
         self._held[entry.id] = held
@@ -208,14 +243,7 @@ class HeldPayloads:
             return None
         how: Registration | None = known.instances.get(callee) or known.draining.get(callee)
         schema = how.schema.whole if how is not None else b""
-        if not schema:
-            return None
-        contract = self._contracts.get(schema)
-        if contract is None:
-            if len(self._contracts) >= _MOST_CONTRACTS:
-                self._contracts.clear()
-            contract = self._contracts[schema] = Contract(schema)
-        return contract
+        return self._read(schema) if schema else None
 
     # For taps.
 
@@ -233,19 +261,11 @@ class HeldPayloads:
             return TappedPayloads(withheld=NOT_ALLOWED if self._is_forbidden(row) else NOT_HELD)
         if room <= 0:
             return TappedPayloads(withheld=TOO_MUCH)
-        contract, params, answer, method = held.contract, held.params, held.answer, row.method
-        told = TappedPayloads(
-            params=_tell(params, contract.params(method)), metadata=_tell_metadata(params)
-        )
-        if answer is None:
-            return told
-        kinds = contract.answer(method, row.code, row.reason)
-        return msgspec.structs.replace(
-            told,
-            # A method that makes a token may answer with nothing else.
-            answer=_tell(answer, kinds, "" if row.code else method),
-            answer_metadata=_tell_metadata(answer),
-        )
+        if held.told is None:
+            self.size -= held.size
+            held.told = _tell_all(held, held.contract, row)
+            self.size += held.size
+        return held.told
 
     def _is_forbidden(self, row: Record) -> bool:
         """Whether the instance that served a call does not allow it; unknown once it has gone."""
@@ -288,6 +308,22 @@ def _size_of(message: _Message) -> int:
     return size
 
 
+def _tell_all(held: _Held, contract: Contract, row: Record) -> TappedPayloads:
+    params, answer, method = held.params, held.answer, row.method
+    told = TappedPayloads(
+        params=_tell(params, contract.params(method)), metadata=_tell_metadata(params)
+    )
+    if answer is None:
+        return told
+    kinds = contract.answer(method, row.code, row.reason)
+    return msgspec.structs.replace(
+        told,
+        # A method that makes a token may answer with nothing else.
+        answer=_tell(answer, kinds, "" if row.code else method),
+        answer_metadata=_tell_metadata(answer),
+    )
+
+
 def _tell(message: _Message, kinds: Kinds, name: str = "") -> TappedValue:
     text, state = "", "whole"
     if message.payload is None:
@@ -297,7 +333,7 @@ def _tell(message: _Message, kinds: Kinds, name: str = "") -> TappedValue:
     elif message.payload:
         try:
             told = preview(decode(message.payload, message.encoding), kinds, name)
-        except (msgspec.MsgspecError, ValueError, RecursionError):
+        except Exception:  # noqa: BLE001 - whatever a peer has sent, it ends no tap
             state = "undecodable"
         else:
             text, state = told.text, "whole" if told.whole else "cut"

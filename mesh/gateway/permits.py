@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from mesh.gateway.session import Session
 
 
+OVERFLOW_USER = 65534
+"""By whom Linux names all users that a namespace has none for; see user_namespaces(7)."""
+
+
 class Contract:
     """What an instance has registered of a service, as far as payloads are concerned."""
 
@@ -74,6 +78,12 @@ def check_asker(asker: Session | None, *, allowed: bool) -> None:
             reason="TAP_PAYLOADS_OFF",
         )
     user, own = asker.link.user, os.geteuid()
+    if user == own == OVERFLOW_USER:
+        raise PermissionDenied(
+            f"payloads are shown to root alone by a gateway of user {own}: so the system calls all "
+            "users whom it does not know; start the gateway as another one",
+            reason="TAP_NOT_TRUSTED",
+        )
     if user not in {own, 0}:
         who = f"is user {user}" if user is not None else "has no user that the system vouches for"
         raise PermissionDenied(

@@ -62,6 +62,18 @@ def sample(found: Sequence[T], limit: int, source: random.Random) -> list[T]:
     return [found[at] for at in sorted(source.sample(range(len(found)), limit))]
 
 
+def sample_held(
+    rows: Sequence[Record], limit: int, source: random.Random, held: Container[int]
+) -> list[Record]:
+    """Likewise, but of the calls with these ids before any others."""
+    if len(rows) <= limit:
+        return list(rows)
+    first = sample([row for row in rows if row.call_id in held], limit, source)
+    others = [row for row in rows if row.call_id not in held]
+    told = {row.call_id for row in first + sample(others, limit - len(first), source)}
+    return [row for row in rows if row.call_id in told]
+
+
 class Ended(NamedTuple):
     """Which entry calls a look at the recorder finds to have ended."""
 

@@ -28,7 +28,7 @@ from mesh.gateway.sifting import (
     fitting,
     outlived,
     pick,
-    sample,
+    sample_held,
 )
 from mesh_telemetry import CODE_NAMES
 from mesh_telemetry.logs import timestamp
@@ -223,7 +223,8 @@ class _Look:
         for start in range(0, len(new), SLICE):
             found += fitting(new[start : start + SLICE], self._wanted)
             await trio.lowlevel.checkpoint()
-        self.found = sample(found, self._wanted.limit, self._core.process.random)
+        held = self._core.payloads if self._wanted.payloads else None
+        self.found = sample_held(found, self._wanted.limit, self._core.process.random, held or ())
         self._left_out += len(found) - len(self.found)
 
     async def _find_trees(self, new: list[Record], *, made_way: bool) -> None:
@@ -269,7 +270,7 @@ class _Look:
         )
 
     async def _add_payloads(self, held: HeldPayloads, calls: list[TappedCall]) -> list[TappedCall]:
-        """The calls with what they carried, decoded one by one: each may take a millisecond."""
+        """The calls with what they carried, decoded one by one: each may take some milliseconds."""
         room, found = PAGE, []
         for row, call in zip(self.found, calls, strict=True):
             payloads = held.tell(row, room)

@@ -153,6 +153,13 @@ CASES = [
     ),
     Shown(
         "mesh-overview",
+        "Service graph",
+        "edges",
+        {edge("shop", "orders"): 2},
+        {"$service": "orders"},
+    ),
+    Shown(
+        "mesh-overview",
         "Calls between services",
         "A",
         {'{client="shop", server="orders"}': 2},

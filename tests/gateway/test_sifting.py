@@ -21,6 +21,7 @@ from mesh.gateway.sifting import (
     outlived,
     pick,
     sample,
+    sample_held,
 )
 from mesh_telemetry import CODE_NAMES, Record
 
@@ -38,6 +39,17 @@ def row(call: int = 1, entry: int = 0, **fields: Any) -> Record:
 
 def ids(rows: list[Record]) -> list[int]:
     return [found.call_id for found in rows]
+
+
+@pytest.mark.parametrize(
+    ("limit", "held", "told"),
+    [(9, {2}, 9), (4, {1, 3, 5}, 4), (3, {1, 3, 5}, 3), (2, {1, 3, 5}, 2), (5, set(), 5)],
+)
+def test_a_sample_has_what_is_held_before_others(limit: int, held: set[int], told: int) -> None:
+    rows = [row(at) for at in range(1, 10)]
+    found = ids(sample_held(rows, limit, random.Random(1), held))
+    assert (len(found), found) == (told, sorted(set(found)))
+    assert len(held & set(found)) == min(limit, len(held))
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ import mesh
 from mesh.contracts.contract import info_of
 from mesh.contracts.schema import describe
 from mesh.gateway.filters import TapFilters
-from mesh.gateway.payloads import PAGE, HeldPayloads
+from mesh.gateway.payloads import MOST_A_SECOND, PAGE, HeldPayloads
+from mesh.gateway.permits import OVERFLOW_USER
 from mesh.gateway.tapping import HELD
 from mesh.transport import Link, SocketLink
 from tests.gateway.raw_peer import raw_peer, register_header, result_header
@@ -210,6 +211,41 @@ async def test_at_a_unix_socket_the_system_says_who_asks() -> None:
                     await other.call("mesh", "tap", {"payloads": True})
 
 
+async def test_a_gateway_of_the_overflow_user_knows_nobody_but_root() -> None:
+    """All users without a number in a namespace have this one."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can be somebody else")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "mesh.sock")
+        address = f"unix:{path}"
+        async with (
+            mesh.Gateway(listen=[address], allow_tap_payloads=True),
+            mesh.connect("root", gateway=address) as root,
+            mesh.connect("other", gateway=_As(path, OVERFLOW_USER)) as other,
+        ):
+            await root.call("mesh", "status")
+            await other.call("mesh", "status")
+            os.seteuid(OVERFLOW_USER)
+            try:
+                with pytest.raises(mesh.PermissionDenied, match="root alone") as refused:
+                    await other.call("mesh", "tap", {"payloads": True, "wait": 0})
+                await root.call("mesh", "tap", {"payloads": True, "wait": 0})
+            finally:
+                os.seteuid(0)
+    assert refused.value.reason == "TAP_NOT_TRUSTED"
+
+
+async def test_no_value_ends_a_tap() -> None:
+    async with bank() as it, mesh.connect("by-json", gateway=it.gateway, encoding="json") as caller:
+        await it.begin()
+        with pytest.raises(mesh.CallError):
+            await caller.call("accounts", "open", {"user": 10**400, "password": 1})
+        await it.open()
+        odd, plain = await it.told()
+    assert value(odd["params"])["user"] == "<integer of 1,329 bits>"
+    assert value(plain["params"])["user"] == "ada"
+
+
 async def test_methods_that_do_not_say_so_show_none() -> None:
     """Nor methods without a contract; and only the instance's own word counts."""
     async with bank() as it:
@@ -376,6 +412,39 @@ async def test_what_is_held_is_bounded(most: int, most_bytes: int) -> None:
         assert [one.get("withheld", "") for one in await it.told()] == [
             *["NOT_HELD"] * (30 - len(held)),
             *[""] * len(held),
+        ]
+
+
+async def test_so_many_are_held_in_a_second(mock_clock: trio.testing.MockClock) -> None:
+    """However many are made; and what is held is told before other calls."""
+    async with bank() as it:
+        await it.begin()
+        for _ in range(MOST_A_SECOND + 50):
+            await it.open()
+        assert it.held() == MOST_A_SECOND
+        mock_clock.jump(0.125)
+        for _ in range(100):
+            await it.open()
+        assert it.held() == MOST_A_SECOND + MOST_A_SECOND // 8
+        told = await it.told(limit=MOST_A_SECOND)
+        assert len(told) == MOST_A_SECOND
+        assert not any("withheld" in one for one in told)
+
+
+async def test_taps_share_what_is_held(mock_clock: trio.testing.MockClock) -> None:
+    """Each is told all of it, and what one is told is decoded once."""
+    async with bank() as it:
+        other = Bank(it.gateway, it.caller, it.caller)
+        await it.begin()
+        await other.begin()
+        mock_clock.jump(1)
+        for _ in range(MOST_A_SECOND):
+            await it.open()
+        assert it.held() == MOST_A_SECOND // 2
+        mine, others = await it.told(), await other.told()
+        assert mine == others
+        assert [one for one in mine if one == {"withheld": "NOT_HELD"}] == mine[
+            MOST_A_SECOND // 2 :
         ]
 
 
