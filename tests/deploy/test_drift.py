@@ -113,6 +113,8 @@ def command_lines(path: Path) -> Iterator[list[str]]:
         for line in code(text):
             for found in COMMAND.findall(line.replace("\n", " ")):
                 yield shlex.split(found)
+    for found in re.findall(r"docker run [^`]*? spanmesh:[\d.]+ +((?:[^\n`]*\\\n)*[^\n`]+)", text):
+        yield shlex.split(found.replace("\\\n", " "))
     for found in re.findall(r"(?m)^#?ExecStart=\S+/mesh (.*)$", text):
         yield shlex.split(found)
     for document in documents(path):
