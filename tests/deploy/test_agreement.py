@@ -16,6 +16,7 @@ import mesh
 from mesh.cli.dashboards.export import export
 from mesh.cli.settings import SETTINGS
 from mesh.loglines import choose_level
+from mesh_telemetry import TraceSettings
 from tests.deploy.manager import ROOT
 from tests.deploy.test_compose import COMPOSE, SERVICES, UNASKED
 from tests.deploy.test_drift import DEPLOY, TEXTS, command_lines
@@ -234,6 +235,21 @@ def test_the_collectors_page_says_what_its_file_has() -> None:
     health = config["extensions"]["health_check"]["endpoint"]
     assert health.endswith(":13133")
     assert f"port {health.rpartition(':')[2]} answers over the network" in PAGES["compose"]
+
+
+def test_the_collector_listens_where_it_is_told_to_and_else_at_the_loopback() -> None:
+    text = (DEPLOY / "otel-collector" / "config.yaml").read_text()
+    endpoints = re.findall(r"endpoint: (\S+):\d+\n", text)
+    assert endpoints == ["${env:OTLP_LISTEN:-127.0.0.1}"] * 3
+
+
+def test_the_docker_page_says_what_a_gateway_holds_and_where_its_socket_is() -> None:
+    page = PAGES["docker"]
+    room = {"traces": TraceSettings().store_bytes, "outbox": mesh.Limits().max_outbox}
+    assert f"at most {room['traces'] >> 20} MiB of traces" in page
+    assert f"{room['outbox'] >> 20} MiB for each\n  peer" in page
+    assert set(re.findall(r"--volume mesh-socket:(\S+)", page)) == UNTOLD["spanmesh"]
+    assert mounts("gateway")["/run/mesh"] == "mesh-socket"
 
 
 def test_the_prometheus_page_names_the_version_of_compose() -> None:

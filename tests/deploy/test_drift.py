@@ -36,6 +36,7 @@ EACH = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative
 
 PORTS = {
     "53": "names",
+    "5353": "names, on OpenShift",
     ADMIN.rpartition(":")[2]: "a gateway's admin address",
     "9465": "a peer's metrics",
     "7000": "a gateway for peers",
