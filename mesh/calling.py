@@ -80,7 +80,8 @@ class Caller:
         """Call a method and return its result.
 
         Inside a handler, the call becomes a link of the handler's chain: it never outlives the call
-        being served. Without a connection, or while a service is expected back, it waits.
+        being served. Without a connection, or while a service is expected back, it waits; so does
+        one that a gateway turns away since it shuts down.
 
         Args:
             service: The service's name.
@@ -105,7 +106,10 @@ class Caller:
         parent = context.current.get()
         if uplink.leaving and (uplink.closed or parent is None):
             raise UsageError(f"client {self.name!r} is closed")
-        target = name_of(service, method)
+        try:
+            target = name_of(service, method)
+        except TypeError:  # what is not hashable is no text
+            target = name_of.__wrapped__(service, method)
         if version is not None:
             check_version(version)
         try:
@@ -134,7 +138,7 @@ class Caller:
         link, noted = uplink.link, None
         if link is None or not uplink.ready or link.queued >= link.limit:
             try:
-                nested = parent is not None and not detached
+                nested = parent is not None and not detached and parent.gateway == uplink.gateway
                 awaited = await self._wait_ready(target, nested, deadline)
             except BaseException as failure:
                 self._never_left(failure, parent, target, began, deadline, by_scope=by_scope)
@@ -222,6 +226,17 @@ class Caller:
                 uplink.record_failure(made, activity_id, parent, failure, scope_at, noted)
             if not isinstance(failure, CallError):
                 raise
+            inside = parent is not None and not detached and parent.gateway == uplink.gateway
+            if not inside and _is_turned_away(failure, uplink):
+                return await self.call(
+                    service,
+                    method,
+                    params,
+                    result=result,
+                    timeout=max(0.0, limit - uplink.clock()),
+                    idempotent=idempotent,
+                    version=version,
+                )
             _locate(failure, parent, target)
             if uplink.listeners:
                 uplink.feed.response_received(
@@ -350,7 +365,19 @@ def name_of(service: object, method: object) -> str:
         raise TypeError(f"service {service!r} and method {method!r} must be text")
     if len(service) > 128 or len(method) > 128:
         raise ValueError(f"{service[:40]!r}, {method[:40]!r}: names have at most 128 characters")
-    return f"{service}.{method}"
+    # Members of enums that are text are equal to it, and remembered as it is: told alike, too.
+    return service + "." + method
+
+
+def _is_turned_away(failure: CallError, uplink: Uplink) -> bool:
+    """Whether a call goes to the next gateway: this one said goodbye, and has not passed it on."""
+    return (
+        failure.reason == Reason.GATEWAY_DRAINING
+        and not failure.maybe_executed
+        and not uplink.ready
+        and uplink.reconnects
+        and not uplink.leaving
+    )
 
 
 def _is_congested(uplink: Uplink) -> bool:

@@ -12,6 +12,7 @@ from mesh import _version, events
 from mesh.assembly import Assembler, AssemblyFull
 from mesh.errors import Code, Reason, RemoteProtocolError
 from mesh.gathering import Gathering
+from mesh.reconnecting import Try
 from mesh.wire import codec
 from mesh.wire.codec import BEAT, PING, PONG, PROTOCOL_VERSION, SPANS_FEATURE
 from mesh.wire.connection import Connection, Role
@@ -38,6 +39,7 @@ class Conversation:
         self.link = link
         self.welcome: codec.Welcome | None = None
         self.fault = "the gateway closed the connection"
+        self._is_drained = False
         self.goodbye = trio.Event()
         self.gathering = Gathering(link)
         self.assembler = Assembler(uplink.max_message, uplink.limits.max_assembly)
@@ -73,6 +75,13 @@ class Conversation:
             uplink.lost(self)
             with trio.CancelScope(shield=True):
                 await link.aclose()
+
+    @property
+    def outcome(self) -> Try:
+        """What became of it, once it is over."""
+        if self.welcome is None:
+            return Try.FAILED
+        return Try.GOODBYE if self._is_drained else Try.LOST
 
     def end(self) -> None:
         """Close the connection."""
@@ -198,7 +207,7 @@ class Conversation:
                 if header.flag == PING:
                     self._beat(PONG, header.sequence)
             case Kind.GOAWAY:
-                self._told_to_go(header.reason)
+                self._told_to_go(header.reason, header.drain_us)
             case Kind.KEEP:
                 self._uplink.reporter.keep(header.trace_ids)
             case Kind.ITEM | Kind.END | Kind.CREDIT:
@@ -237,11 +246,12 @@ class Conversation:
         self.link.flush()
         return refused
 
-    def _told_to_go(self, reason: str) -> None:
+    def _told_to_go(self, reason: str, drain_us: int) -> None:
         if self._uplink.leaving:
             self.goodbye.set()
             return
         self.fault = reason
+        self._is_drained = drain_us > 0  # else a fault is told, or the gateway is nearly gone
         self._tell_fault()
         self._uplink.gateway_leaves(self)
         log.warning("%s: the gateway says goodbye: %s", self._uplink.name, reason)

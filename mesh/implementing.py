@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mesh.service")
 
+MOST_TOLD = 50
+"""Reasons that are logged of one method: a program may make one up for each call."""
+
 
 def implement(client: Client, implementation: Contract) -> None:
     """Serve what an object implements by a client, from now on.
@@ -107,15 +110,25 @@ class ContractHandler(Handler):
         self.read = reader_of_params(self.params_type)
         self.encode = encode if signature.result is Any else _checked(info, method)
         self._name, self.method = f"{info.name}.{method.name}", method
-        self._told = False
+        self._told: set[str] = set()
 
     def raised(self, error: CallError) -> None:
-        """Log the first error that breaks the contract: callers get it, but not as its class."""
-        if self._told or error.chain:  # one that a callee raised is not this method's
+        """Log what breaks the contract, once for each reason: callers do not get what they expect.
+
+        That is a result that it forbids, or an error, which they get, but not as its class.
+        """
+        reason = error.reason
+        if error.chain:  # one that a callee raised is not this method's
             return
-        if told := breach(error, self.method.errors):
-            self._told = True
-            log.warning("%s %s", self._name, told)
+        if reason in self._told or len(self._told) >= MOST_TOLD:
+            return
+        if reason == Reason.INVALID_RESULT:
+            told = error.message
+        elif told := breach(error, self.method.errors):
+            told = f"{self._name} {told}"
+        if told:
+            self._told.add(reason)
+            log.warning("%s", told)
 
 
 def _spread(signature: Signature, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -140,7 +140,7 @@ class Limits:
     reconnect_first: Duration = 0.05
     """The first pause before a new connection is tried; doubled each time, with full jitter."""
     reconnect_longest: Duration = 5.0
-    """The longest such pause."""
+    """The longest such pause; a quarter of a second while a gateway is expected back."""
     service_wait: Pause = 5.0
     """How long a call waits for a connection or a service that should be there soon."""
     service_memory: Pause = 30.0

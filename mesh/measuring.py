@@ -141,7 +141,10 @@ class MeasuredClient(Client):
         version: str | None = None,
     ) -> Any:
         """As :meth:`Client.call`; what raises for its arguments is no call, and not counted."""
-        name_of(service, method)  # raises where there is nothing to name the series by
+        try:
+            name_of(service, method)  # raises where there is nothing to name the series by
+        except TypeError:  # what is not hashable is no text
+            name_of.__wrapped__(service, method)
         series = self._made.method(service, method)
         series.in_flight += 1
         limit, began = trio.current_effective_deadline(), trio.current_time()

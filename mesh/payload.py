@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import msgspec
 
+from mesh.defaults import completing
 from mesh.errors import CallError, Internal, InvalidArgument, Reason
 from mesh.wire.codec import JSON, MSGPACK, RAW
 
@@ -117,7 +118,10 @@ def tell_misfit(fault: Exception) -> str:
 
 
 def readers_of(result: Any) -> dict[int, Callable[[bytes], Any]]:
-    """What decodes into a type, by the number of the encoding; of raw bytes there is none."""
+    """What decodes into a type, by the number of the encoding; of raw bytes there is none.
+
+    Who only checks, as these do, needs no fields at their defaults.
+    """
     return {encoding: kind(result).decode for encoding, kind in _DECODERS.items()}
 
 
@@ -136,7 +140,7 @@ def reader_of(result: Any, encoding: int) -> Callable[[bytes], Any] | None:
 @functools.lru_cache(1024)
 def _reader(result: Any, encoding: int) -> Callable[[bytes], Any] | None:
     read: Callable[[bytes], Any] = _DECODERS.get(encoding, msgspec.msgpack.Decoder)(result).decode
-    return read if encoding in _DECODERS else None
+    return completing(read, result) if encoding in _DECODERS else None
 
 
 def reader_of_params(params: Any) -> Callable[[bytes], Any]:
@@ -145,7 +149,7 @@ def reader_of_params(params: Any) -> Callable[[bytes], Any]:
     Where `msgspec` cannot decode into their type, it says so when it is called.
     """
     try:
-        return msgspec.msgpack.Decoder(params).decode
+        return completing(msgspec.msgpack.Decoder(params).decode, params)
     except Exception:  # noqa: BLE001 - told to the caller, as whatever else is wrong with it
         return lambda payload: decode(payload, MSGPACK, params)
 

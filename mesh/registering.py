@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("mesh.client")
 
 METHODS_PER_FRAME = 64
+METHODS_SIZE = 8192
+"""Bytes of methods with their options in one frame, unless one alone has more."""
 
 
 class Served(msgspec.Struct):
@@ -83,7 +85,7 @@ class Registrations:
             del self.services[service]
 
     def frames(
-        self, service: str, served: Served, max_chunk: int, max_schema: int
+        self, service: str, served: Served, max_chunk: int, max_schema: int, max_requires: int
     ) -> Iterator[bytes]:
         """REGISTERs, each well below the longest header, with the schema in pieces.
 
@@ -92,6 +94,7 @@ class Registrations:
             served: What to tell of it.
             max_chunk: Bytes of a piece.
             max_schema: Bytes of all schemas that a gateway takes of this peer.
+            max_requires: Characters of what the service requires that it takes beside metadata.
         """
         methods, schema = list(served.methods.items()), served.schema
         if schema and not self._fits(service, max_schema):
@@ -101,14 +104,32 @@ class Registrations:
                 *(service, f"{len(schema):,}", f"{max_schema:,}"),
             )
             schema = b""
-        size, metadata = len(schema), self._metadata
-        if service in self._requires:
-            metadata = {**metadata, codec.REQUIRES + service: self._requires[service]}
+        size, metadata = len(schema), self._told_with(service, served.version, max_requires)
         while methods or schema:
-            some, methods = dict(methods[:METHODS_PER_FRAME]), methods[METHODS_PER_FRAME:]
+            count = _most(methods)
+            some, methods = dict(methods[:count]), methods[count:]
             piece, schema = schema[:max_chunk], schema[max_chunk:]
             header = codec.Register(service, served.version, some, metadata, size)
             yield codec.encode_header(header, piece)
+
+    def _told_with(self, service: str, version: str, max_requires: int) -> dict[str, str]:
+        """The metadata of a service's REGISTERs, with what it requires if the gateway takes that.
+
+        An older one knows no such entry, and counts it as metadata.
+        """
+        required = self._requires.get(service, "")
+        if not required:
+            return self._metadata
+        metadata = {**self._metadata, codec.REQUIRES + service: required}
+        size = len(version) + sum(len(key) + len(value) for key, value in metadata.items())
+        if len(required) <= max_requires or size <= codec.MAX_TEXT:
+            return metadata
+        log.warning(
+            "what %s requires, %s characters, is not told: with its metadata it exceeds the %s "
+            "that this gateway, an older one, takes",
+            *(service, f"{len(required):,}", f"{codec.MAX_TEXT:,}"),
+        )
+        return self._metadata
 
     def _fits(self, service: str, max_schema: int) -> bool:
         """Whether a schema is told: those of the services that came first are."""
@@ -119,3 +140,13 @@ class Registrations:
                 return fits
             room -= len(served.schema) if fits else 0
         return False
+
+
+def _most(methods: list[tuple[str, dict[str, Any]]]) -> int:
+    """How many of these, from the first, one frame tells."""
+    size = 0
+    for count, method in enumerate(methods[:METHODS_PER_FRAME]):
+        size += len(msgspec.msgpack.encode(method))
+        if count and size > METHODS_SIZE:
+            return count
+    return METHODS_PER_FRAME

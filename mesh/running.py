@@ -34,6 +34,9 @@ log = logging.getLogger("mesh.service")
 _WRONG_SETTING = (AddressError, CertificateError, SettingError)
 """What arguments and variables are refused with, before any of the program's own code runs."""
 
+PATIENCE = 30.0
+"""Seconds that systemd's start of a service waits for a gateway and what the service requires."""
+
 WRONG_USAGE = 2
 """The exit status of a program whose settings cannot work, as of the command."""
 
@@ -55,7 +58,8 @@ def run(
     mesh's: see :func:`~mesh.install_tracer_provider`.
 
     Under systemd it says that it is ready once it is connected and what it requires has been there,
-    as ``/readyz`` does, and gives the watchdog life signs.
+    as ``/readyz`` does, but 30 seconds after it has registered its services at the latest, as the
+    start of the machine waits for it. It says what it waits for, and gives the watchdog life signs.
 
     It waits for a gateway that is not up yet, and registers again with one that comes back. Where
     an address, a ``MESH_*`` variable or a certificate that these name cannot be used, or a service
@@ -130,6 +134,8 @@ async def _run(
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with contextlib.AsyncExitStack() as stack:
             notifier = stack.enter_context(contextlib.closing(Notifier()))
+            reporting = await stack.enter_async_context(trio.open_nursery())
+            stack.callback(reporting.cancel_scope.cancel)  # after the drain, which has life signs
             try:
                 client = await stack.enter_async_context(peer())
             except _WRONG_SETTING as fault:
@@ -138,7 +144,7 @@ async def _run(
             # A service may set a provider of its own up, so that the mesh's comes after them.
             nursery.start_soon(_serve, client, *(*services, _provide_tracing, have_registered))
             if notifier.is_heard:
-                nursery.start_soon(_tell_manager, client, notifier, registered)
+                nursery.start_soon(_tell_manager, client, notifier, registered, reporting)
             number = await anext(signals)
             for again in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(again, _end_at_once)
@@ -154,20 +160,27 @@ async def _serve(client: Client, *services: Service) -> None:
         _refuse(client.name, fault)
 
 
-async def _tell_manager(client: Client, notifier: Notifier, registered: trio.Event) -> None:
-    """Tell systemd that it is ready, where `/readyz` would, and from then on how it is."""
+async def _tell_manager(
+    client: Client, notifier: Notifier, registered: trio.Event, reporting: trio.Nursery
+) -> None:
+    """Tell systemd that it is ready, where `/readyz` would, or when others have waited enough."""
     await registered.wait()
-    notifier.alive(_summary(client))
-    await client._uplink.wait_ready()
-    while not (status := client.status()).ready or status.missing:
-        notifier.alive(_summary(client))
-        await trio.sleep(POLL)
+    notifier.waiting(PATIENCE, _summary(client))
+    reporting.start_soon(notifier.report, partial(_summary, client))
+    with trio.move_on_after(PATIENCE):
+        await client._uplink.wait_ready()
+        while True:
+            status = client.status()
+            if status.ready and not status.missing:
+                break
+            await trio.sleep(POLL)
     notifier.ready(_summary(client))
-    await notifier.report(lambda: _summary(client))
 
 
 def _summary(client: Client) -> str:
     status = client.status()
+    if status.closing:
+        return f"draining: calls in flight: {status.serving}"
     calls = f"methods: {len(status.methods)}, calls in flight: {status.serving}"
     if not status.connected:
         return f"{calls}; no gateway: {status.fault or 'connecting'}"
@@ -189,5 +202,10 @@ def _refuse(name: str, fault: Exception) -> NoReturn:
 
 def _end_at_once(number: int, _frame: object) -> None:
     """A second signal does not wait for the drain."""
+    if os.getpid() == 1:  # a container's first process is spared by the signals that it sends
+        for stream in (sys.stdout, sys.stderr):  # closed, gone, or in the middle of a write
+            with contextlib.suppress(AttributeError, OSError, RuntimeError, ValueError):
+                stream.flush()
+        os._exit(128 + number)
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)

@@ -21,7 +21,7 @@ from mesh.payload import EncodingFault, decode
 from mesh.timers import Timers
 from mesh.waking import given
 from mesh.wire import codec
-from mesh.wire.codec import BY_DEADLINE, BY_DISCONNECT, MSGPACK, UNVERIFIED
+from mesh.wire.codec import BY_DEADLINE, BY_DISCONNECT, MSGPACK, RAW, UNVERIFIED
 from mesh.wire.frames import Kind
 from mesh_telemetry.current import CallContext, enter
 
@@ -225,8 +225,10 @@ class Dispatcher:
                 value = await handler.function(*arguments)
             answer = handler.encode(value, encoding)
         except EncodingFault as fault:
+            # It is the caller who has asked for bare bytes, of a method that returns values.
+            code = Code.INVALID_ARGUMENT if encoding == RAW else Code.INTERNAL
             failure = CallError.of(
-                Code.INTERNAL,
+                code,
                 f"result of {call.chain[-1]} cannot be encoded: {fault}",
                 reason=Reason.UNENCODABLE,
             )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from mesh.contracts.contract import Contract, contracts_of
 from mesh.contracts.implementations import check_class
-from mesh.errors import CallError, ContractError, UsageError
+from mesh.errors import CallError, Code, ContractError, InvalidArgument, UsageError
 from mesh.implementing import implement
 from mesh.wire.codec import MAX_REQUIRES, is_name
 
@@ -24,13 +24,16 @@ if TYPE_CHECKING:
     Required = dict[str, Version]
     """Services by the newest version of their contracts that is needed."""
 
-    Service = Contract | Callable[[Client], Any]
-    """An implementation; or what makes one, or registers methods, of a client."""
+    Service = Contract | Callable[[Client], Any] | Callable[[], Contract]
+    """An implementation; what makes one; or what registers methods on a client."""
 
 log = logging.getLogger("mesh.service")
 
 POLL = 1.0
 """Seconds between two looks whether required services are there."""
+
+_NOBODY_THERE = {Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED}
+"""How a question ends that no gateway answers."""
 
 
 async def serve(
@@ -47,8 +50,8 @@ async def serve(
     Args:
         client: The peer that serves.
         services: Instances of classes that implement contracts; and functions, classes among them,
-            that take the client and return such an instance, or register methods on the client
-            and return nothing. ``async`` ones are awaited. They run in the order given.
+            that take the client, or nothing, and return such an instance, or register methods on
+            the client and return nothing. ``async`` ones are awaited. They run in the order given.
         task_status: With ``nursery.start``, that returns once all are registered.
 
     Raises:
@@ -98,21 +101,20 @@ def _check_callable(service: object) -> None:
         )
 
 
-async def _make(service: Callable[[Client], Any], client: Client) -> Contract | None:
+async def _make(service: Callable[..., Any], client: Client) -> Contract | None:
     _check_callable(service)
+    signature = inspect.signature(service)
+    arguments = (client,) if signature.parameters else ()
     if isinstance(service, type):
         check_class(service)
-        signature = inspect.signature(service)
-        if not signature.parameters:
-            return cast("Contract", service())
         try:
-            signature.bind(client)
+            signature.bind(*arguments)
         except TypeError as fault:
             raise ContractError(
                 f"{service.__qualname__} cannot be made of the client alone: {fault}; serve an "
                 f"instance, {service.__qualname__}(...)"
             ) from fault
-    made = service(client)
+    made = service(*arguments)
     if inspect.isawaitable(made):
         made = await made
     if made is not None and not isinstance(made, Contract):
@@ -158,8 +160,18 @@ async def _wait_for(client: Client, wanted: Required, by: str) -> None:
     missing.update(names)
     told: list[str] = []
     patience = trio.current_time() + client._uplink.service_wait  # as calls for them have
+    is_told = False
     while names:
-        lacking = await _lacking(client, {name: wanted[name] for name in names}, began)
+        try:
+            lacking = await _lacking(client, {name: wanted[name] for name in names}, began)
+        except CallError as failure:
+            lacking = set(names)
+            if failure.code not in _NOBODY_THERE and not is_told:
+                log.warning(
+                    "%s requires %s, and the gateway does not say whether they are there: %s",
+                    *(by, ", ".join(names), failure),
+                )
+                told, is_told = names, True
         missing.difference_update(set(names) - lacking)
         names = [name for name in names if name in lacking]
         if names and names != told and trio.current_time() >= patience:
@@ -171,10 +183,14 @@ async def _wait_for(client: Client, wanted: Required, by: str) -> None:
 
 
 async def _lacking(client: Client, wanted: Required, began: float) -> set[str]:
-    """Those that have not been there since then, also not between two looks."""
+    """Those that have not been there since then, also not between two looks.
+
+    Raises:
+        CallError: There is no gateway to ask, or it does not say.
+    """
     versions = {name: str(version) for name, version in wanted.items()}
     asked = {"services": versions, "waited_s": trio.current_time() - began}
     try:
         return set(await client.call("mesh", "missing", asked, result=list[str]))
-    except CallError:  # no gateway to ask
-        return set(wanted)
+    except InvalidArgument:  # an older gateway takes services by version alone
+        return set(await client.call("mesh", "missing", versions, result=list[str]))

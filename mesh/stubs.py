@@ -6,6 +6,7 @@ that a call is little more than its parameters put into a structure and handed t
 
 from __future__ import annotations
 
+import difflib
 import types
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from mesh.contracts.failures import restore
 from mesh.errors import CallError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from mesh.contracts.contract import ContractInfo, ContractMethod
     from mesh.contracts.failures import DeclaredError
@@ -80,6 +81,7 @@ def _make_class(info: ContractInfo) -> type[Stub]:
 def _make_method(info: ContractInfo, method: ContractMethod) -> Callable[..., Any]:
     """A plain function that returns what is awaited: one coroutine less on the way of each call."""
     service, name, options = info.name, method.name, method.options
+    known = method.signature.params.__struct_fields__
     version = str(info.version)
     result, declared = method.signature.result, options.timeout
     idempotent, errors = options.idempotent, method.errors
@@ -87,10 +89,14 @@ def _make_method(info: ContractInfo, method: ContractMethod) -> Callable[..., An
 
     def call(self: Stub, /, *arguments: Any, **named: Any) -> Awaitable[Any]:
         timeout = self.__mesh_timeout__
+        try:
+            given = pack(*arguments, **named)
+        except TypeError as fault:
+            raise TypeError(f"{service}.{name}(): {_misuse(fault, named, known)}") from None
         answer = self.__mesh_call__(
             service,
             name,
-            pack(*arguments, **named),
+            given,
             result=result,
             timeout=declared if timeout is None else timeout,
             idempotent=idempotent,
@@ -99,6 +105,16 @@ def _make_method(info: ContractInfo, method: ContractMethod) -> Callable[..., An
         return _restored(answer, errors) if errors else answer
 
     return call if options.deprecated is None else _warning(f"{service}.{name}", method, call)
+
+
+def _misuse(fault: TypeError, named: Iterable[str], known: Sequence[str]) -> str:
+    """What is wrong with a call's arguments, with the nearest name for one that there is not."""
+    unknown = next((name for name in named if name not in known), None)
+    if unknown is None:
+        return str(fault)
+    near = difflib.get_close_matches(unknown, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'none'}"
+    return f"there is no parameter {unknown!r}; {hint}"
 
 
 async def _restored(answer: Awaitable[Any], errors: Mapping[str, DeclaredError]) -> Any:
@@ -125,11 +141,11 @@ def _packer(method: ContractMethod) -> Callable[..., Any]:
     def pack(*arguments: Any, **named: Any) -> Any:
         if len(arguments) > len(by_position):
             raise TypeError(
-                f"{method.name}() takes {len(by_position)} arguments by position, not "
+                f"takes {len(by_position)} arguments by position, not "
                 f"{len(arguments)}; {', '.join(keywords)} are given by name"
             )
         if twice := next((name for name in by_position[: len(arguments)] if name in named), None):
-            raise TypeError(f"{method.name}() got two values for {twice!r}")
+            raise TypeError(f"got two values for {twice!r}")
         return params(**dict(zip(by_position, arguments, strict=False)), **named)
 
     return pack

@@ -31,12 +31,26 @@ FIRST = 3
 STATUS_EVERY = 5.0
 """Seconds between two status lines."""
 
-LAST_WORDS = 5.0
-"""Seconds that a program may take to end, once its calls have ended."""
+SOON = 1.0
+"""Seconds between two status lines of a start, and until what was not heard is said again."""
+
+LEAST = 0.01
+"""Seconds between two life signs, at least, whatever the watchdog wants."""
+
+USEC_DIGITS = 20
+"""Digits of the largest number of microseconds that systemd knows, 64 bits."""
+
+STATUS_MOST = 2048
+"""Bytes of a status line: systemd discards datagrams of more than 4,096."""
+
+SLACK = 5.0
+"""Seconds beyond what is known that a start or an end may take: to end after the last call, say."""
 
 
 class Notifier:
     """Tells the service manager how this process is. Never blocks, and fails without a fuss.
+
+    What the manager has no room for now is said again by :meth:`report`.
 
     Args:
         environment: Where ``NOTIFY_SOCKET``, ``WATCHDOG_USEC`` and ``WATCHDOG_PID`` are looked up.
@@ -47,6 +61,8 @@ class Notifier:
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         self._told = ""
+        self._unsaid: tuple[str, ...] = ()
+        self._is_ready = False
         self._socket: socket.socket | None = None
         self.watchdog = _watchdog(environment)
         where = environment.get("NOTIFY_SOCKET", "")
@@ -73,46 +89,61 @@ class Notifier:
             self._socket.close()
             self._socket = None
 
+    def waiting(self, within: float, status: str) -> None:
+        """The start goes on, for so many seconds at most, whatever the manager allows."""
+        self._unsaid = (_extended(within),)
+        self._tell(status)
+
     def ready(self, status: str) -> None:
         """The start is over, and requests are taken."""
-        self._send("READY=1", self._status(status))
+        self._is_ready = True
+        self._unsaid = ("READY=1",)
+        self._tell(status)
 
     def alive(self, status: str) -> None:
         """A life sign for the watchdog, where one is wanted, and what there is to see."""
-        news = [] if status == self._told else [self._status(status)]
-        if self.watchdog is not None:
-            news.append("WATCHDOG=1")
-        if news:
-            self._send(*news)
+        self._tell(status, *(() if self.watchdog is None else ("WATCHDOG=1",)))
 
     async def report(self, status: Callable[[], str]) -> None:
         """Give life signs, which only a loop that turns can give, until cancelled."""
-        pause = min(STATUS_EVERY, self.watchdog / 2) if self.watchdog else STATUS_EVERY
+        usual = STATUS_EVERY if self.watchdog is None else min(STATUS_EVERY, self.watchdog / 2)
         while self.is_heard:
             self.alive(status())
-            await trio.sleep(pause)
+            pause = usual if self._is_ready and not self._unsaid else min(usual, SOON)
+            await trio.sleep(max(pause, LEAST))
 
     def draining(self, within: float) -> None:
         """The end has begun: a drain of so many seconds at most, whatever the manager allows."""
-        extended = int((within + LAST_WORDS) * 1e6)
-        self._send("STOPPING=1", self._status("draining"), f"EXTEND_TIMEOUT_USEC={extended}")
+        self._unsaid = ("STOPPING=1", _extended(within))
+        self._tell("draining")
 
-    def _status(self, text: str) -> str:
-        self._told = text
-        return "STATUS=" + text.replace("\n", " ")
-
-    def _send(self, *lines: str) -> None:
-        if self._socket is None:
+    def _tell(self, status: str, *signs: str) -> None:
+        """Send what was not heard yet, the status where it is news, and signs of this moment."""
+        news = [] if status == self._told else [_status(status)]
+        lines = [*self._unsaid, *news, *signs]
+        if self._socket is None or not lines:
             return
         try:
             self._socket.send("\n".join(lines).encode())
         except OSError as fault:  # its queue is full, or it is gone: no reason to fail
             log.debug("the service manager was not told %s: %s", lines[0], fault)
+            return
+        self._unsaid, self._told = (), status
+
+
+def _extended(within: float) -> str:
+    return f"EXTEND_TIMEOUT_USEC={int((within + SLACK) * 1e6)}"
+
+
+def _status(text: str) -> str:
+    """The line of a status: short, and UTF-8, which a path within it need not be."""
+    clipped = text.replace("\n", " ").encode(errors="replace")[:STATUS_MOST]
+    return "STATUS=" + clipped.decode(errors="ignore")
 
 
 def _watchdog(environment: Mapping[str, str]) -> float | None:
     wanted = environment.get("WATCHDOG_USEC", "")
-    if not wanted.isdecimal() or int(wanted) == 0:
+    if not wanted.isdecimal() or len(wanted) > USEC_DIGITS or int(wanted) == 0:
         return None
     if environment.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None

@@ -14,6 +14,7 @@ from mesh.conversation import Conversation
 from mesh.errors import CallError, Code, MeshError, Reason, Unavailable
 from mesh.outcomes import MESSAGE_KEPT, REASON_KEPT
 from mesh.outgoing import Outgoing
+from mesh.reconnecting import Pauses, Try
 from mesh.registering import Registrations
 from mesh.service import Dispatcher
 from mesh.tracing import Reporter
@@ -58,6 +59,7 @@ class Uplink:
         max_chunk: The payload of one frame, in bytes.
         max_header: The header of one frame that the gateway takes, in bytes.
         max_schema: The schema of a contract that it takes, in bytes.
+        max_requires: What a service requires that it takes beside metadata, in characters.
         service_wait: How long calls wait for a connection, in seconds.
         call_timeout: What a call may take where nobody says otherwise, in seconds.
         sends_tracebacks: Whether the gateway lets tracebacks travel.
@@ -66,6 +68,7 @@ class Uplink:
         missing: Services that what is served here requires, and that have yet to come.
         link: The connection, past its handshake, or None.
         send: Queues a frame; it leaves with those of the other tasks that the last read woke.
+        reconnects: Whether a lost connection is followed by another.
         leaving: Whether this peer closes: it begins no new work, and finishes what is under way.
         reached: Whether something has answered at the gateway's address.
         closed: Whether nothing can be sent any more.
@@ -107,6 +110,7 @@ class Uplink:
         self.max_chunk = limits.max_chunk
         self.max_header = limits.max_header
         self.max_schema = limits.max_schema
+        self.max_requires = 0
         self.call_timeout = limits.call_timeout
         self.service_wait = limits.service_wait
         self.sends_tracebacks = False
@@ -114,6 +118,7 @@ class Uplink:
         self.missing: set[str] = set()
         self.link: Link | None = None
         self.send: Callable[[bytes], None] = _drop
+        self.reconnects = reconnect
         self.leaving = False
         self.reached = False
         self.closed = False
@@ -129,7 +134,6 @@ class Uplink:
         self.outgoing = Outgoing(self)
         self.dispatcher = Dispatcher(self, limits.max_threads)
         self._dialer = dialer
-        self._reconnect = reconnect
         self.requires: dict[str, str] = {}
         self._registrations = Registrations(self.metadata, self.requires)
         self._conversation: Conversation | None = None
@@ -260,7 +264,8 @@ class Uplink:
             self.send(codec.encode_header(codec.Unregister(service, methods)))
 
     def _frames(self, service: str, served: Served) -> Iterator[bytes]:
-        return self._registrations.frames(service, served, self.max_chunk, self.max_schema)
+        bounds = self.max_chunk, self.max_schema, self.max_requires
+        return self._registrations.frames(service, served, *bounds)
 
     # Life.
 
@@ -283,46 +288,40 @@ class Uplink:
             self.feed.close()
 
     async def _connect_again_and_again(self) -> None:
-        limits, failures = self.limits, 0
+        pauses = Pauses(self.limits, self.process.random, trio.current_time())
         while True:
             began = trio.current_time()
-            connected = await self._connect_once()
-            if self.leaving or (connected and not self._reconnect):
+            came = await self._connect_once()
+            if self.leaving or (came in {Try.LOST, Try.GOODBYE} and not self.reconnects):
                 return
-            # A connection that is lost at once, for example because this peer breaks a rule, must
-            # not be tried again as if all had been well.
-            lived = connected and trio.current_time() - began >= limits.reconnect_longest
-            failures = 0 if lived else failures + 1
-            longest = min(limits.reconnect_longest, limits.reconnect_first * 2 ** min(failures, 20))
-            # Full jitter, so that the peers of a gateway that comes back do not come all at once:
-            # https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
-            await trio.sleep(self.process.random.uniform(0, longest))
+            now = trio.current_time()
+            await trio.sleep(pauses.after(came, now - began, now))
 
-    async def _connect_once(self) -> bool:
-        """One connection, from dial to loss; false if the handshake did not succeed."""
+    async def _connect_once(self) -> Try:
+        """One connection, from dial to loss."""
         try:
             with trio.fail_after(self.limits.handshake):
                 link = await self._dialer.dial(self.limits.max_outbox)
         except trio.TooSlowError:
             self._last_fault = f"{self._dialer}: no connection within {self.limits.handshake:g} s"
-            return False
+            return Try.FAILED
         except HandshakeFailed as fault:
             if str(fault) != self._last_fault:
                 # Unlike a gateway that goes away meanwhile, a wrong certificate stays wrong.
                 passing = fault.reason == "disconnected"
                 log.log(logging.WARNING if passing else logging.ERROR, "%s: %s", self.name, fault)
             self._last_fault, self.reached = str(fault), True
-            return False
+            return Try.FAILED
         except OSError as fault:
             self._last_fault = f"{self._dialer}: {fault.strerror or fault}"
-            return False
+            return Try.ABSENT
         if not self.reached:  # else what came of the last try says more
             self._last_fault = f"{self._dialer}: connected, but the gateway does not answer"
         self.reached = True
         conversation = self._conversation = Conversation(self, link)
         await conversation.run()
         self._last_fault = conversation.fault
-        return conversation.welcome is not None
+        return conversation.outcome
 
     def connected(self, conversation: Conversation) -> None:
         """The gateway has answered HELLO."""
@@ -335,6 +334,7 @@ class Uplink:
         self.max_chunk = limits.get("max_chunk", self.max_chunk)
         self.max_header = limits.get("max_header", self.max_header)
         self.max_schema = limits.get("max_schema", self.max_schema)
+        self.max_requires = limits.get("max_requires", 0)
         self.service_wait = limits.get("service_wait_us", 5_000_000) / 1e6
         self.call_timeout = limits.get("call_timeout_us", 30_000_000) / 1e6
         self.sends_tracebacks = "tracebacks" in welcome.features

@@ -9,15 +9,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mesh_dashboards.promql import OWN_SERVICE, Group, Rule, Scope, quoted
+from mesh_dashboards.recording import INSTANCES
 from mesh_telemetry import names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-KNOWN = "6h"
+KNOWN = "7d"
 """For how long a service that has had an instance is expected to have one."""
 COUNT = '{{ $value | printf "%.0f" }}'
 """The value in a description, where it is a number of something: growth may come out broken."""
+SHED = 10
+"""Calls refused for lack of room within two minutes that are too few to page anybody."""
 
 
 def alerts(scope: Scope) -> list[Group]:
@@ -54,7 +57,7 @@ def _gateway(scope: Scope) -> Iterator[Rule]:
     yield scope.alert(
         "MeshGatewayLoopLag",
         f"avg_over_time({lag}[{scope.span('5m')}]) > 0.1",
-        wait="5m",
+        wait="6m",  # one value is in five minutes' average for five minutes
         severity="page",
         summary="The gateway at {{ $labels.instance }} does not keep up.",
         description="Its event loop has been {{ $value | humanizeDuration }} late on average over "
@@ -82,19 +85,19 @@ def _gateway(scope: Scope) -> Iterator[Rule]:
 
 def _services(scope: Scope) -> Iterator[Rule]:
     others = f"rpc_service!={quoted(OWN_SERVICE)}"
-    known = scope.select(names.SERVICE_INSTANCES.name, others, 'state="healthy"')
+    known = scope.select(INSTANCES)
     there = scope.select(names.SERVICE_INSTANCES.name, others, 'state!="draining"')
     # The gateway forgets who is gone, also when it ends: Prometheus remembers for it.
     yield scope.alert(
         "MeshServiceWithoutInstances",
-        f"max by (job, rpc_service) (max_over_time({known}[{scope.span(KNOWN)}])) > 0\n"
+        f"max_over_time({known}[{scope.span(KNOWN)}]) > 0\n"
         f"unless sum by (job, rpc_service) ({there}) > 0\n"
         f"and on (job) max by (job) ({scope.select('up')}) == 1",
         wait="2m",
         severity="page",
         summary="No instance of {{ $labels.rpc_service }} is left.",
-        description="{{ $labels.rpc_service }} has had up to {{ $value }} instances at a gateway "
-        "within six hours, and none for two minutes. Calls of it fail.",
+        description="{{ $labels.rpc_service }} has had instances at a gateway within seven days "
+        "(at most {{ $value }} at once), and none for two minutes. Calls of it fail.",
     )
     late = scope.select(names.SERVICE_INSTANCES.name, others, 'state=~"late|unresponsive"')
     yield scope.alert(
@@ -103,8 +106,8 @@ def _services(scope: Scope) -> Iterator[Rule]:
         wait="1m",
         severity="ticket",
         summary="Instances of {{ $labels.rpc_service }} give no sign of life.",
-        description="{{ $value }} instances of {{ $labels.rpc_service }} are connected and have "
-        "missed three heartbeats or more for a minute. Calls that they have got may not end.",
+        description="Connected instances of {{ $labels.rpc_service }} that have missed three "
+        "heartbeats or more for a minute: {{ $value }}. Calls that they have got may not end.",
     )
     lag = scope.select(names.PEER_LOOP_LAG.name, others)
     yield scope.alert(
@@ -132,35 +135,42 @@ def _services(scope: Scope) -> Iterator[Rule]:
 def _refusals(scope: Scope) -> Iterator[Rule]:
     def refused(reasons: str, window: str) -> str:
         series = scope.select(names.CALLS_REJECTED.name, f'reason=~"{reasons}"')
-        return f"sum by (job, caller, rpc_service, reason) {scope.grown(series, window)} > 0"
+        return f"sum by (job, caller, rpc_service, reason) {scope.grown(series, window)}"
+
+    made = f"sum by (job, caller, rpc_service) {scope.grown(scope.select(names.CALLS.name), '2m')}"
 
     yield scope.alert(
         "MeshCallsLooping",
-        refused("DEPTH_EXCEEDED|LOOP_DETECTED", "15m"),
+        f"{refused('DEPTH_EXCEEDED|LOOP_DETECTED', '15m')} > 0",
         severity="ticket",
         summary="Calls of {{ $labels.caller }} to {{ $labels.rpc_service }} go in a circle or too "
         "deep.",
-        description="The gateway has refused " + COUNT + " of them within 15 minutes "
-        "({{ $labels.reason }}).",
+        description="Refused by the gateway within 15 minutes ({{ $labels.reason }}): "
+        + COUNT
+        + ".",
     )
     yield scope.alert(
         "MeshCallsShed",
-        refused("OVERLOADED|OUTBOX_FULL|WAITING_FULL", "5m"),
-        wait="5m",
+        # Both a part of the caller's calls and a number, so that neither few nor one burst page.
+        f"{refused('OVERLOADED|OUTBOX_FULL|WAITING_FULL', '2m')}\n"
+        f"> on (job, caller, rpc_service) group_left ()\n"
+        f"clamp_min(0.01 * {made}, {SHED})",
+        wait="5m",  # longer than the window, in which bursts stay
         severity="page",
         summary="{{ $labels.rpc_service }} gets more calls than it can take.",
         description="The gateway has refused " + COUNT + " calls of "
-        "{{ $labels.caller }} to {{ $labels.rpc_service }} within five minutes, and has gone on "
-        "for as long ({{ $labels.reason }}).",
+        "{{ $labels.caller }} to {{ $labels.rpc_service }} within two minutes, more than 1% of "
+        "them, and has gone on for five ({{ $labels.reason }}).",
     )
     yield scope.alert(
         "MeshVersionMismatch",
-        refused("INCOMPATIBLE_VERSION", "15m"),
+        f"{refused('INCOMPATIBLE_VERSION', '15m')} > 0",
         severity="ticket",
         summary="{{ $labels.caller }} calls {{ $labels.rpc_service }} by a version that nobody "
         "serves.",
-        description="The gateway has refused " + COUNT + " of its calls within 15 "
-        "minutes ({{ $labels.reason }}).",
+        description="Refused by the gateway within 15 minutes ({{ $labels.reason }}): "
+        + COUNT
+        + ".",
     )
 
 
@@ -170,27 +180,28 @@ def _telemetry(scope: Scope) -> Iterator[Rule]:
     lost = scope.select(dropped, 'reason!~"not_kept|export_.*"')
     yield scope.alert(
         "MeshTelemetryDropped",
-        f"increase({lost}[{scope.span('15m')}]) > 0",
+        f"{scope.grown(lost, '15m')} > 0",
         severity="ticket",
         summary="Kept traces of the gateway at {{ $labels.instance }} are not complete.",
-        description=COUNT + " spans of kept traces have been lost within 15 minutes "
-        "({{ $labels.reason }}). Calls are not affected.",
+        description="Spans of kept traces that were lost within 15 minutes "
+        "({{ $labels.reason }}): " + COUNT + ". Calls are not affected.",
     )
     unsent = scope.select(dropped, 'reason=~"export_.*"')
     yield scope.alert(
         "MeshExportFailing",
-        f"increase({unsent}[{scope.span('15m')}]) > 0",
+        f"{scope.grown(unsent, '15m')} > 0",
         severity="ticket",
         summary="Traces of the gateway at {{ $labels.instance }} do not reach the backend.",
-        description=COUNT + " spans were lost on their way there within 15 minutes "
-        "({{ $labels.reason }}). Calls are not affected, and the gateway has the traces itself.",
+        description="Spans that were lost on their way there within 15 minutes "
+        "({{ $labels.reason }}): " + COUNT + ". Calls are not affected, and the gateway has the "
+        "traces itself.",
     )
     # Of peers that serve their own metrics, by whatever job they are scraped.
     yield scope.alert(
         "MeshPeerRecordsDropped",
-        f"increase({names.RECORDS_DROPPED.name}[{scope.span('15m')}]) > 0",
+        f"{scope.grown(names.RECORDS_DROPPED.name, '15m')} > 0",
         severity="ticket",
         summary="{{ $labels.instance }} makes more records of calls than it can hold.",
-        description=COUNT + " records have made way within 15 minutes before they "
-        "were old ({{ $labels.reason }}). Traces that are kept later lack them.",
+        description="Records that made way within 15 minutes before they were old "
+        "({{ $labels.reason }}): " + COUNT + ". Traces that are kept later lack them.",
     )

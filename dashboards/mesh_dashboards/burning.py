@@ -6,6 +6,7 @@ page has spent 2 % of it within an hour or 5 % within six, a ticket 10 % within 
 
 Ratios over more than five minutes are made of the recorded rates over five: a sum of misses over a
 sum of calls, so that every call counts the same, at the cost of one series of one sample a minute.
+Nobody is paged for a few calls, however large a part of all they are.
 """
 
 from __future__ import annotations
@@ -24,11 +25,18 @@ WINDOWS: Final = SHORT + LONG
 PAGE: Final = (("5m", "1h", 14.4), ("30m", "6h", 6.0))
 """Short window, long window and the burn rate that both must exceed."""
 TICKET: Final = (("2h", "1d", 3.0), ("6h", "3d", 1.0))
+FEW: Final = 5
+"""Misses within the long window that are too few to page anybody."""
+
+_EVERY: Final = "1m"
+"""How often rates are recorded, so that their sum times this is a number of calls."""
 
 CALLS: Final = "mesh:slo_calls:rate5m"
 MISSES: Final = "mesh:slo_misses:rate5m"
 ERRORS: Final = "mesh:slo_errors:ratio_rate"
+"""The part of the calls that missed, over a window that the name ends in, such as ``5m``."""
 OBJECTIVE: Final = "mesh:slo_objective:ratio"
+"""The part of the calls that shall be good, by service, method and objective."""
 BUDGET_LEFT: Final = "mesh:slo_budget_left:ratio"
 
 
@@ -120,7 +128,11 @@ def burning(promises: Sequence[Promise], scope: Scope) -> list[Group]:
         f"1 - {scope.select(f'{ERRORS}30d')}\n/ (1 - {scope.select(OBJECTIVE)})",
     )
     return [
-        {"name": "mesh-objectives", "rules": [*base, *(errors[window] for window in SHORT)]},
+        {
+            "name": "mesh-objectives",
+            "interval": scope.span(_EVERY),
+            "rules": [*base, *(errors[window] for window in SHORT)],
+        },
         {
             "name": "mesh-objectives-long",
             # They change slowly and cost most, and are seen for five minutes.
@@ -135,22 +147,21 @@ def burning(promises: Sequence[Promise], scope: Scope) -> list[Group]:
 
 
 def _base(objective: Objective, scope: Scope) -> Iterator[Rule]:
-    promise, span = objective.promise, scope.span("5m")
-    method = objective.matchers[:2]
+    method, by = objective.matchers[:2], "job, rpc_service, rpc_method"
 
     def rate(name: str, *more: str) -> str:
-        series = scope.select(name, *method, *more)
-        return f"sum by (job, rpc_service, rpc_method) (rate({series}[{span}]))"
+        return scope.rate(scope.select(name, *method, *more), "5m", by)
 
+    counted = f"sum by ({by}) ({scope.select(CALLS, *objective.matchers)})"
     if objective.slo == "success":
         calls = rate(names.CALLS.name)
         # Counters of codes come with the first call that ends so: until then it is none.
-        misses = f"{rate(names.CALLS.name, f'code=~{quoted(FAULTS)}')}\nor 0 * {calls}"
+        misses = f"{rate(names.CALLS.name, f'code=~{quoted(FAULTS)}')}\nor 0 * {counted}"
     else:
         duration = names.CALL_DURATION.name
         calls = rate(f"{duration}_count")
-        in_time = rate(f"{duration}_bucket", f'le="{promise.bucket!r}"')
-        misses = f"clamp_min(\n  {calls}\n  - {in_time},\n  0\n)"
+        in_time = rate(f"{duration}_bucket", f'le="{objective.promise.bucket!r}"')
+        misses = f"clamp_min(\n  {counted}\n  - {in_time},\n  0\n)"
     yield record(CALLS, calls, **objective.labels)
     yield record(MISSES, misses, **objective.labels)
     yield record(OBJECTIVE, f"vector({objective.target!r})", job=scope.job, **objective.labels)
@@ -186,10 +197,16 @@ def _alerts(objective: Objective, scope: Scope) -> Iterator[Rule]:
             series = scope.select(f"{ERRORS}{window}", *objective.matchers)
             return f"{series} > {burn:g} * {objective.allowed!r}"
 
+        def many(window: str) -> str:
+            series = scope.select(MISSES, *objective.matchers)
+            number = f"{scope.seconds(_EVERY):g} * sum_over_time({series}[{scope.span(window)}])"
+            return f"\n  and {number} > {FEW}"
+
         yield scope.alert(
             alert,
             "\nor\n".join(
-                f"(\n  {over(short, burn)}\n  and {over(long, burn)}\n)"
+                f"(\n  {over(short, burn)}\n  and {over(long, burn)}"
+                f"{many(long) if severity == 'page' else ''}\n)"
                 for short, long, burn in pairs
             ),
             severity=severity,

@@ -40,11 +40,13 @@ class Scope(NamedTuple):
 
     def span(self, text: str) -> str:
         """A duration such as ``5m``, in PromQL, as much shorter as the scope says."""
-        if self.faster == 1:
-            return text
+        return text if self.faster == 1 else f"{max(1, round(self.seconds(text) * 1000))}ms"
+
+    def seconds(self, text: str) -> float:
+        """The same as a number of seconds."""
         found = _DURATION.fullmatch(text)
         assert found is not None, text  # noqa: S101 - all of them are written here
-        return f"{max(1, round(int(found[1]) * _SECONDS[found[2]] * 1000 / self.faster))}ms"
+        return int(found[1]) * _SECONDS[found[2]] / self.faster
 
     def select(self, name: str, *more: str) -> str:
         """The gateways' series of this name that fit these further matchers."""
@@ -54,17 +56,22 @@ class Scope(NamedTuple):
         """By how much counters have grown within a window.
 
         Counters with labels of their own come with the first event, which ``increase`` does not
-        see. So one that was not there a window ago, when its gateway was scraped already, has grown
-        by its whole value.
+        see. So one that was not there a window ago has grown by its whole value, if its gateway was
+        scraped already or had not yet begun.
         """
-        span = self.span(window)
+        span, seconds = self.span(window), f"{self.seconds(window):g}"
         return (
             f"(\n"
             f"  ({series} unless {series} offset {span})\n"
-            f"    and on (job, instance) (up offset {span} == 1)\n"
+            f"    and on (job, instance)\n"
+            f"    (up offset {span} == 1 or time() - process_start_time_seconds < {seconds})\n"
             f"  or increase({series}[{span}])\n"
             f")"
         )
+
+    def rate(self, series: str, window: str, by: str) -> str:
+        """By how much they have grown per second, summed by these labels."""
+        return f"sum by ({by}) {self.grown(series, window)} / {self.seconds(window):g}"
 
     def alert(
         self,

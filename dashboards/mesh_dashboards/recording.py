@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 WINDOWS: Final = ("5m", "30m", "1h")
 QUANTILES: Final = (0.5, 0.95, 0.99)
+INSTANCES: Final = "mesh:service_instances:max"
+"""Healthy instances of a service, at the gateway that has most of them."""
 LEVELS: Final = {
     "": "job, rpc_service, rpc_method",
     "service_": "job, rpc_service",
@@ -38,14 +40,21 @@ def _rates(scope: Scope, window: str) -> Iterator[Rule]:
     buckets = scope.select(f"{names.CALL_DURATION.name}_bucket", others)
     for level, labels in LEVELS.items():
         rate, failed = f"mesh:{level}calls:rate{window}", f"mesh:{level}call_faults:rate{window}"
+        # With the job, as the rules of another mesh may be beside these.
+        rated = scope.select(rate)
         if level:
-            yield record(rate, f"sum by ({labels}) (mesh:calls:rate{window})")
-            yield record(failed, f"sum by ({labels}) (mesh:call_faults:rate{window})")
+            all_calls = scope.select(f"mesh:calls:rate{window}")
+            all_faults = scope.select(f"mesh:call_faults:rate{window}")
+            yield record(rate, f"sum by ({labels}) ({all_calls})")
+            yield record(failed, f"sum by ({labels}) ({all_faults})")
         else:
-            yield record(rate, f"sum by ({labels}) (rate({calls}[{span}]))")
+            yield record(rate, scope.rate(calls, window, labels))
             # Counters of codes come with the first call that ends so: until then it is none.
-            yield record(failed, f"sum by ({labels}) (rate({faults}[{span}]))\nor 0 * {rate}")
-        yield record(f"mesh:{level}call_faults:ratio_rate{window}", f"{failed} / ({rate} > 0)")
+            yield record(failed, f"{scope.rate(faults, window, labels)}\nor 0 * {rated}")
+        yield record(
+            f"mesh:{level}call_faults:ratio_rate{window}",
+            f"{scope.select(failed)} / ({rated} > 0)",
+        )
     for level, labels in LEVELS.items():
         for quantile in QUANTILES:
             yield record(
@@ -56,10 +65,13 @@ def _rates(scope: Scope, window: str) -> Iterator[Rule]:
 
 
 def _saturation(scope: Scope) -> Iterator[Rule]:
-    in_flight = scope.select(names.CALLS_IN_FLIGHT.name, f"rpc_service!={quoted(OWN_SERVICE)}")
+    others = f"rpc_service!={quoted(OWN_SERVICE)}"
+    in_flight = scope.select(names.CALLS_IN_FLIGHT.name, others)
     for level, labels in LEVELS.items():
         yield record(f"mesh:{level}calls_in_flight:sum", f"sum by ({labels}) ({in_flight})")
-    peers = scope.select(names.PEER_IN_FLIGHT.name, f"rpc_service!={quoted(OWN_SERVICE)}")
+    healthy = scope.select(names.SERVICE_INSTANCES.name, others, 'state="healthy"')
+    yield record(INSTANCES, f"max by (job, rpc_service) ({healthy})")
+    peers = scope.select(names.PEER_IN_FLIGHT.name, others)
     limit = scope.select(names.IN_FLIGHT_LIMIT.name)
     yield record(
         "mesh:peer_in_flight:ratio", f"{peers}\n/ on (job, instance) group_left ()\n{limit}"

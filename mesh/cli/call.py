@@ -16,7 +16,15 @@ from mesh.cli.completing import complete_method, complete_params, complete_servi
 from mesh.cli.failures import hint
 from mesh.cli.making import prepare_call
 from mesh.cli.output import make_console, outcome, print_json, print_value, to_json
-from mesh.cli.peer import Seconds, check_activity, check_name, gateway_option, json_option, peer
+from mesh.cli.peer import (
+    Seconds,
+    check_activity,
+    check_name,
+    gateway_option,
+    json_option,
+    peer,
+    version_option,
+)
 from mesh.context import activity
 from mesh.errors import CallError, Reason
 from mesh.units import tell_seconds
@@ -73,9 +81,10 @@ def read_params(text: str) -> Any:
 @click.option(
     "--timeout",
     type=Seconds(0, min_open=True),
-    help="Seconds, also for the gateway to answer. [default: 30, and 2]",
+    help="Seconds, also for the gateway to answer. [default: the contract's, else 30; and 2]",
     metavar="S",
 )
+@version_option
 @click.option(
     "--activity",
     "activity_id",
@@ -91,6 +100,7 @@ def call(
     method: str,
     params: Any,
     timeout: float | None,
+    version: str | None,
     activity_id: str | None,
     gateway: str | None,
     as_json: bool,
@@ -101,7 +111,10 @@ def call(
     PARAMS are checked by it before the call is sent. With --json, one document tells the outcome,
     the activity id and the duration. Exits 1 if the call failed.
     """
-    ended = run(_call, service, method, params, gateway, timeout=timeout, activity_id=activity_id)
+    ended = run(
+        _call, service, method, params, gateway,
+        timeout=timeout, version=version, activity_id=activity_id,
+    )  # fmt: skip
     error: CallError | None = ended.pop("error")
     if as_json:
         ended["error"] = describe(error) if error is not None else None
@@ -128,6 +141,7 @@ async def _call(
     gateway: str | None,
     *,
     timeout: float | None,  # noqa: ASYNC109 - travels with the call
+    version: str | None,
     activity_id: str | None,
 ) -> dict[str, Any]:
     result: Any = None
@@ -137,11 +151,12 @@ async def _call(
         try:
             async with AsyncExitStack() as stack:
                 client = await stack.enter_async_context(peer(gateway, patience=timeout))
-                client = await prepare_call(
-                    stack, client, gateway, service, method, params, timeout
-                )
+                made = await prepare_call(
+                    stack, client, gateway, service, method, params,
+                    timeout=timeout, version=version,
+                )  # fmt: skip
                 start = trio.current_time()
-                result = await client.call(service, method, params, timeout=timeout)
+                result = await made.call(service, method, params, version)
                 end = trio.current_time()
         except CallError as raised:
             error, end = raised, trio.current_time()

@@ -11,6 +11,7 @@ import click
 import trio
 
 from mesh.cli.commands import example, run
+from mesh.cli.completing import complete_service
 from mesh.cli.listing import BUILTIN
 from mesh.cli.output import make_console, print_json
 from mesh.cli.peer import check_duration, check_name, gateway_option, json_option, peer
@@ -59,7 +60,13 @@ LOOKS = {
 @click.option(
     "--since", metavar="S", callback=check_duration, help="What is back so long at most: 90s, 10m."
 )
-@click.option("--service", metavar="NAME", callback=check_name, help="What concerns this service.")
+@click.option(
+    "--service",
+    metavar="NAME",
+    callback=check_name,
+    help="What concerns this service.",
+    shell_complete=complete_service,
+)
 @click.option("--follow", is_flag=True, help="Go on with what changes from now on, until Ctrl-C.")
 @gateway_option
 @json_option

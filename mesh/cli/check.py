@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,11 @@ from mesh.cli.output import make_console, print_json
 from mesh.cli.peer import gateway_option, json_option, peer
 from mesh_telemetry.logs import clean
 
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+_INDENT = " " * 9
 _STYLES = {"error": "red", "note": "cyan"}
 
 
@@ -25,7 +30,8 @@ def check(*, gateway: str | None, as_json: bool) -> None:
     versions of one contract, the export of traces, and the calls, callers of versions that nobody
     serves, and lost spans of the last five minutes. Exits 1 if
     something is wrong, also if there is no gateway; not for a note: a few calls of a service that
-    is not there, all within a minute, may have been a typo.
+    was never there, all within a minute, may have been a typo; one that has been gone for a while
+    and is not called may have gone for good.
     """
     findings = run(_ask, gateway)
     wrong = any(finding["level"] != "note" for finding in findings)
@@ -55,5 +61,18 @@ def _print(findings: list[dict[str, Any]]) -> None:
             (clean(finding["subject"]), "bold"),
             f": {clean(finding['what'])}",
         )
+        print_hanging(console, line)
+        print_hanging(console, Text(f"{_INDENT}{clean(finding['advice'])}", style="dim"))
+
+
+def print_hanging(console: Console, line: Text) -> None:
+    """Print a line; on a terminal that is too narrow, as several, broken between words."""
+    if not console.is_terminal:
         console.print(line, soft_wrap=True)
-        console.print(Text(f"         {clean(finding['advice'])}", style="dim"), soft_wrap=True)
+        return
+    head, rest = line.divide([len(_INDENT)])
+    room = max(20, console.width - len(_INDENT))
+    for part in rest.wrap(console, room):
+        part.rstrip()
+        console.print(head + part, soft_wrap=True)
+        head.plain = _INDENT

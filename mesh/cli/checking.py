@@ -7,6 +7,7 @@ person waits, is for the service to check.
 from __future__ import annotations
 
 import difflib
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 _SHOWN = 60
 """Characters of a value that a message shows."""
+_TAG = "discriminator"
+"""What tells which one of several structures a map is; no schema checks by it alone."""
 LONGEST = 1.0
 """Seconds that a check may take."""
 _LEFT = (
@@ -76,10 +79,26 @@ def deprecation(method: str, schemas: list[dict[str, Any]]) -> str:
         method: The method.
         schemas: What its service has told: the newest contract that has the method counts.
     """
+    advice = _newest(method, schemas).get("deprecated")
+    return clean_line(advice) if isinstance(advice, str) else ""
+
+
+def declared_timeout(method: str, schemas: list[dict[str, Any]]) -> float | None:
+    """Seconds that a call of a method may take; None where no contract says it.
+
+    Args:
+        method: The method.
+        schemas: As of :func:`deprecation`.
+    """
+    seconds: Any = _newest(method, schemas).get("timeout")
+    return float(seconds) if _is_number(seconds) and 0 < seconds < math.inf else None
+
+
+def _newest(method: str, schemas: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the newest contract that has a method says of it."""
     known = (methods_of(schema)[method] for schema in schemas if method in methods_of(schema))
     newest = next(known, None)
-    advice = newest.get("deprecated") if isinstance(newest, dict) else None
-    return clean_line(advice) if isinstance(advice, str) else ""
+    return newest if isinstance(newest, dict) else {}
 
 
 def check_call(
@@ -153,6 +172,26 @@ def _fault(params: object, method: object, document: dict[str, Any], end: float)
             return ()  # of what comes twice in a set, one counts
         return rules["maxItems"](validator, most, value, own)
 
+    def check_any(validator: Any, choices: Any, value: Any, own: dict[str, Any]) -> Any:
+        match own.get("discriminator"):
+            case {"propertyName": str(tag), "mapping": dict(tags)} if isinstance(value, dict):
+                chosen = value.get(tag)
+                if str(chosen) in tags:
+                    yield from validator.descend(value, {"$ref": tags[str(chosen)]})
+                    return
+                told = _tell_tag(tag, tags, value)
+                at = (tag,) if tag in value else ()
+                yield ValidationError(told, validator=_TAG, path=at)
+                return
+        found = [list(validator.descend(value, choice)) for choice in choices]
+        if all(found):
+            # Where but one is for values of this kind, what is wrong is what that one says.
+            meant = [some for some in found if not any(map(_is_of_kind, some))]
+            if len(meant) == 1:
+                yield from meant[0]
+            else:
+                yield ValidationError("fits none", context=[one for some in found for one in some])
+
     def check_others(validator: Any, others: Any, value: Any, own: dict[str, Any]) -> Any:
         if "patternProperties" in own:
             return ()  # which others there are, patterns tell
@@ -170,6 +209,7 @@ def _fault(params: object, method: object, document: dict[str, Any], end: float)
     own_rules = {
         "type": check_type,
         "format": check_format,
+        "anyOf": check_any,
         "maxItems": check_most,
         "additionalProperties": check_others,
     }
@@ -191,6 +231,21 @@ def _fault(params: object, method: object, document: dict[str, Any], end: float)
         return ""
 
 
+def _is_of_kind(error: ValidationError) -> bool:
+    """Whether a value is of another kind than what is wanted of it as a whole."""
+    return error.validator == "type" and not error.relative_path
+
+
+def _tell_tag(tag: str, tags: Iterable[str], value: dict[str, Any]) -> str:
+    """Which tags there are, where a value has none of them."""
+    wanted = shorten(" or ".join(map(repr, tags)), 5 * _SHOWN)
+    if tag not in value:
+        return f"lacks {tag}: {wanted}"
+    near = difflib.get_close_matches(str(value[tag]), tags, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"must be {wanted}, not {shorten(repr(value[tag]), _SHOWN)}{hint}"
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
@@ -200,6 +255,8 @@ def _explain(error: ValidationError, kinds: dict[str, Any]) -> str:
     value, wanted = error.instance, error.schema
     properties = wanted.get("properties", {}) if isinstance(wanted, dict) else {}
     match error.validator:
+        case str(validator) if validator == _TAG:
+            return str(error.message)
         case "type" if not error.path:
             return f"must be a map by parameter name, not {shorten(to_json(value), _SHOWN)}"
         case "format":
@@ -216,4 +273,4 @@ def _explain(error: ValidationError, kinds: dict[str, Any]) -> str:
         case "additionalProperties" if error.validator_value is False:
             unknown = next(name for name in value if name not in properties)
             return f"has no {unknown!r}{_hint(unknown, properties) if properties else ''}"
-    return shorten(str(error.message), 5 * _SHOWN)
+    return f"must fit {error.validator} of its schema, not {shorten(to_json(value), _SHOWN)}"

@@ -37,8 +37,17 @@ def complete_service(ctx: click.Context, _parameter: click.Parameter, incomplete
 
 
 def complete_method(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    """The methods of the service before it that begin so."""
-    return _methods(ctx, ctx.params.get("service", ""), incomplete)
+    """The methods that begin so: of the service before it, or of any, with its name or without."""
+    if service := ctx.params.get("service"):
+        return _methods(ctx, service, incomplete)
+    names = {
+        name
+        for its in _ask(ctx, "services") or []
+        for method in its["methods"]
+        for name in (method, f"{its['name']}.{method}")
+        if its["name"] != BUILTIN
+    }
+    return sorted(name for name in names if name.startswith(incomplete))
 
 
 def complete_params(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:

@@ -106,4 +106,4 @@ def _wrapped(text: str, indent: str, width: int, style: str = "") -> Iterator[Te
     whole = clean_line(text)
     room = max(20, width - len(indent))
     for line in textwrap.wrap(whole, room, break_on_hyphens=False) or [""]:
-        yield Text(indent + line, style=style)
+        yield Text((indent + line).rstrip(), style=style)

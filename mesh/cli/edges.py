@@ -18,6 +18,7 @@ from mesh.cli.readings import (
     UNCALLED,
     UNCOUNTED,
     difference,
+    method_name,
     rates,
     read_again,
     read_edges,
@@ -116,6 +117,8 @@ def by_service(counted: list[dict[str, Any]]) -> list[dict[str, Any]]:
             continue
         known["calls"] += edge["calls"]
         known["errors"] = dict(Counter(known["errors"]) + Counter(edge["errors"]))
+        if "duration_s" in edge:  # older gateways do not tell it
+            known["duration_s"] += edge["duration_s"]
         known["buckets"] = list(map(add, known["buckets"], edge["buckets"]))
     return list(merged.values())
 
@@ -146,7 +149,7 @@ def _print(console: Console, heading: str, rows: list[dict[str, Any]]) -> None:
         told.append(
             [
                 clean(caller),
-                clean(f"{row['service']}.{row['method']}"),
+                method_name(row),
                 f"{row['calls']:,}",
                 rate(row["calls_per_second"]),
                 Text(share(failed, row["calls"]), style="red" if failed else ""),

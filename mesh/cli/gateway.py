@@ -211,7 +211,10 @@ async def _serve(
             draining = True
             log.info("got %s; send it again to stop at once", signal.Signals(number).name)
             gateway.drain()
-            notifier.draining(gateway.limits.drain)
+
+    async def tell_of_drain() -> None:
+        await gateway.wait_draining()
+        notifier.draining(gateway.limits.drain)
 
     async def serve(task_status: trio.TaskStatus[None]) -> None:
         await gateway.serve(task_status=task_status)
@@ -220,6 +223,7 @@ async def _serve(
     with trio.open_signal_receiver(*signals) as received:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch, received)
+            nursery.start_soon(tell_of_drain)
             await nursery.start(serve)
             calm_collector()
             notifier.ready(gateway.summary)

@@ -86,7 +86,11 @@ def _print(console: Console, found: dict[str, Any]) -> None:
     if found["instances"]:
         _print_instances(console, found["instances"])
     else:
-        console.print(Text("no instance is connected", style="red"))
+        told = "no instance is connected"
+        if gone := found.get("gone"):  # older gateways do not tell
+            last = f"{clean(gone['peer'])} at {clean(gone['process_id'])}"
+            told += f"; the last one, {last}, {gone['how']} {duration(gone['gone_s'])} ago"
+        console.print(Text(told, style="red"), soft_wrap=True)
     callers: list[list[str | Text]] = [
         [
             clean(edge["caller"]),

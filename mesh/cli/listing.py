@@ -51,7 +51,9 @@ def _print(services: list[dict[str, Any]]) -> None:
     for service in services:
         name, methods = Text(service["name"], style="bold cyan"), ", ".join(service["methods"])
         if not service["instances"]:
-            rows.append([name, "-", "-", Text("gone", style="red"), "-", "-", "-"])
+            since = service.get("gone")  # older gateways do not tell
+            gone = f"gone {duration(since['gone_s'])}" if since else "gone"
+            rows.append([name, "-", "-", Text(gone, style="red"), "-", "-", "-"])
         for instance in service["instances"]:
             state = instance["state"]
             rows.append(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mesh.connecting import connect
+from mesh.contracts.versions import check_version
 from mesh.units import parse_duration
 from mesh.wire.codec import is_activity_id, is_name
 
@@ -57,6 +58,25 @@ gateway_option = click.option(
 )
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+def _check_version(
+    _ctx: click.Context, _parameter: click.Parameter, value: str | None
+) -> str | None:
+    try:
+        if value is not None:
+            check_version(value)
+    except ValueError as wrong:
+        raise click.BadParameter(str(wrong)) from None
+    return value
+
+
+version_option = click.option(
+    "--version",
+    metavar="X.Y.Z",
+    callback=_check_version,
+    help="Call instances that serve this version of the contract. [default: any]",
+)
 
 
 def check_name(_ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:

@@ -11,7 +11,8 @@ import trio
 from mesh.cli.listing import BUILTIN
 from mesh.errors import Reason, Unavailable
 from mesh.units import tell_seconds
-from mesh_telemetry import DURATION_BOUNDS, quantile
+from mesh_telemetry import DURATION_BOUNDS, OTHER, quantile
+from mesh_telemetry.logs import clean
 from mesh_telemetry.texts import duration
 
 if TYPE_CHECKING:
@@ -136,13 +137,20 @@ def _since(old: dict[str, Any] | None, row: dict[str, Any]) -> dict[str, Any]:
 
 def rates(row: dict[str, Any], seconds: float) -> dict[str, Any]:
     """Rates and latencies of what was counted in so many seconds."""
+    took = row.get("duration_s")  # older gateways tell it of methods alone
     return {
         "calls_per_second": round(row["calls"] / seconds, 6),
         "errors_per_second": round(sum(row["errors"].values()) / seconds, 6),
-        "p50": tell_seconds(quantile(row["buckets"], 0.50)),
-        "p95": tell_seconds(quantile(row["buckets"], 0.95)),
-        "p99": tell_seconds(quantile(row["buckets"], 0.99)),
+        "p50": tell_seconds(quantile(row["buckets"], 0.50, total=took)),
+        "p95": tell_seconds(quantile(row["buckets"], 0.95, total=took)),
+        "p99": tell_seconds(quantile(row["buckets"], 0.99, total=took)),
     }
+
+
+def method_name(row: dict[str, Any]) -> str:
+    """A method for people: calls of what nobody has registered are counted together."""
+    name = f"{row['service']}.{row['method']}"
+    return "(not registered)" if name == f"{OTHER}.{OTHER}" else clean(name)
 
 
 def tell_restart(seconds: float) -> str:

@@ -12,6 +12,7 @@ import click
 import trio
 
 from mesh.cli.commands import example, run
+from mesh.cli.completing import complete_method, complete_service
 from mesh.cli.listing import BUILTIN
 from mesh.cli.output import make_console, print_json
 from mesh.cli.peer import check_activity, check_duration, gateway_option, json_option, peer
@@ -41,8 +42,15 @@ PAUSE = 1.0
         "mesh tap --rate 10000 --json | jq -r 'select(.refused) | .caller'",
     )
 )
-@click.option("--service", metavar="NAME", help="Calls of this service.")
-@click.option("--method", metavar="NAME", help="Calls of this method: get, or users.get.")
+@click.option(
+    "--service", metavar="NAME", help="Calls of this service.", shell_complete=complete_service
+)
+@click.option(
+    "--method",
+    metavar="NAME",
+    help="Calls of this method: get, or users.get.",
+    shell_complete=complete_method,
+)
 @click.option("--caller", metavar="NAME", help="Calls that this peer made.")
 @click.option(
     "--code",

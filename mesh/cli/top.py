@@ -10,15 +10,15 @@ import click
 import trio
 
 from mesh.cli.commands import example, run
+from mesh.cli.completing import complete_service
 from mesh.cli.graphs import rate
 from mesh.cli.keys import Unbuffered, mind_signals, read_keys
 from mesh.cli.listing import BUILTIN
 from mesh.cli.live import AROUND, draw, how_many, print_heading, print_left_out, watch
 from mesh.cli.output import fit_columns, make_console, print_json, print_table
 from mesh.cli.peer import Seconds, check_name, gateway_option, json_option
-from mesh.cli.readings import UNCOUNTED, UNSERVED, difference, rates, uncalled
+from mesh.cli.readings import UNCOUNTED, UNSERVED, difference, method_name, rates, uncalled
 from mesh.units import tell_seconds
-from mesh_telemetry.logs import clean
 from mesh_telemetry.texts import duration
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ SPARE = ("p50", "p95")
         "mesh top", "mesh top orders --sort time", "mesh top --once --json | jq .methods[0]"
     )
 )
-@click.argument("service", required=False, callback=check_name)
+@click.argument("service", required=False, callback=check_name, shell_complete=complete_service)
 @click.option(
     "--sort",
     type=click.Choice(list(ORDERS)),
@@ -226,7 +226,7 @@ def _row(figures: dict[str, Any]) -> list[str | Text]:
     errors = figures["errors_per_second"]
     return [
         Text(
-            clean(f"{figures['service']}.{figures['method']}"),
+            method_name(figures),
             style="" if figures["calls"] else "dim",
         ),
         rate(figures["calls_per_second"]),

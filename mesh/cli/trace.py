@@ -11,12 +11,20 @@ import trio
 
 from mesh.cli.call import describe, print_error, read_params
 from mesh.cli.commands import example, run
-from mesh.cli.completing import complete_call
+from mesh.cli.completing import complete_call, complete_method, complete_service
 from mesh.cli.failures import Failure
 from mesh.cli.listing import BUILTIN
 from mesh.cli.making import prepare_call
 from mesh.cli.output import make_console, outcome, print_json, print_table, print_value, share_width
-from mesh.cli.peer import Seconds, check_activity, check_duration, gateway_option, json_option, peer
+from mesh.cli.peer import (
+    Seconds,
+    check_activity,
+    check_duration,
+    gateway_option,
+    json_option,
+    peer,
+    version_option,
+)
 from mesh.context import activity, traced
 from mesh.errors import CallError, NotFound
 from mesh.wire.codec import is_activity_id, is_name
@@ -66,12 +74,23 @@ LONGEST_CALL = 24
     "--timeout",
     type=Seconds(0, min_open=True),
     metavar="S",
-    help="Seconds, of that call. [default: 30]",
+    help="Seconds, of that call. [default: the contract's, else 30]",
 )
+@version_option
 @click.option("--all", "whole", is_flag=True, help="Draw every span, also the gateway's.")
 @click.option("--otlp", is_flag=True, help="Print the trace as OTLP's JSON.")
-@click.option("--service", metavar="NAME", help="Traces in which this service was called.")
-@click.option("--method", metavar="NAME", help="Likewise: get, or users.get.")
+@click.option(
+    "--service",
+    metavar="NAME",
+    help="Traces in which this service was called.",
+    shell_complete=complete_service,
+)
+@click.option(
+    "--method",
+    metavar="NAME",
+    help="Likewise: get, or users.get.",
+    shell_complete=complete_method,
+)
 @click.option(
     "--code",
     type=click.Choice(CODE_NAMES, case_sensitive=False),
@@ -105,6 +124,7 @@ def trace(
     what: tuple[str, ...],
     makes_call: bool,
     timeout: float | None,
+    version: str | None,
     whole: bool,
     otlp: bool,
     gateway: str | None,
@@ -132,13 +152,14 @@ def trace(
         activity_id = given.pop("activity_id", None)
         _refuse(given, "--call")
         ended = run(
-            _call, gateway, service, method, params, timeout=timeout, activity_id=activity_id,
+            _call, gateway, service, method, params,
+            timeout=timeout, version=version, activity_id=activity_id,
             form="otlp" if otlp else "waterfall",
         )  # fmt: skip
         _show_call(ended, whole=whole, as_json=as_json, otlp=otlp)
         return
-    if timeout is not None:
-        raise click.UsageError("--timeout is for --call")
+    if timeout is not None or version is not None:
+        raise click.UsageError("--timeout and --version are for --call")
     if len(what) > 1:
         raise click.UsageError(f"one ID, not {len(what)}; to make a call, say --call")
     if what:
@@ -213,6 +234,7 @@ async def _call(
     params: Any,
     *,
     timeout: float | None,  # noqa: ASYNC109 - travels with the call
+    version: str | None,
     activity_id: str | None,
     form: str,
 ) -> dict[str, Any]:
@@ -222,7 +244,9 @@ async def _call(
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(peer(gateway, patience=timeout))
         try:
-            caller = await prepare_call(stack, client, gateway, service, method, params, timeout)
+            made = await prepare_call(
+                stack, client, gateway, service, method, params, timeout=timeout, version=version
+            )
         except CallError as refused:  # it is not sent, and has no trace
             nothing = dict.fromkeys(("activity_id", "result", "trace"))
             return {"target": target, **nothing, "error": refused}
@@ -230,7 +254,7 @@ async def _call(
             # Also tells, before anything is done, whether this gateway keeps traces at all.
             earlier = await client.call(BUILTIN, "traces", {"activity_id": its_activity})
             try:
-                result = await caller.call(service, method, params, timeout=timeout)
+                result = await made.call(service, method, params, version)
             except CallError as failure:
                 error = failure
         known = {one["trace_id"] for one in earlier}

@@ -7,16 +7,26 @@ there nor missed.
 from __future__ import annotations
 
 import difflib
-from typing import Any
+import heapq
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 MOST = 10_000
 """Values that are looked at: a person waits."""
 WIDEST = 100
 """Types that one value may be of, of those that are looked at."""
+COMPARED = 200
+"""Names that one is compared with, which takes some 50 us each."""
+LONGEST = 64
+"""Characters of a name that is compared: it takes their square."""
 
 
-def tell_unknown(params: object, method: object, document: dict[str, Any]) -> list[str]:
-    """What will be dropped of a call's parameters: paths, with the nearest name.
+def find_unknown(
+    params: object, method: object, document: dict[str, Any]
+) -> dict[str, tuple[str, list[object]]]:
+    """What will be dropped of a call's parameters: by path, the name and what it would be in.
 
     Args:
         params: The parameters, as JSON is read.
@@ -25,7 +35,7 @@ def tell_unknown(params: object, method: object, document: dict[str, Any]) -> li
     """
     kinds = document.get("$defs")
     kinds = kinds if isinstance(kinds, dict) else {}
-    found: list[str] = []
+    found: dict[str, tuple[str, list[object]]] = {}
     schema = method.get("params") if isinstance(method, dict) else None
     todo: list[tuple[str, object, list[object]]] = [("$", params, [schema])]
     for _ in range(MOST):
@@ -41,11 +51,11 @@ def tell_unknown(params: object, method: object, document: dict[str, Any]) -> li
             known, is_closed = _names(choices)
             for name, one in value.items():
                 if name not in known and is_closed:
-                    found.append(f"{path}.{name}{_nearest(name, known)}")
+                    found[f"{path}.{name}"] = name, choices
                     continue
                 inner = [field for choice in choices for field in _field(choice, name)]
                 todo.append((f"{path}.{name}", one, inner))
-    return sorted(found)
+    return found
 
 
 def _choices(schemas: list[object], kinds: dict[str, Any]) -> list[object]:
@@ -102,6 +112,20 @@ def _item(schema: object, number: int) -> list[object]:
     return []
 
 
-def _nearest(name: str, known: set[str]) -> str:
-    near = difflib.get_close_matches(name, sorted(known), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+def tell_unknown(path: str, name: str, choices: list[object]) -> str:
+    """One of what will be dropped, for people, with the nearest name."""
+    known, _ = _names(choices)
+    near = difflib.get_close_matches(name, _alike(name, known), n=1)
+    return f"{path} (did you mean {near[0]!r}?)" if near else path
+
+
+def _alike(name: str, known: Collection[str]) -> list[str]:
+    """Those that could be meant, as many as are worth to be compared."""
+    size = len(name)
+    if size > LONGEST:
+        return []
+
+    def distance(one: str) -> tuple[int, bool, str]:
+        return abs(len(one) - size), one[:1] != name[:1], one
+
+    return heapq.nsmallest(COMPARED, (one for one in known if len(one) <= LONGEST), key=distance)

@@ -32,21 +32,26 @@ _WIDER = {(int, float), (int, complex), (float, complex), (bool, float), (bool, 
 """Numbers that stand for others to type checkers, though they are of no subclass."""
 
 
-def annotations_of(function: Callable[..., Any]) -> dict[str, Any]:
+def annotations_of(function: Callable[..., Any], names: Mapping[str, Any] | None) -> dict[str, Any]:
     """The types that a function's own annotations name, its result's as ``return``.
 
     Those that cannot be found at run time are left out. So are all of one that a decorator has
     made of another, as it may have changed them; what runs a plain function in a thread does not.
+
+    Args:
+        function: The function.
+        names: What they may name beside what its module does; None where that is not known, and a
+            name of the module may be that of something else.
     """
     wrapped = getattr(function, "__wrapped__", None)
     if inspect.iscoroutinefunction(wrapped):
         return {}
-    scope = getattr(wrapped or function, "__globals__", {})
+    scope = {} if names is None else getattr(wrapped or function, "__globals__", {})
     found: dict[str, Any] = {}
     for name, annotation in getattr(function, "__annotations__", {}).items():
         holder = type("holder", (), {"__annotations__": {"it": annotation}})
         try:
-            found[name] = get_type_hints(holder, scope)["it"]
+            found[name] = get_type_hints(holder, scope, dict(names or {}))["it"]
         except Exception:  # noqa: BLE001, S112 - whatever an annotation's own code raises
             continue
     return found

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from mesh.contracts.declaring import MethodOptions, check_options, options_of
+from mesh.contracts.agreeing import annotations_of
+from mesh.contracts.declaring import MethodOptions, options_of, said_of
 from mesh.contracts.failures import DeclaredError, read_errors
 from mesh.contracts.overriding import check_again
-from mesh.contracts.scoping import names_in
+from mesh.contracts.scoping import is_local, names_in
 from mesh.contracts.signatures import Signature, read_signature
 from mesh.contracts.versions import Version
 from mesh.errors import ContractError
 from mesh.wire.codec import is_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 RESERVED = "mesh"
 """The gateway's own service."""
@@ -53,8 +54,9 @@ class Contract(abc.ABC):
 
     Its subclasses with a name and a version are contracts: their methods are abstract and declared
     by :func:`~mesh.method`. One that extends others has all their methods besides its own. A method
-    that it declares again takes all that the others' take, and returns no more. Their subclasses
-    without a name are implementations.
+    that it declares again takes all that the others' take, has their defaults, returns no more and
+    raises no more; options that are not said again stay. Their subclasses without a name are
+    implementations.
 
     Args:
         name: The service's name.
@@ -79,6 +81,8 @@ class Contract(abc.ABC):
 
     __mesh_contract__: ClassVar[ContractInfo]
     __mesh_requires__: ClassVar[tuple[type[Contract], ...]] = ()
+    __mesh_types__: ClassVar[Mapping[object, dict[str, Any]]] = {}
+    """Of a class within a function: by its functions, what their annotations name."""
 
     def __init_subclass__(
         cls,
@@ -95,6 +99,12 @@ class Contract(abc.ABC):
             cls.__mesh_requires__ = (*cls.__mesh_requires__, *_required(where, more_required))
         if name is None and version is None:
             _check_implementation(cls)
+            if is_local(cls.__qualname__):
+                names = names_in(cls)
+                found = map(own_function, vars(cls).values())
+                cls.__mesh_types__ = {
+                    one: annotations_of(one, names) for one in found if inspect.isfunction(one)
+                }
             return
         if name is None or version is None:
             missing = "name" if name is None else "version"
@@ -131,6 +141,11 @@ def info_of(contract: object) -> ContractInfo:
     return info  # type: ignore[no-any-return]  # set above
 
 
+def own_function(function: Any) -> Any:
+    """What a method calls, bound, static or of its class; anything else is itself."""
+    return getattr(function, "__func__", function)
+
+
 def contracts_of(implementation: type) -> list[ContractInfo]:
     """The contracts that a class implements, without those that another of them extends."""
     found: list[ContractInfo] = []
@@ -155,7 +170,7 @@ def _check_implementation(cls: type[Contract]) -> None:
             "has them"
         )
     for name, value in vars(cls).items():
-        if options_of(value) is not None:
+        if said_of(value) is not None:
             raise ContractError(
                 f"{cls.__qualname__}.{name}: @mesh.method declares what a contract has; here is an "
                 "implementation, as it has no name and version"
@@ -187,16 +202,23 @@ def _own(where: str, cls: type[Contract]) -> Iterator[ContractMethod]:
     names = names_in(cls)
     for name, value in vars(cls).items():
         at = f"{where}, method {name}"
-        options = options_of(value)
-        if options is None:
+        said = said_of(value)
+        if said is None:
             if getattr(value, "__isabstractmethod__", False):
                 raise ContractError(f"{at}: declare it by @mesh.method above @abstractmethod")
             continue
+        if name.startswith("_"):
+            raise ContractError(f"{at}: names that begin with _ are private, and no contract is")
         if not inspect.isfunction(value):
             raise ContractError(f"{at}: it must be a plain method, not {type(value).__name__}")
         if not getattr(value, "__isabstractmethod__", False):
             raise ContractError(f"{at}: put @abstractmethod below @mesh.method")
-        check_options(at, options)
+        inherited = {
+            info.declared.__qualname__: info.methods[name].options
+            for info in contracts_of(cls)
+            if name in info.methods
+        }
+        options = options_of(at, said, inherited)
         yield ContractMethod(
             name,
             read_signature(at, value, names, cls.__module__),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import isfinite
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import msgspec
@@ -12,11 +12,14 @@ from mesh.contracts import objectives
 from mesh.errors import CallError, ContractError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
 _ATTRIBUTE = "__mesh_method__"
+
+MAX_TEXT = 500
+"""Characters of an option that is text: all are told in one header with each registration."""
 
 
 class MethodOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,32 +43,34 @@ def method(function: F) -> F: ...
 @overload
 def method(
     *,
-    idempotent: bool = False,
+    idempotent: bool | None = None,
     timeout: float | None = None,
     slo: float | objectives.slo | None = None,
     access: str | None = None,
-    public: bool = False,
-    audit: bool = False,
-    tap: bool = False,
+    public: bool | None = None,
+    audit: bool | None = None,
+    tap: bool | None = None,
     deprecated: str | None = None,
-    raises: Iterable[type[CallError]] | type[CallError] = (),
+    raises: Iterable[type[CallError]] | type[CallError] | None = None,
 ) -> Callable[[F], F]: ...
 
 
 def method(
     function: F | None = None,
     *,
-    idempotent: bool = False,
+    idempotent: bool | None = None,
     timeout: float | None = None,
     slo: float | objectives.slo | None = None,
     access: str | None = None,
-    public: bool = False,
-    audit: bool = False,
-    tap: bool = False,
+    public: bool | None = None,
+    audit: bool | None = None,
+    tap: bool | None = None,
     deprecated: str | None = None,
-    raises: Iterable[type[CallError]] | type[CallError] = (),
+    raises: Iterable[type[CallError]] | type[CallError] | None = None,
 ) -> F | Callable[[F], F]:
     """Declare a method of a contract. Whatever is wrong with it is told when the class is made.
+
+    Where the contract extends one that has the method, what is not said here is as it is there.
 
     Args:
         function: The method, where the decorator stands without brackets.
@@ -79,7 +84,7 @@ def method(
         tap: Whether taps may show what its calls carry, where the gateway's operator allows it too.
         deprecated: What to call instead. Stubs warn once a process, and calls are counted.
         raises: Errors that travel typed, or one: classes made with :class:`dataclasses.dataclass`
-            from subclasses of :class:`~mesh.CallError`.
+            from subclasses of :class:`~mesh.CallError`; or the mesh's own, by their code alone.
 
     Example:
         >>> @mesh.method(idempotent=True, timeout=2.0, raises=[UserNotFound])
@@ -87,41 +92,81 @@ def method(
         ... async def get(self, user_id: str) -> User:
         ...     '''Look a user up.'''
     """
-    declared = MethodOptions(
-        idempotent=idempotent,
-        timeout=timeout,
-        slo=slo,
-        access=access,
-        public=public,
-        audit=audit,
-        tap=tap,
-        deprecated=deprecated,
-        raises=tuple(raises) if isinstance(raises, Iterable) else (raises,),
-    )
+    if raises is not None:
+        raises = tuple(raises) if isinstance(raises, Iterable) else (raises,)
+    given: dict[str, Any] = {
+        "idempotent": idempotent,
+        "timeout": timeout,
+        "slo": slo,
+        "access": access,
+        "public": public,
+        "audit": audit,
+        "tap": tap,
+        "deprecated": deprecated,
+        "raises": raises,
+    }
+    said = {name: value for name, value in given.items() if value is not None}
 
     def declare(function: F) -> F:
-        setattr(function, _ATTRIBUTE, declared)
+        setattr(function, _ATTRIBUTE, said)
         return function
 
     return declare if function is None else declare(function)
 
 
-def options_of(value: object) -> MethodOptions | None:
-    """What :func:`method` has declared of a function; None of anything else."""
+def said_of(value: object) -> dict[str, Any] | None:
+    """The options that :func:`method` was given for a function; None of anything else."""
     return getattr(value, _ATTRIBUTE, None)
 
 
-def check_options(where: str, options: MethodOptions) -> None:
-    """Refuse options that cannot be.
+def options_of(
+    where: str, said: Mapping[str, Any], inherited: Mapping[str, MethodOptions]
+) -> MethodOptions:
+    """A method's options: those that were said, and what others say that it stands in for.
+
+    Args:
+        where: Contract and method, which begin the message of every fault.
+        said: As :func:`said_of` tells it.
+        inherited: By the name of each contract that has the method already, its options there.
 
     Raises:
-        ContractError: One is wrong; ``where`` begins the message.
+        ContractError: One cannot be, or is another one there and must be said.
     """
-    timeout: Any = options.timeout
-    if timeout is not None and not (
-        isinstance(timeout, (int, float)) and isfinite(timeout) and timeout > 0
-    ):
-        raise ContractError(f"{where}: timeout={timeout!r} must be seconds, above 0")
+    found = dict(said)
+    # Who may call is one question with two options: one that is said answers it.
+    answered = {"access", "public"} if said.get("public") or "access" in said else set()
+    for name in MethodOptions.__struct_fields__:
+        if name in said or name in answered:
+            continue
+        values = {source: getattr(its, name) for source, its in inherited.items()}
+        sources = [source for source, value in values.items() if value is not None]
+        for one, other in pairwise(sources):
+            if values[one] != values[other]:
+                raise ContractError(
+                    f"{where}: {name}= is not the same in {one} and {other}; say here what it is"
+                )
+        if sources:
+            found[name] = values[sources[0]]
+    options = MethodOptions(**found)
+    _check(where, options)
+    for source, its in inherited.items():
+        if its.idempotent and not options.idempotent:
+            raise ContractError(
+                f"{where}: it is idempotent in {source}, whose callers may call it twice; not here"
+            )
+        for kind in options.raises:
+            if kind not in its.raises:
+                raise ContractError(
+                    f"{where}: raises {getattr(kind, '__name__', kind)}, which {source} does not "
+                    "declare: its callers would not know it"
+                )
+    return options
+
+
+def _check(where: str, options: MethodOptions) -> None:
+    timeout = options.timeout
+    if timeout is not None and not objectives.is_time(timeout):
+        raise ContractError(f"{where}: timeout={objectives.told(timeout)} must be seconds, above 0")
     if fault := objectives.fault_of(options.slo):
         raise ContractError(f"{where}: {fault}")
     within = objectives.within_of(options.slo)
@@ -138,6 +183,11 @@ def check_options(where: str, options: MethodOptions) -> None:
     for name, text in texts.items():
         if text is not None and not (isinstance(text, str) and text.strip()):
             raise ContractError(f"{where}: {name}={text!r} must be text")
+        if text is not None and len(text) > MAX_TEXT:
+            raise ContractError(
+                f"{where}: {name}= of {len(text):,} characters exceeds {MAX_TEXT}; the method's "
+                "documentation may be longer"
+            )
     for name in ("idempotent", "public", "audit", "tap"):
         if not isinstance(getattr(options, name), bool):
             raise ContractError(f"{where}: {name}={getattr(options, name)!r} must be a bool")

@@ -15,10 +15,11 @@ import msgspec
 
 from mesh.contracts.scoping import names_in
 from mesh.contracts.signatures import check_type
+from mesh.defaults import completing
 from mesh.errors import CallError, ContractError, Reason, template_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 TAKEN = frozenset({*dir(CallError()), "code"})
 """What every error has; a field of that name would hide it."""
@@ -31,6 +32,8 @@ class DeclaredError(msgspec.Struct, frozen=True):
     reason: str
     details: type[msgspec.Struct]
     """Its fields."""
+    read: Callable[[bytes], Any]
+    """What decodes these from MessagePack."""
 
 
 def read_errors(where: str, kinds: Iterable[type[CallError]]) -> dict[str, DeclaredError]:
@@ -59,6 +62,10 @@ def _read(where: str, kind: Any) -> DeclaredError:
     if not (isinstance(kind, type) and issubclass(kind, CallError)):
         raise ContractError(f"{where}: raises {kind!r}, which is no subclass of mesh.CallError")
     at = f"{where}: raises {kind.__name__}"
+    if kind is CallError:
+        raise ContractError(f"{at}, which is all errors; name one, such as mesh.NotFound")
+    if kind.__module__ == CallError.__module__:  # the mesh's own, which travels as its code
+        return _declared(kind, kind.code.upper(), [])
     if "__dataclass_fields__" not in vars(kind):
         raise ContractError(f"{at}, which is no dataclass; put @dataclass above it")
     if vars(kind)["__dataclass_params__"].frozen:
@@ -86,7 +93,13 @@ def _read(where: str, kind: Any) -> DeclaredError:
         fields.append((field.name, types[field.name]))
     _check_others(at, kind, types)
     _check_template(at, kind)
-    return DeclaredError(kind, reason, msgspec.defstruct(kind.__name__, fields))
+    return _declared(kind, reason, fields)
+
+
+def _declared(kind: type[CallError], reason: str, fields: list[tuple[str, Any]]) -> DeclaredError:
+    details = msgspec.defstruct(kind.__name__, fields)
+    read = completing(msgspec.msgpack.Decoder(details).decode, details)
+    return DeclaredError(kind, reason, details, read)
 
 
 def _check_others(at: str, kind: Any, types: Mapping[str, Any]) -> None:
@@ -156,5 +169,5 @@ def breach(error: CallError, declared: Mapping[str, DeclaredError]) -> str:
 
 
 def _details_of(error: CallError, known: DeclaredError) -> msgspec.Struct:
-    packed = msgspec.msgpack.encode(error.details)
-    return msgspec.msgpack.decode(packed, type=known.details)
+    details: msgspec.Struct = known.read(msgspec.msgpack.encode(error.details))
+    return details

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mesh.contracts.agreeing import annotations_of
-from mesh.contracts.contract import contracts_of
+from mesh.contracts.contract import contracts_of, own_function
 from mesh.contracts.overriding import check_parameters, check_types
+from mesh.contracts.scoping import is_local, names_in
 from mesh.errors import ContractError
 
 if TYPE_CHECKING:
@@ -67,6 +68,27 @@ def implemented(
                 )
             where += f", of contract {info.declared.__qualname__}"
             check_parameters(where, "the contract", method.signature, function)
-            check_types(where, "the contract", method.signature, annotations_of(function))
+            types = _types_of(kind, method.name, function)
+            check_types(where, "the contract", method.signature, types)
             functions[method.name] = function
         yield info, functions
+
+
+def _types_of(kind: type, name: str, function: Callable[..., Any]) -> dict[str, Any]:
+    """What the annotations of an implementation's method name, as far as that is certain.
+
+    Names within a function are known while it runs alone, when the class is made.
+
+    Args:
+        kind: The implementation.
+        name: The method's.
+        function: What implements it, bound.
+    """
+    own = own_function(function)
+    for base in kind.__mro__:
+        if own in (types := vars(base).get("__mesh_types__", {})):
+            return dict(types[own])
+    if is_local(getattr(own, "__qualname__", "")):
+        return annotations_of(function, None)
+    holder = next((base for base in kind.__mro__ if name in vars(base)), kind)
+    return annotations_of(function, names_in(holder))

@@ -6,7 +6,7 @@ SRE workbook has them (https://sre.google/workbook/alerting-on-slos/).
 
 from __future__ import annotations
 
-from math import isfinite
+import sys
 from typing import Any
 
 import msgspec
@@ -15,6 +15,8 @@ TARGET = 0.99
 """The part of calls that has to end in time, where a contract says only in which."""
 SUCCESS = 0.999
 """The part of calls that must not fail, where a contract does not say."""
+HIGHEST = 0.999999
+"""The highest of either: beyond it, one failed call in a million is too many to have a budget."""
 
 
 class slo(msgspec.Struct, frozen=True, kw_only=True):  # noqa: N801 - it is used as a function is
@@ -27,8 +29,8 @@ class slo(msgspec.Struct, frozen=True, kw_only=True):  # noqa: N801 - it is used
     Args:
         within: Seconds within which the method should answer: calls that take longer are slow, and
             their traces kept. None promises no time.
-        target: The part of calls that has to end within these, above 0 and below 1.
-        success: The part of calls that must not fail, above 0 and below 1; None promises nothing.
+        target: The part of calls that has to end within these, above 0 and at most 0.999999.
+        success: The part of calls that must not fail, likewise; None promises nothing.
 
     Example:
         >>> @mesh.method(slo=mesh.slo(within=0.25, target=0.95, success=0.9999))
@@ -54,22 +56,33 @@ def fault_of(value: Any) -> str:
     if value is None:
         return ""
     if not isinstance(value, slo):
-        return "" if _is_time(value) else f"slo={value!r} must be seconds, above 0, or a mesh.slo"
-    told: Any = value  # its fields may be anything
-    if told.within is not None and not _is_time(told.within):
-        return f"slo: within={told.within!r} must be seconds, above 0"
-    for name, part in (("target", told.target), ("success", told.success)):
+        wrong = f"slo={told(value)} must be seconds, above 0, or a mesh.slo"
+        return "" if is_time(value) else wrong
+    given: Any = value  # its fields may be anything
+    if given.within is not None and not is_time(given.within):
+        return f"slo: within={told(given.within)} must be seconds, above 0"
+    for name, part in (("target", given.target), ("success", given.success)):
         if not (_is_part(part) or (part is None and name == "success")):
-            return f"slo: {name}={part!r} must be a part of all calls, above 0 and below 1"
-    if told.within is None and told.success is None:
+            return f"slo: {name}={told(part)} must be a part of all calls, above 0 and below 1"
+        if part is not None and part > HIGHEST:
+            return f"slo: {name}={part!r} leaves no budget to spend: {HIGHEST} is the most"
+    if given.within is None and given.success is None:
         return "slo: it promises nothing: give within= or success="
-    if told.within is None and told.target != TARGET:
-        return f"slo: target={told.target!r} needs within=, the seconds that it is about"
+    if given.within is None and given.target != TARGET:
+        return f"slo: target={given.target!r} needs within=, the seconds that it is about"
     return ""
 
 
-def _is_time(value: Any) -> bool:
-    return _is_number(value) and isfinite(value) and value > 0
+def is_time(value: Any) -> bool:
+    """Whether it is seconds, above 0, that can be reckoned with."""
+    return _is_number(value) and 0 < value <= sys.float_info.max
+
+
+def told(value: Any) -> str:
+    """What somebody has written for a number, however long that is."""
+    if isinstance(value, int) and value.bit_length() > sys.float_info.max_exp:
+        return f"a whole number of {value.bit_length():,} bits"
+    return repr(value)
 
 
 def _is_part(value: Any) -> bool:

@@ -105,6 +105,23 @@ def check_again(
         raise ContractError(f"{where}: its result is {result} in {source}, Any here")
     own_types = {name: field.type for name, field in kinds.items()} | {"return": own.result}
     check_types(where, source, expected, own_types)
+    for field in msgspec.structs.fields(expected.params):
+        its = kinds[field.name]
+        if not (field.required or _is_same(_default_of(field), _default_of(its))):
+            raise ContractError(
+                f"{where}: parameter {field.name!r} is {_default_of(field)!r} by default in "
+                f"{source}, {_default_of(its)!r} here; callers leave out what they have as default"
+            )
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two defaults are, also where they have no comparison, or are no number."""
+    return bool(one == other) or msgspec.msgpack.encode(one) == msgspec.msgpack.encode(other)
+
+
+def _default_of(field: msgspec.structs.FieldInfo) -> Any:
+    made = field.default_factory
+    return field.default if made is msgspec.NODEFAULT else made()
 
 
 def check_types(where: str, source: str, expected: Signature, own: Mapping[str, Any]) -> None:

@@ -36,6 +36,11 @@ def names_in(kind: type) -> dict[str, Any]:
     return found
 
 
+def is_local(qualified: str) -> bool:
+    """Whether what has this qualified name is defined within a function."""
+    return _INSIDE in qualified
+
+
 def _around(kind: type) -> Iterator[FrameType]:
     """The functions that a class stands in, as they run now, the innermost first."""
     *outer, _ = kind.__qualname__.split(_INSIDE)

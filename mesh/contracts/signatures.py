@@ -54,14 +54,13 @@ def read_signature(
     Raises:
         ContractError: It cannot be called through a mesh; the message names what is at fault.
     """
+    if inspect.isasyncgenfunction(function):
+        raise ContractError(f"{where}: it must not `yield`: it returns its one result")
     if not inspect.iscoroutinefunction(function):
         raise ContractError(f"{where}: it must be `async def`: a call takes time")
     signature = inspect.signature(function)
     declared = list(signature.parameters.values())
-    if not declared or declared[0].kind in {
-        inspect.Parameter.KEYWORD_ONLY,
-        inspect.Parameter.VAR_KEYWORD,
-    }:
+    if not declared or declared[0].name != "self" or "*" in str(declared[0]):
         raise ContractError(f"{where}: its first parameter must be `self`")
     if len(declared) - 1 > MAX_PARAMETERS:
         raise ContractError(f"{where}: {len(declared) - 1} parameters exceed {MAX_PARAMETERS}")

@@ -76,7 +76,7 @@ def method_shape(name: str, schema: Mapping[str, Any], document: Mapping[str, An
 def error_shape(reason: str, schema: Mapping[str, Any], document: Mapping[str, Any]) -> Shape:
     """An error that a method declares: its reason, its details and its code."""
     details = list(_fields(_map(schema.get("details")), _map(document.get("$defs"))))
-    return Shape(f"raises {reason}", details, f", {schema.get('code', 'of no code')}")
+    return Shape(f"raises {reason}", details, f": {schema.get('code', 'of no code')}")
 
 
 def type_shapes(document: Mapping[str, Any]) -> list[Shape | str]:
@@ -186,10 +186,17 @@ def _fields(schema: Mapping[str, Any], kinds: Mapping[str, Any]) -> Iterator[str
     for name, kind in _map(schema.get("properties")).items():
         told = f"{name}: {type_text(kind, kinds)}"
         if isinstance(kind, dict) and "default" in kind:
-            told += f" = {_value(kind['default'])}"
+            told += f" = {_default(kind)}"
         elif not (isinstance(required, list) and name in required):
             told += " = ..."  # it may be left out, and has no default that can be told
         yield told
+
+
+def _default(schema: Mapping[str, Any]) -> str:
+    """A default as Python writes it; a set is an array to JSON."""
+    value = schema["default"]
+    is_empty_set = value == [] and schema.get("uniqueItems") is True
+    return "set()" if is_empty_set else _value(value)
 
 
 def _name(name: str, kinds: Mapping[str, Any]) -> str:

@@ -6,14 +6,14 @@ and limits hold for it without a second implementation.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 import trio
 
 from mesh.connecting import connect
 from mesh.context import current_call
-from mesh.errors import NotFound, Reason
+from mesh.errors import InvalidArgument, NotFound, Reason
 from mesh.gateway import life
 from mesh.gateway.checks import check
 from mesh.gateway.filters import ChangeFilters, TapFilters, TraceFilters
@@ -74,6 +74,26 @@ class Required(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     waited_s: float = 0.0
     """Seconds for which they have been waited for."""
 
+    @classmethod
+    def read(cls, given: dict[str, Any]) -> Self:
+        """Read it as peers send it; older ones send services by version alone.
+
+        There each value is text, and here that of ``services`` never is.
+
+        Raises:
+            InvalidArgument: It is neither.
+        """
+        if all(isinstance(value, str) for value in given.values()):
+            return cls(given)
+        try:
+            return msgspec.convert(given, cls)
+        except msgspec.ValidationError as fault:
+            raise InvalidArgument(
+                f"parameters of mesh.missing: {fault}",
+                reason=Reason.UNDECODABLE,
+                maybe_executed=False,
+            ) from fault
+
 
 class _InternalDialer:
     def __init__(self, gateway: Gateway) -> None:
@@ -116,20 +136,19 @@ class Builtin:
         """Every service, with its methods and instances."""
         return self._views.services()
 
-    async def missing(self, required: Required) -> list[str]:
+    async def missing(self, required: dict[str, Any]) -> list[str]:
         """Those of some services that nobody serves, nor has served while they were waited for."""
-        served, since = self._core.fitting.was_served, self._core.clock() - required.waited_s
+        wanted, served = Required.read(required), self._core.fitting.was_served
+        since = self._core.clock() - wanted.waited_s
         return [
-            name for name, version in required.services.items() if not served(name, version, since)
+            name for name, version in wanted.services.items() if not served(name, version, since)
         ]
 
     async def service(self, name: str) -> ServiceDetails:
         """One service, with its methods, instances and contracts."""
         found = self._views.service(name)
         if found is None:
-            raise NotFound(
-                self._core.registry.explain_missing_service(name), reason=Reason.SERVICE_NOT_FOUND
-            )
+            raise NotFound(self._views.explain_missing(name), reason=Reason.SERVICE_NOT_FOUND)
         return found
 
     async def edges(self) -> list[EdgeView]:
@@ -161,12 +180,7 @@ class Builtin:
         """Round trips from the gateway to the event loop of each instance of a service."""
         found = self._core.registry.services.get(service)
         if found is None or not found.instances:
-            raise NotFound(
-                self._core.registry.explain_missing_service(service)
-                if found is None
-                else f"service {service!r} has no instance now",
-                reason=Reason.SERVICE_NOT_FOUND,
-            )
+            raise NotFound(self._views.explain_missing(service), reason=Reason.SERVICE_NOT_FOUND)
         results: list[dict[str, Any]] = []
 
         async def one(session: Session, registration: Registration) -> None:

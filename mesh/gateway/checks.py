@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from mesh.errors import Code
+from mesh.gateway.departures import UNREGISTERED
 from mesh.gateway.losses import RECENT
 from mesh.gateway.registry import RESERVED
 from mesh.wire.codec import REQUIRES
+from mesh_telemetry.texts import duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mesh.gateway.core import Core
     from mesh.gateway.losses import Losses
-    from mesh.gateway.views import InstanceView, ServiceView, Views
+    from mesh.gateway.views import GoneView, InstanceView, ServiceView, Views
     from mesh_telemetry import Record
     from mesh_telemetry.export import Exporter
 
@@ -70,9 +72,14 @@ _LEVELS = {"error": 0, "warning": 1, "note": 2}
 def check(core: Core, views: Views) -> list[Finding]:
     """Everything that is not in order now, what is worst first."""
     services = [service for service in views.services() if service.name != RESERVED]
-    found = [*_gateway(core), *_calls(core), *_misfits(core)]
     there = {service.name for service in services if service.methods}
+    gone = {service.name: service.gone for service in services if service.gone is not None}
+    served, unserved = _recent(core, gone)
+    found = [*_gateway(core), *_calls(served), *_missing(core, unserved), *_misfits(core)]
     for service in services:
+        if service.gone is not None:
+            calls = unserved.get(service.name, [])
+            found.append(_gone(service.name, service.gone, calls, core.limits.service_memory))
         found += _service(service)
         found += _required(core, service, there)
         for instance in service.instances:
@@ -143,14 +150,22 @@ def _losses(losses: Losses, now: float) -> Iterator[Finding]:
         )
 
 
+def _gone(name: str, gone: GoneView, calls: list[Record], memory: float) -> Finding:
+    """What is called is missed, and so is what has just left; the rest may have gone for good."""
+    left = f"{gone.how} {duration(gone.gone_s)} ago"
+    told = f"; {_told(calls)} since" if calls else ""
+    just_left = gone.how != UNREGISTERED and gone.gone_s <= memory
+    return Finding(
+        "error" if calls or just_left else "note",
+        name,
+        f"no instance is connected any more: the last one, {gone.peer} at {gone.process_id}, "
+        f"{left}{told}",
+        f"Start it{', or change its callers' if calls else ''}; `mesh changes --service {name}` "
+        "shows when and how it left.",
+    )
+
+
 def _service(service: ServiceView) -> Iterator[Finding]:
-    if not any(instance.state != "draining" for instance in service.instances):
-        yield Finding(
-            "error",
-            service.name,
-            "no instance is connected any more",
-            f"Start it; `mesh changes --service {service.name}` shows when and how it left.",
-        )
     # Other contracts live side by side on purpose; of one, the newest version serves everybody.
     versions: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for instance in service.instances:
@@ -248,18 +263,29 @@ def _instance(service: str, instance: InstanceView, max_in_flight: int) -> Itera
         )
 
 
-def _calls(core: Core) -> Iterator[Finding]:
-    since = core.clock() - RECENT
-    by_method: defaultdict[tuple[str, str], list[Record]] = defaultdict(list)
+def _recent(
+    core: Core, gone: dict[str, GoneView]
+) -> tuple[dict[tuple[str, str], list[Record]], dict[str, list[Record]]]:
+    """The last calls of what is served, by method; of what is not, those that nobody took."""
+    now = core.clock()
+    served: defaultdict[tuple[str, str], list[Record]] = defaultdict(list)
+    unserved: defaultdict[str, list[Record]] = defaultdict(list)
     for record in core.recorder.recent(LAST):
-        if record.started >= since and record.service != RESERVED:
-            by_method[record.service, record.method].append(record)
-    missing: defaultdict[str, list[Record]] = defaultdict(list)
-    for (service, method), records in by_method.items():
-        if service not in core.registry.services:
-            # Also those that waited for it until their time was over.
-            missing[service] += (one for one in records if not one.instance)
+        service = record.service
+        if record.started < now - RECENT or service == RESERVED:
             continue
+        if service in core.registry.services and service not in gone:
+            served[service, record.method].append(record)
+        # Also those that waited for it until their time was over.
+        elif not record.instance:
+            left = gone.get(service)
+            if left is None or record.started + record.duration >= now - left.gone_s:
+                unserved[service].append(record)
+    return served, unserved
+
+
+def _calls(served: dict[tuple[str, str], list[Record]]) -> Iterator[Finding]:
+    for (service, method), records in served.items():
         faults = Counter(one.reason for one in records if one.code in FAULTS and one.reason != "")
         total, failed = len(records), sum(faults.values())
         if total >= ENOUGH and failed > TOO_MANY * total:
@@ -270,15 +296,25 @@ def _calls(core: Core) -> Iterator[Finding]:
                 f"{failed} of its last {total} calls failed: {worst}",
                 f"`mesh info {service}` shows its instances and callers; their logs tell why.",
             )
-    for service, records in missing.items():
-        if records:
-            callers = sorted({one.caller for one in records})
-            times = [one.started for one in records]
-            goes_on = max(times) - min(times) >= GOES_ON or len(times) >= ENOUGH
-            yield Finding(
-                "error" if goes_on else "note",
-                service,
-                f"nobody serves it, and it was called {len(times):,} "
-                f"{'time' if len(times) == 1 else 'times'} by {', '.join(callers[:5])}",
-                "Start it, or mend the name in the callers; `mesh list` shows what there is.",
-            )
+
+
+def _missing(core: Core, unserved: dict[str, list[Record]]) -> Iterator[Finding]:
+    """What was called and never there."""
+    for service, records in unserved.items():
+        if service in core.registry.services:
+            continue
+        times = [one.started for one in records]
+        goes_on = max(times) - min(times) >= GOES_ON or len(times) >= ENOUGH
+        yield Finding(
+            "error" if goes_on else "note",
+            service,
+            f"nobody serves it, and {_told(records)}",
+            "Start it, or mend the name in the callers; `mesh list` shows what there is.",
+        )
+
+
+def _told(calls: list[Record]) -> str:
+    """How often something was called, and by whom."""
+    callers = sorted({one.caller for one in calls})
+    times = "time" if len(calls) == 1 else "times"
+    return f"it was called {len(calls):,} {times} by {', '.join(callers[:5])}"

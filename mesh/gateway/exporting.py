@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mesh.gateway")
 
-LAST_SPANS = 5.0
-"""Seconds that the backend has for what is left when the gateway ends."""
+LAST_SPANS = 1.0
+"""Seconds that the backend has for what is left when the gateway ends. Until it has ended, its
+successor may not start, and calls wait for that."""
 
 
 @contextlib.asynccontextmanager

@@ -7,13 +7,13 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import trio
-from prometheus_client import ProcessCollector
 
 from mesh._version import __version__
 from mesh.gateway.life import DRAINING, HEALTH_NAMES
 from mesh.gateway.registry import RESERVED
 from mesh.wire.frames import Kind
 from mesh_telemetry import CallMetrics, Exposition, names
+from mesh_telemetry.process import ProcessFigures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +45,7 @@ class Figures:
             ],
             own_service=RESERVED,
         )
-        ProcessCollector(registry=self.exposition.registry)
+        ProcessFigures(self.exposition.registry)
 
     def _instances(self) -> Iterator[Row]:
         for service in self._core.registry.services.values():

@@ -84,8 +84,8 @@ def heard(core: Core, session: Session, heartbeat: codec.Heartbeat) -> None:
         core.send(session.link, _frame(core, session, PONG, heartbeat.sequence))
 
 
-async def ping(core: Core, session: Session, token: int) -> float:
-    """The round trip to a peer's event loop, in seconds.
+async def ping(core: Core, session: Session, token: int) -> float | None:
+    """The round trip to a peer's event loop, in seconds; None where the connection ends first.
 
     Args:
         core: The gateway.
@@ -101,7 +101,7 @@ async def ping(core: Core, session: Session, token: int) -> float:
         await event.wait()
     finally:
         session.pings.pop(token, None)
-    return result[0]
+    return result[0] if result else None
 
 
 def _frame(core: Core, session: Session, flag: int, sequence: int, loop_lag: float = 0.0) -> bytes:

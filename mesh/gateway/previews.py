@@ -93,8 +93,8 @@ class _Walk:
             yield _quote(f"<{len(value):,} bytes>")
         elif isinstance(value, msgspec.msgpack.Ext):
             yield _quote(f"<extension of type {value.code}>")
-        else:
-            yield self._text(str(value))
+        else:  # text, or a time, which MessagePack has and JSON tells by RFC 3339
+            yield self._text(str(msgspec.to_builtins(value)))
 
     def _map(self, value: dict[Any, Any], kinds: Kinds, depth: int) -> Iterator[str]:
         names = sum(map(self._names_secret, islice(value.values(), _MOST_FIELDS)))

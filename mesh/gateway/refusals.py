@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mesh.errors import Code, Reason
 from mesh.gateway.calls import budget
 from mesh.gateway.endings import spent_facts
+from mesh.gateway.missing import explain_call
 from mesh_telemetry import Decision, DecisionKind
 
 if TYPE_CHECKING:
@@ -70,19 +71,14 @@ class Refusals:
 
     def missing(self, header: codec.Call) -> Refusal:
         """Nobody serves it, and nobody is expected to."""
-        core = self._core
-        no_service, message = core.registry.explain_missing(header.service, header.method)
-        if no_service:
-            limit = core.limits.service_wait
-            why = self._decide(DecisionKind.SERVICE_MISSING, limit, {"told": message})
-            return Code.NOT_FOUND, Reason.SERVICE_NOT_FOUND, why
-        if header.method in core.registry.services[header.service].methods:
-            facts = {"call": f"{header.service}.{header.method}"}
-            limit = core.limits.service_memory
-            why = self._decide(DecisionKind.INSTANCE_MISSING, limit, facts)
-            return Code.UNAVAILABLE, Reason.NO_INSTANCE, why
-        why = self._decide(DecisionKind.METHOD_MISSING, facts={"told": message})
-        return Code.UNIMPLEMENTED, Reason.METHOD_NOT_FOUND, why
+        limits = self._core.limits
+        code, reason, told = explain_call(self._core, header.service, header.method)
+        kinds: dict[Reason, tuple[DecisionKind, float]] = {
+            Reason.SERVICE_NOT_FOUND: (DecisionKind.SERVICE_MISSING, limits.service_wait),
+            Reason.NO_INSTANCE: (DecisionKind.INSTANCE_MISSING, limits.service_memory),
+        }
+        kind, limit = kinds.get(reason, (DecisionKind.METHOD_MISSING, None))
+        return code, reason, self._decide(kind, limit, {"told": told})
 
 
 def _cycle(chain: tuple[str, ...]) -> tuple[str, ...]:

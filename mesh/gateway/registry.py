@@ -1,13 +1,12 @@
-"""The registry: which connected peers serve which methods, and which did so a moment ago."""
+"""The registry: which connected peers serve which methods, and which of these are gone."""
 
 from __future__ import annotations
 
-import difflib
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from mesh.contracts.versions import Version
 from mesh.errors import RemoteProtocolError
+from mesh.gateway.departures import LEFT, LOST, UNREGISTERED, Departed, Departure
 from mesh.gateway.schemas import Incoming, take_schema
 from mesh.wire import codec
 
@@ -17,9 +16,6 @@ if TYPE_CHECKING:
     from mesh.gateway.session import Session
     from mesh.limits import Limits
     from mesh_telemetry import CallMetrics, CallSeries
-
-MAX_TEXT = 4096
-"""Characters of version and metadata that one registration may have, as the gateway keeps them."""
 
 RESERVED = "mesh"
 """The gateway's own service; no peer may serve it."""
@@ -34,7 +30,7 @@ class Method:
         "chain",
         "fitting",
         "full_name",
-        "gone_at",
+        "gone",
         "instances",
         "method",
         "service",
@@ -47,7 +43,7 @@ class Method:
         self.chain = (self.full_name,)  # of an entry call
         self.instances: list[Session] = []
         self.fitting: dict[str, list[Session]] = {}  # those for callers of a version
-        self.gone_at: float | None = None
+        self.gone: Departure | None = None  # while nobody serves it
         self._metrics = metrics
         self._series: dict[str, CallSeries] = {}
 
@@ -62,15 +58,19 @@ class Method:
 
 
 class Service:
-    """One service: its methods, its instances, and those that take no new calls before they go."""
+    """One service: its methods, its instances, and those that take no new calls before they go.
 
-    __slots__ = ("draining", "gone", "instances", "methods", "name")
+    Where it has no instances, ``left`` says how the last one went.
+    """
+
+    __slots__ = ("draining", "gone", "instances", "left", "methods", "name")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.methods: dict[str, Method] = {}
         self.instances: dict[Session, Registration] = {}
         self.draining: dict[Session, Registration] = {}
+        self.left: Departure | None = None
         self.gone: dict[Version | None, float] = {}  # versions that left and are expected back
 
     def changed(self) -> None:
@@ -93,11 +93,12 @@ class Registration:
 
 
 class Registry:
-    """All services. Methods that nobody serves are remembered for ``service_memory`` seconds."""
+    """All services, with those that are gone: see :class:`~mesh.gateway.departures.Departed`."""
 
     def __init__(self, limits: Limits, metrics: CallMetrics) -> None:
         self._limits = limits
         self._metrics = metrics
+        self._departed = Departed(limits.service_memory)
         self.services: dict[str, Service] = {}
         self.methods: dict[tuple[str, str], Method] = {}
 
@@ -136,9 +137,9 @@ class Registry:
         size = len(version) + sum(
             len(key) + len(value) for key, value in metadata.items() if key != required
         )
-        if size > MAX_TEXT:
+        if size > codec.MAX_TEXT:
             raise RemoteProtocolError(
-                f"version and metadata of {size:,} characters exceed {MAX_TEXT:,}"
+                f"version and metadata of {size:,} characters exceed {codec.MAX_TEXT:,}"
             )
         try:
             parsed = Version.parse(version) if version else None
@@ -153,6 +154,7 @@ class Registry:
         registration.version, registration.parsed = version, parsed
         registration.metadata = metadata
         service.gone.pop(parsed, None)
+        service.left = None
         service.changed()
         for name, options in methods.items():
             method = service.methods.get(name)
@@ -160,7 +162,9 @@ class Registry:
                 method = Method(service_name, name, self._metrics)
                 service.methods[name] = self.methods[service_name, name] = method
             registration.methods[name] = None
-            method.gone_at = None
+            if method.gone is not None:
+                method.gone = None
+                self._departed.remove(method)
             if session not in method.instances:
                 method.instances.append(session)
             deprecated = isinstance(options.get("deprecated"), str)
@@ -179,8 +183,16 @@ class Registry:
         if header.schema_size and service is not None:
             take_schema(session, service, header.schema_size, piece, self._limits.max_schema)
 
-    def remove(self, session: Session, service_name: str, names: Iterable[str] = ()) -> list[str]:
+    def remove(
+        self, session: Session, service_name: str, names: Iterable[str], now: float
+    ) -> list[str]:
         """A peer no longer serves these methods, or with none named the whole service.
+
+        Args:
+            session: The peer.
+            service_name: The service.
+            names: Its methods.
+            now: On trio's clock.
 
         Returns:
             Those of them that it did serve.
@@ -191,17 +203,20 @@ class Registry:
             return []
         service.changed()
         served = registration.methods
+        departure = Departure(now, session.name, session.process_id, UNREGISTERED)
         gone = [name for name in tuple(names) or tuple(served) if name in served]
         for name in gone:
             served.pop(name, None)
             method = service.methods.get(name)
             if method is not None and session in method.instances:
                 method.instances.remove(session)
-                if not method.instances:  # told so, hence not expected back
-                    self._forget(method)
+                self._note(method, departure)
         if not registration.methods:
             del session.services[service_name]
             del service.instances[session]
+            if not service.instances:
+                service.left = departure
+        self._forget(now)
         return gone
 
     def withdraw(self, session: Session, now: float, *, draining: bool = False) -> None:
@@ -217,9 +232,12 @@ class Registry:
             if left is not None:
                 left.draining.pop(session, None)
         session.drained = tuple(session.services) if draining else ()
+        departure = Departure(now, session.name, session.process_id, LEFT if draining else LOST)
         for service_name, registration in session.services.items():
             service = self.services[service_name]
             service.instances.pop(session, None)
+            if not service.instances:
+                service.left = departure
             service.gone[registration.parsed] = now
             service.changed()
             if draining:
@@ -228,54 +246,38 @@ class Registry:
                 method = service.methods[name]
                 if session in method.instances:
                     method.instances.remove(session)
-                    if not method.instances:
-                        method.gone_at = now
+                    self._note(method, departure)
         session.services = {}
 
     def sweep(self, now: float) -> None:
-        """Forget what has been gone for longer than it is expected back."""
+        """Forget what has been gone for too long."""
         memory = self._limits.service_memory
-        for method in list(self.methods.values()):
-            if method.gone_at is not None and now - method.gone_at > memory:
-                self._forget(method)
+        self._forget(now)
         for service in self.services.values():
             if service.gone:
                 service.gone = {
                     version: at for version, at in service.gone.items() if now - at <= memory
                 }
 
-    def _forget(self, method: Method) -> None:
-        self.methods.pop((method.service, method.method), None)
-        service = self.services.get(method.service)
-        if service is not None:
-            service.methods.pop(method.method, None)
+    def _note(self, method: Method, departure: Departure) -> None:
+        """An instance serves a method no longer; it may have been the last one."""
+        if not method.instances:
+            method.gone = departure
+            self._departed.add(method, departure)
+
+    def _forget(self, now: float) -> None:
+        for method in self._departed.forget(now):
+            del self.methods[method.service, method.method]
+            service = self.services[method.service]
+            del service.methods[method.method]
             if not service.methods:
-                self.services.pop(method.service, None)
+                del self.services[method.service]
 
     def is_expected(self, service_name: str, method: Method | None, now: float) -> bool:
         """Whether a method that nobody serves should be there soon."""
-        memory = self._limits.service_memory
-        if method is not None:
-            return method.gone_at is not None and now - method.gone_at <= memory
         service = self.services.get(service_name)
-        return service is not None and not service.instances
-
-    def explain_missing_service(self, name: str) -> str:
-        """What to say of a service that is not there, with the nearest known name."""
-        known = [one for one in self.services if one != RESERVED]
-        hint = _nearest(name, known) or (f"; registered are {_some(known)}" if known else "")
-        return f"no service {name[:128]!r} is registered{hint}"
-
-    def explain_missing(self, service_name: str, method_name: str) -> tuple[bool, str]:
-        """Whether the service itself is missing, and a message with the nearest known names."""
-        service = self.services.get(service_name)
-        if service is None:
-            return True, self.explain_missing_service(service_name)
-        hint = _nearest(method_name, service.methods)
-        return False, (
-            f"service {service_name!r} has no method {method_name[:128]!r}"
-            f"{hint or f'; it has {_some(service.methods)}'}"
-        )
+        gone = method.gone if method is not None else service.left if service is not None else None
+        return gone is not None and gone.is_awaited(now, self._limits.service_memory)
 
 
 def _objective(told: object) -> float | None:
@@ -283,19 +285,3 @@ def _objective(told: object) -> float | None:
     if isinstance(told, bool) or not isinstance(told, (int, float)):
         return None
     return told if told > 0 else None
-
-
-def _some(names: Iterable[str]) -> str:
-    ordered = sorted(names)
-    return ", ".join(ordered[:8]) + (f" and {len(ordered) - 8} more" if len(ordered) > 8 else "")
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    # Comparing costs 10 us for each pair of short names, and a refused call must cost little: only
-    # a few that could be meant are looked at.
-    size = len(name)
-    if size > 64:
-        return ""
-    alike = (one for one in known if abs(len(one) - size) <= 2 and set(one[:2]) & set(name[:2]))
-    near = difflib.get_close_matches(name, list(islice(alike, 20)), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""

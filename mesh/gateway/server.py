@@ -14,7 +14,7 @@ from mesh._version import __version__
 from mesh.errors import UsageError
 from mesh.gateway.builtin import serve_builtin
 from mesh.gateway.core import Core
-from mesh.gateway.draining import drain
+from mesh.gateway.draining import drain, say_goodbye
 from mesh.gateway.endings import Endings
 from mesh.gateway.entrance import Entrance
 from mesh.gateway.exporting import exporting
@@ -279,7 +279,7 @@ class Gateway:
                     self._feed.started(self.addresses)
                     task_status.started()
                     await self._drain_wanted.wait()
-                    core.draining = True
+                    self.drain()  # where it was wanted before the start
                     self._entrance.close()
                     await drain(core, endings)
                     nursery.cancel_scope.cancel()
@@ -355,9 +355,13 @@ class Gateway:
 
     def drain(self) -> None:
         """Take no new calls, let those in flight end, then stop. Returns at once."""
-        if self._core is not None:
-            self._core.draining = True
+        if self._core is not None and not self._core.draining:
+            say_goodbye(self._core)
         self._drain_wanted.set()
+
+    async def wait_draining(self) -> None:
+        """Return once the drain has begun, whoever wanted it."""
+        await self._drain_wanted.wait()
 
     def reload_certificates(self) -> bool:
         """Read the certificate files again, for handshakes from now on. Connections stay.

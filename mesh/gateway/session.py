@@ -283,7 +283,8 @@ class Session:
                 self._router.waiting.resume(header.service)
                 core.events.registered(self, header, new)
             case codec.Unregister():
-                gone = core.registry.remove(self, header.service, header.methods)
+                now = trio.current_time()
+                gone = core.registry.remove(self, header.service, header.methods, now)
                 core.events.unregistered(self, header.service, gone)
             case codec.GoAway():
                 self.draining = True
@@ -334,6 +335,8 @@ class Session:
         was_open = core.sessions.pop(self.id, None) is not None
         served, in_flight = self.served, self.load
         self._connection.close()
+        for _, answered, _ in self.pings.values():
+            answered.set()
         core.registry.withdraw(self, trio.current_time())
         if core.tracing is not None:
             core.tracing.collector.debts.disconnected(self)

@@ -17,6 +17,7 @@ import trio
 from mesh._version import __version__
 from mesh.gateway.changes import ChangesPage
 from mesh.gateway.filters import read_cursor
+from mesh.gateway.missing import explain_service
 from mesh.gateway.registry import RESERVED
 from mesh.units import tell_seconds
 from mesh_telemetry import CODE_NAMES, quantile
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from mesh.contracts.versions import Version
     from mesh.gateway.core import Core
+    from mesh.gateway.departures import Departure
     from mesh.gateway.filters import ChangeFilters
     from mesh.gateway.registry import Registration, Service
     from mesh.gateway.session import Session
@@ -69,8 +71,19 @@ class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
     cpu_us: int | None
 
 
+class GoneView(msgspec.Struct, frozen=True, kw_only=True):
+    """How the last instance of a service went."""
+
+    gone_at: float
+    gone_s: float
+    peer: str
+    process_id: str
+    how: str
+    """``was disconnected``, ``left in order``, or ``unregistered it``."""
+
+
 class ServiceView(msgspec.Struct, frozen=True, kw_only=True):
-    """One service, with all that serve it; with none if it has just gone and is expected back."""
+    """One service, with all that serve it; with none where it is gone and remembered."""
 
     name: str
     versions: list[str]
@@ -78,6 +91,8 @@ class ServiceView(msgspec.Struct, frozen=True, kw_only=True):
     methods: list[str]
     """Those that can be called now."""
     instances: list[InstanceView]
+    gone: GoneView | None
+    """How it went, where nobody takes new calls of it."""
 
 
 class ContractView(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,6 +125,8 @@ class EdgeView(msgspec.Struct, frozen=True, kw_only=True):
     p50: float | None
     """Seconds, estimated; refused calls are left out. None before the first."""
     p99: float | None
+    duration_s: float
+    """Seconds that the calls in ``buckets`` took together."""
     buckets: list[int]
     """Calls by duration, as in :class:`~mesh_telemetry.CallSeries`: of two answers, what happened
     between them."""
@@ -172,6 +189,17 @@ def _registered(service: Service) -> dict[Session, Registration]:
     return {**service.instances, **service.draining}
 
 
+def _gone(departure: Departure) -> GoneView:
+    now = trio.current_time()
+    return GoneView(
+        gone_at=tell_seconds(departure.at + time.time() - now),
+        gone_s=tell_seconds(now - departure.at),
+        peer=departure.peer,
+        process_id=departure.process_id,
+        how=departure.how,
+    )
+
+
 def _contracts(service: Service) -> list[ContractView]:
     found: dict[tuple[Version | None, bytes], ContractView] = {}
     for session, how in _registered(service).items():
@@ -209,7 +237,7 @@ class Views:
 
     def explain_missing(self, name: str) -> str:
         """What to say where there is no service of this name."""
-        return self._core.registry.explain_missing_service(name)
+        return explain_service(self._core, name)
 
     def is_connected(self, name: str) -> bool:
         """Whether a peer of this name, or one that serves this service, is connected."""
@@ -241,6 +269,7 @@ class Views:
             versions=sorted({one.version for one in registered.values() if one.version}),
             methods=sorted(name for name, method in service.methods.items() if method.instances),
             instances=[self.instance(session, how) for session, how in registered.items()],
+            gone=_gone(service.left) if service.left is not None else None,
         )
 
     def instance(self, session: Session, registration: Registration) -> InstanceView:
@@ -272,7 +301,7 @@ class Views:
     def edges(self) -> Iterator[EdgeView]:
         """Every caller of every method, oldest first. There can be many: pause between them."""
         for series in self._core.metrics.calls():
-            calls = sum(series.codes)
+            calls, took = sum(series.codes), series.duration_sum
             if calls:
                 yield EdgeView(
                     caller=series.caller,
@@ -280,8 +309,9 @@ class Views:
                     method=series.method.method,
                     calls=calls,
                     errors=errors_of(series.codes),
-                    p50=tell_seconds(quantile(series.buckets, 0.50)),
-                    p99=tell_seconds(quantile(series.buckets, 0.99)),
+                    p50=tell_seconds(quantile(series.buckets, 0.50, total=took)),
+                    p99=tell_seconds(quantile(series.buckets, 0.99, total=took)),
+                    duration_s=tell_seconds(took),
                     buckets=series.buckets.copy(),
                 )
 
@@ -342,7 +372,10 @@ class Views:
             uptime_s=tell_seconds(core.clock() - core.started),
             telemetry=core.observes,
             peers=len(peers),
-            services=sum(name != RESERVED for name in core.registry.services),
+            services=sum(
+                bool(one.instances) and one.name != RESERVED
+                for one in core.registry.services.values()
+            ),
             in_flight=len(core.table),
             waiting=len(core.held.entries),
             routed=core.table.last_id,

@@ -8,6 +8,7 @@ from mesh.errors import Code, Reason
 from mesh.gateway.balancing import pick
 from mesh.gateway.calls import Request
 from mesh.gateway.forwarding import forward, forward_more, narrowed
+from mesh.gateway.missing import explain_call
 from mesh.timers import Timers
 from mesh_telemetry import Decision, DecisionKind
 from mesh_telemetry.texts import milliseconds
@@ -77,8 +78,8 @@ class WaitingCalls:
         method = core.registry.methods.get((entry.service, entry.method))
         if method is not None and method.instances:
             return f"no instance served version {entry.version} then"
-        if method is not None and method.gone_at is not None:
-            return f"it had been gone for {milliseconds((entry.started - method.gone_at) * 1e3)}"
+        if method is not None and method.gone is not None:
+            return f"it had been gone for {milliseconds((entry.started - method.gone.at) * 1e3)}"
         if entry.service in core.registry.services:
             return "it had no instance then"
         age = milliseconds((entry.started - core.started) * 1e3)
@@ -92,18 +93,11 @@ class WaitingCalls:
             refusal = core.fitting.refuse(entry.caller.name, method, entry.version)
             self._endings.fail(entry, *refusal, maybe_executed=False)
             return
-        no_service, missing = core.registry.explain_missing(entry.service, entry.method)
-        if method is not None:
-            code, reason = Code.UNAVAILABLE, Reason.NO_INSTANCE
-            missing = "it was here a moment ago, and no instance has come back"
-        elif no_service:
-            code, reason = Code.NOT_FOUND, Reason.SERVICE_NOT_FOUND
-        else:
-            code, reason = Code.UNIMPLEMENTED, Reason.METHOD_NOT_FOUND
+        code, reason, told = explain_call(core, entry.service, entry.method)
         because = entry.request.because if entry.request is not None else ""
         facts = {
             "call": f"{entry.service}.{entry.method}",
-            "told": missing,
+            "told": told,
             "because": because,
         }
         decision = Decision(DecisionKind.NOT_COME, core.clock(), core.limits.service_wait, facts)

@@ -31,6 +31,7 @@ def make_welcome(core: Core, session_id: int, *, tracebacks: bool) -> codec.Welc
             "max_header": limits.max_header,
             "max_in_flight": limits.max_in_flight,
             "max_message": limits.max_message,
+            "max_requires": codec.MAX_REQUIRES,
             "max_schema": limits.max_schema,
             "service_wait_us": int(limits.service_wait * 1e6),
             "silent_after": limits.silent_after,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from mesh.contracts.contract import Contract, info_of
+from mesh.contracts.contract import Contract, contracts_of, info_of
 from mesh.errors import CallError, Code, ContractError, UsageError
 from mesh.groups import sole
 from mesh.testing.mocks import NotSetUp, breach_of
@@ -45,7 +45,7 @@ class Fault:
         ends: bool,
     ) -> None:
         if times is not None and times < 1:
-            raise ValueError(f"times={times} is less than 1; leave it out for every call")
+            raise UsageError(f"times={times} is less than 1; leave it out for every call")
         self.hits = 0
         self.ends = ends  # the calls that it meets: none of these gets any further
         self._service, self._method, self._times = service, method, times
@@ -121,17 +121,22 @@ def failing(error: CallError | Code | str, methods: Mapping[str, ContractMethod]
 
     Raises:
         ContractError: None of them does.
-        ValueError: There is no such code, or it is ``ok``.
+        UsageError: It is neither, there is no such code, or it is ``ok``.
     """
     if not isinstance(error, CallError):
+        if not isinstance(error, str):
+            raise UsageError(
+                f"error={error!r} is no error of a call: give a subclass of mesh.CallError, or a "
+                "code; what a handler fails by otherwise, callers get as 'unknown'"
+            )
         try:
             code = Code(error)
         except ValueError:
             near = difflib.get_close_matches(error, list(Code), 1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(Code)}"
-            raise ValueError(f"{error!r} is no code; {hint}") from None
+            raise UsageError(f"{error!r} is no code; {hint}") from None
         if code is Code.OK:
-            raise ValueError("code 'ok' is no failure")
+            raise UsageError("code 'ok' is no failure")
         error = CallError.of(code, "a test has this call fail")
     failure = error
     breaches = [breach for one in methods.items() if (breach := breach_of(*one, error)) is not None]
@@ -193,8 +198,18 @@ class FaultyHandlers(dict[tuple[str, str], "Handler"]):
 
 
 def service_name(service: str | type[Contract]) -> str:
-    """A service's name, of a contract or as it is."""
-    return service if isinstance(service, str) else info_of(service).name
+    """A service's name: of a contract, of the one that a class implements, or as it is.
+
+    Raises:
+        ContractError: The class is no contract, and implements none.
+        UsageError: It implements several.
+    """
+    if isinstance(service, str):
+        return service
+    names = [info.name for info in contracts_of(service)]
+    if len(names) > 1:
+        raise UsageError(f"{service.__qualname__} implements {', '.join(names)}; name one of these")
+    return names[0] if names else info_of(service).name
 
 
 def check_target(service: str, method: str | None, served: Iterable[tuple[str, str]]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from mesh.connecting import connect
-from mesh.errors import Internal, UsageError
+from mesh.errors import InvalidArgument, UsageError
 from mesh.gateway import Gateway
 from mesh.groups import single_exception
 from mesh.implementing import ContractHandler
@@ -230,8 +230,7 @@ class LocalMesh(Recorded):
         Raises:
             ContractError: The contract does not declare the error for this method, or for any where
                 none is named, and it is none that any call can end by.
-            UsageError: No peer of this mesh serves that.
-            ValueError: There is no such code.
+            UsageError: No peer of this mesh serves that, or there is no such code.
         """
         change = failing(error, self._declared(service_name(service), method))
         return self._faulty(service, method, times, change, ends=True)
@@ -329,5 +328,5 @@ class LocalMesh(Recorded):
 async def _registered(client: Client) -> None:
     """Return once the gateway has read what this client registered: an answer comes after that."""
     await client._uplink.wait_ready()
-    with contextlib.suppress(Internal):  # what a client of bare bytes is answered
+    with contextlib.suppress(InvalidArgument):  # what a client of bare bytes is answered
         await client.call("mesh", "status")

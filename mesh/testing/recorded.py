@@ -210,7 +210,7 @@ def _told(row: Record) -> RecordedCall:
         service=row.service,
         method=row.method,
         code=CODES[row.code],
-        reason=row.reason,
+        reason=str(row.reason),
         message=row.message,
         chain=row.chain,
         duration=row.duration,

@@ -49,6 +49,8 @@ REQUIRES = "requires."
 """What begins an entry of a REGISTER's metadata: ``requires.orders`` is ``"payments,users"``."""
 MAX_REQUIRES = 8192
 """Characters of such an entry, which do not count as metadata."""
+MAX_TEXT = 4096
+"""Characters of version and metadata that one registration may have, as the gateway keeps them."""
 
 _LENGTH = struct.Struct(">I")
 

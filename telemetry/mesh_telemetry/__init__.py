@@ -21,11 +21,11 @@ from mesh_telemetry.metrics import (
     GatewayCounters,
     MethodSeries,
     MethodSummary,
-    quantile,
 )
 from mesh_telemetry.names import CODE_NAMES, DEPTH_BOUNDS, DURATION_BOUNDS, FAMILIES, OTHER, Family
 from mesh_telemetry.otlp import otlp_steps
 from mesh_telemetry.peers import OutcomeSeries, PeerExposition, SideMetrics
+from mesh_telemetry.quantiles import quantile
 from mesh_telemetry.recorder import Record, Recorder, own_span_ids
 from mesh_telemetry.rendering import OPENMETRICS, TEXT, Row, RowSource, escape_label, negotiate
 from mesh_telemetry.sampling import Reason, Sampler, TraceSettings

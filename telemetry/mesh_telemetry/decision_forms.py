@@ -239,7 +239,7 @@ FORMS: Final[Mapping[DecisionKind, Form]] = {
     DecisionKind.METHOD_MISSING: Form("refused: ", lambda of: f"{of['told']}"),
     DecisionKind.INSTANCE_MISSING: Form(
         "refused: ",
-        lambda of: f"no instance of {of['call']} is connected any more",
+        lambda of: f"{of['told']}",
         "limits.service_memory",
         lambda of: f"; one that is gone is expected back for {of['value']:g} s",
     ),

@@ -12,6 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from mesh_telemetry.names import CODE_NAMES, DURATION_BOUNDS, OTHER
+from mesh_telemetry.quantiles import quantile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,43 +125,6 @@ class MethodSummary(NamedTuple):
 def errors_of(codes: Sequence[int]) -> dict[str, int]:
     """Of counts by status code number, those that are not ok, by the code's name; no zeros."""
     return {CODE_NAMES[number]: count for number, count in enumerate(codes) if count and number}
-
-
-def quantile(
-    buckets: Sequence[int], q: float, bounds: Sequence[float] = DURATION_BOUNDS
-) -> float | None:
-    """Estimate a quantile from a histogram.
-
-    As Prometheus' ``histogram_quantile`` does it: linear interpolation inside the bucket that holds
-    the rank, the first bucket starting at 0, and the highest bound for what lies beyond it
-    (https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile).
-
-    Args:
-        buckets: Counts per bucket, not cumulated, the last one for values above all bounds.
-        q: Which quantile, from 0 to 1.
-        bounds: The buckets' upper bounds, ascending.
-
-    Returns:
-        The estimate in the unit of ``bounds``, or None for an empty histogram.
-
-    Raises:
-        ValueError: ``q`` is not between 0 and 1, or the two lengths do not fit.
-    """
-    if not 0.0 <= q <= 1.0:
-        raise ValueError(f"quantile {q} is not between 0 and 1")
-    if len(buckets) != len(bounds) + 1:
-        raise ValueError(f"{len(buckets)} buckets do not fit {len(bounds)} bounds and one beyond")
-    total = sum(buckets)
-    if total == 0:
-        return None
-    rank = q * total
-    below = 0
-    for index, count in enumerate(buckets[:-1]):
-        if count and below + count >= rank:
-            start = bounds[index - 1] if index else 0.0
-            return start + (bounds[index] - start) * ((rank - below) / count)
-        below += count
-    return float(bounds[-1])
 
 
 class CallMetrics:
@@ -309,17 +273,19 @@ class CallMetrics:
                 for number, count in enumerate(series.codes):
                     if count:
                         totals[number] += count
-        return {
-            key: MethodSummary(
-                calls=sum(totals),
-                errors=errors_of(totals),
-                in_flight=self._methods[key].in_flight,
-                p50=quantile(self._methods[key].buckets, 0.50),
-                p95=quantile(self._methods[key].buckets, 0.95),
-                p99=quantile(self._methods[key].buckets, 0.99),
+        found: dict[tuple[str, str], MethodSummary] = {}
+        for key, totals in codes.items():
+            method = self._methods[key]
+            found[key] = MethodSummary(
+                sum(totals),
+                errors_of(totals),
+                method.in_flight,
+                *(
+                    quantile(method.buckets, q, total=method.duration_sum)
+                    for q in (0.5, 0.95, 0.99)
+                ),
             )
-            for key, totals in codes.items()
-        }
+        return found
 
 
 class GatewayCounters:

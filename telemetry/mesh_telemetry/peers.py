@@ -11,10 +11,11 @@ from __future__ import annotations
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import GCCollector, PlatformCollector
 
 from mesh_telemetry import names
 from mesh_telemetry.metrics import MethodSeries
+from mesh_telemetry.process import ProcessFigures
 from mesh_telemetry.rendering import LE, HistogramLines, Renderer, header_of, labels_of, sliced
 
 if TYPE_CHECKING:
@@ -99,7 +100,8 @@ class PeerExposition(Renderer):
         )
         super().__init__([family for _, *families in self._sides for family in families], sources)
         self._lines: dict[MethodSeries, HistogramLines] = {}
-        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        ProcessFigures(self.registry)
+        for collector in (PlatformCollector, GCCollector):
             collector(registry=self.registry)
 
     def _own_slices(self, *, openmetrics: bool) -> Iterator[str]:

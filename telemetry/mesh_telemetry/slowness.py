@@ -11,8 +11,8 @@ from math import inf
 from operator import sub
 from typing import TYPE_CHECKING
 
-from mesh_telemetry.metrics import quantile
 from mesh_telemetry.names import DURATION_BOUNDS
+from mesh_telemetry.quantiles import quantile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -19,7 +19,8 @@ from rich.console import Console
 import mesh
 from mesh.cli.checking import check_call
 from mesh.cli.contract import print_contracts
-from mesh.cli.unknown import tell_unknown
+from mesh.cli.making import TOLD
+from mesh.cli.unknown import find_unknown, tell_unknown
 from mesh.contracts.contract import info_of
 from mesh.contracts.schema import describe
 
@@ -111,6 +112,22 @@ def test_no_schema_can_keep_a_call_from_being_sent(kind: dict[str, Any]) -> None
     assert time.monotonic() - start < 5
 
 
+def test_nearest_names_among_very_many_are_found_at_once() -> None:
+    """It takes no longer where many names are unknown, or a name is long."""
+    fields: dict[str, Any] = {f"field_number_{i:05}": {} for i in range(20_000)}
+    params = {"type": "object", "properties": fields | {"x" * 20_000: {}, "quantity": {}}}
+    given = {f"field_numbr_{i:05}": 1 for i in range(1000)} | {"quantty": 1, "x" * 20_001: 1}
+    start = time.process_time()
+    found = find_unknown(given, {"params": params}, {})
+    assert len(found) == 1002
+    names = ["$.field_numbr_00007", "$.quantty", f"$.{'x' * 20_001}"]
+    assert len(names) <= TOLD
+    told = [tell_unknown(name, *found[name]) for name in names]
+    assert time.process_time() - start < 1
+    assert told[0].startswith("$.field_numbr_00007 (did you mean 'field_number_")
+    assert told[1:] == ["$.quantty (did you mean 'quantity'?)", names[2]]
+
+
 def contract_of(kind: Any) -> ContractInfo:
     """A contract with one method, that takes values of a type."""
 
@@ -132,6 +149,9 @@ ANYTHING = [
     *({"type": "Cat", "name": "a"}, {"type": "Dog", "at": "2026-01-31T12:00:00"}),
     *({"at": "2026-01-31", "x": 1}, {"at": "2026-01-31T12:00:00"}),
 ]
+
+
+CARD = "4111 1111 1111 1111"
 
 
 class Cat(msgspec.Struct, tag=True):
@@ -210,6 +230,12 @@ def test_what_a_service_takes_is_never_refused_here(kind: Any) -> None:
         (Annotated[datetime, Meta(tz=True)], "2026-01-31T12:00:00", "with a timezone component"),
         (list[datetime | int], ["x"], '$.it[0] must be datetime, not "x"'),
         (Dog, {"type": "Dog", "at": "x"}, '$.it.at must be datetime, not "x"'),
+        (Cat | Dog, {"type": "Dogg"}, "$.it.type must be 'Cat' or 'Dog', not 'Dogg'; did you mean"),
+        (Cat | Dog, {"type": 5, "name": CARD}, "$.it.type must be 'Cat' or 'Dog', not 5"),
+        (Cat | Dog | None, {"name": CARD}, "$.it lacks type: 'Cat' or 'Dog'"),
+        (list[Cat | Dog], [{"type": "Cat", "nam": CARD}], "$.it[0] lacks name: str"),
+        (Cat | Dog | int, {"type": "Cat", "name": 5}, "$.it.name must be str, not 5"),
+        (At | None, {"at": 5}, "$.it.at must be date, not 5"),
         (time_of_day, "25:00:00", 'must be time, not "25:00:00": Invalid RFC3339 encoded time'),
         (date, "2026-02-30", "must be date, "),
         (timedelta, "1 h", "must be timedelta, "),
@@ -226,6 +252,7 @@ def test_texts_of_another_form_and_values_out_of_bounds_are_refused(
     with pytest.raises(mesh.InvalidArgument) as caught:
         check_call("sample", "put", {"it": value}, [describe(contract_of(kind))])
     assert message in caught.value.message
+    assert CARD not in caught.value.message
 
 
 @pytest.mark.parametrize(
@@ -247,7 +274,8 @@ def test_texts_of_another_form_and_values_out_of_bounds_are_refused(
 )
 def test_fields_that_no_type_has_are_told(kind: Any, value: Any, told: list[str]) -> None:
     document = describe(contract_of(kind))
-    assert tell_unknown({"it": value}, document["methods"]["put"], document) == told
+    found = find_unknown({"it": value}, document["methods"]["put"], document)
+    assert [tell_unknown(path, *where) for path, where in found.items()] == told
 
 
 def test_no_schema_makes_the_search_for_unknown_fields_long() -> None:
@@ -257,9 +285,9 @@ def test_no_schema_makes_the_search_for_unknown_fields_long() -> None:
     for _ in range(200):
         value = {"x": [value, value]}
     kinds = doubling(40) | {"d40": {"anyOf": [{"$ref": "#/$defs/d0"}] * 1000}}
-    tell_unknown({"x": value}, {"params": params}, {"$defs": kinds})
-    tell_unknown({"x": value}, {"params": {"$ref": "#/$defs/x"}}, {"$defs": {"x": params}})
+    find_unknown({"x": value}, {"params": params}, {"$defs": kinds})
+    find_unknown({"x": value}, {"params": {"$ref": "#/$defs/x"}}, {"$defs": {"x": params}})
     odd: Any
     for odd in (None, [], {"params": 5}, {"params": {"properties": [], "anyOf": 3}}):
-        assert tell_unknown({"x": 1}, odd, {"$defs": 7}) == []
+        assert find_unknown({"x": 1}, odd, {"$defs": 7}) == {}
     assert time.monotonic() - start < 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -107,7 +108,7 @@ def make_shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
 GET = """\
   get(user_id: str, deep: bool = False) -> User
       Look a user up.
-      raises USER_MISSING(user_id: str), not_found
+      raises USER_MISSING(user_id: str): not_found
       timeout 2s, slo 99% within 250ms, 99.9% succeed, idempotent, access users.read
 """
 
@@ -203,6 +204,28 @@ def test_a_call_that_is_traced_carries_what_only_json_can_say(shop: Mesh) -> Non
     assert ended.stdout.startswith("3\n\nusers.put by mesh-cli  ok after ")
 
 
+def test_a_call_has_the_contract_s_timeout(shop: Mesh) -> None:
+    drawn = shop("trace", "--call", "users", "get", '{"user_id": "ada"}').stdout
+    assert re.search(r"^users\.get .* (2,000|1,9\d\d) ", drawn, re.MULTILINE), drawn
+    drawn = shop("trace", "--call", "users", "get", '{"user_id": "ada"}', "--timeout", "9").stdout
+    assert re.search(r"^users\.get .* (9,000|8,9\d\d) ", drawn, re.MULTILINE), drawn
+
+
+def test_a_call_of_one_version_reaches_it(shop: Mesh) -> None:
+    def ended(*more: str) -> Any:
+        told = shop("call", "users", "delete", '{"user_id": "ada"}', "--json", "--version", *more)
+        error = json.loads(told.stdout)["error"]
+        return error and error["reason"]
+
+    assert [ended("2.0.0") for _ in range(3)] == [None] * 3  # 1.2.0 does not have it
+    assert ended("1.0.0") == "METHOD_NOT_FOUND"
+    assert ended("1.3.0") == ended("3.0.0") == "INCOMPATIBLE_VERSION"
+    traced = shop("trace", "--call", "users", "delete", '{"user_id": "a"}', "--version", "3.0.0")
+    assert "INCOMPATIBLE_VERSION" in traced.stderr
+    for wrong in (("call", "users", "get", "--version", "2"), ("trace", "--version", "1.0.0")):
+        assert shop(*wrong).returncode == 2
+
+
 @pytest.mark.parametrize(
     ("method", "params", "result"),
     [
@@ -275,6 +298,14 @@ def complete(shell: Mesh, line: str, kind: str = "bash") -> list[str]:
         ("mesh trace --call users g", ["get"]),
         ("mesh trace users g", []),  # an id
         ("mesh ping u", ["users"]),
+        ("mesh top u", ["users"]),
+        ("mesh tap --service u", ["users"]),
+        ("mesh tap --method d", ["delete"]),
+        ("mesh tap --method users.g", ["users.get"]),
+        ("mesh tap --service users --method p", ["put"]),
+        ("mesh trace --service u", ["users"]),
+        ("mesh trace --method g", ["get"]),
+        ("mesh changes --service u", ["users"]),
         ("mesh call users ", ["delete", "get", "put", "ready"]),
         ("mesh call users g", ["get"]),
         ("mesh call orders g", []),

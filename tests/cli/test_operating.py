@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -279,11 +280,16 @@ def test_check_says_what_is_wrong_and_what_to_do(shell: Mesh) -> None:
         result = shell("check")
         assert result.returncode == 1
         first, advice = result.stdout.splitlines()
-        assert first == "error    users: no instance is connected any more"
+        assert first.startswith("error    users: no instance is connected any more: the last one, ")
+        assert " left in order " in first
         assert advice.strip().startswith("Start it")
         document = json.loads(shell("check", "--json").stdout)
         assert document["ok"] is False
         assert [one["subject"] for one in document["findings"]] == ["users"]
+        listed = shell("list").stdout.splitlines()[1].split()
+        assert (listed[0], listed[3]) == ("users", "gone")
+        told = shell("info", "users").stdout
+        assert re.search(r"no instance is connected; the last one, \S+ at \S+, left in order", told)
 
 
 def test_check_of_a_typo_is_no_failure(shell: Mesh) -> None:

@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
+from mesh.cli.check import print_hanging
 from mesh.cli.output import outcome, print_table, to_json
+from mesh.cli.readings import method_name
 
 
 @pytest.mark.parametrize(
@@ -57,3 +60,18 @@ def test_a_table_on_a_terminal_keeps_to_its_width(width: int) -> None:
     lines = file.getvalue().splitlines()
     assert len(lines) > 2
     assert max(map(len, lines)) <= width
+
+
+def test_a_finding_is_broken_between_words_with_its_text_in_a_column() -> None:
+    console = Console(force_terminal=True, width=40, color_system=None)
+    with console.capture() as printed:
+        print_hanging(console, Text("error    users: " + "what is wrong with it " * 5))
+    first, *others = printed.get().splitlines()
+    assert first == "error    users: what is wrong with it"
+    assert all(one.startswith(" " * 9) and len(one) <= 40 for one in others)
+    assert " ".join(one.strip() for one in others) == ("what is wrong with it " * 4).strip()
+
+
+def test_calls_of_what_nobody_has_registered_are_told_as_such() -> None:
+    assert method_name({"service": "_OTHER", "method": "_OTHER"}) == "(not registered)"
+    assert method_name({"service": "users", "method": "get"}) == "users.get"

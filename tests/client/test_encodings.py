@@ -124,9 +124,11 @@ async def test_raw_takes_bytes_and_gives_bytes(tmp_path: Path) -> None:
         with pytest.raises(mesh.InvalidArgument, match="Expected `object`, got `bytes`") as refused:
             await raw.call("json", "cost", b"{}")
         assert refused.value.reason == Reason.UNDECODABLE
-        with pytest.raises(mesh.Internal, match="must be bytes, not GatewayView") as failed:
+        values = "must be bytes, not GatewayView; a caller with encoding='msgpack' or 'json' sends"
+        with pytest.raises(mesh.InvalidArgument, match=values) as failed:
             await raw.call("mesh", "status")
         assert failed.value.reason == Reason.UNENCODABLE
+        assert failed.value.maybe_executed
         with pytest.raises(mesh.Internal, match="cannot be decoded as Order"):
             await raw.call("json", "same", b"{}", result=Order)
 

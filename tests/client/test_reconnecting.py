@@ -153,6 +153,74 @@ async def test_waiting_calls_go_on_with_the_next_gateway(autojump_clock: MockClo
             dialer.gateway = None
 
 
+async def test_calls_that_a_gateway_turns_away_go_to_the_next_one(
+    autojump_clock: MockClock,
+) -> None:
+    """They had left when it said goodbye; nobody but the caller's clock can tell."""
+    dialer, results = MemoryDialer(None), list[str]()
+
+    async def ask(caller: mesh.Client) -> None:
+        results.append((await caller.call("mesh", "status"))["gateway"])
+
+    async def ask_later(caller: mesh.Client) -> None:
+        results.append(await caller.call("later", "one"))
+
+    async with (
+        mesh.connect("caller", gateway=dialer, connect_timeout=0) as caller,
+        trio.open_nursery() as nursery,
+    ):
+        async with mesh.Gateway() as old:
+            dialer.gateway = old
+            await settled(caller)
+            nursery.start_soon(ask_later, caller)
+            await trio.testing.wait_all_tasks_blocked()
+            old.drain()
+            for _ in range(3):
+                nursery.start_soon(ask, caller)
+            await trio.lowlevel.checkpoint()
+            before = trio.current_time()
+            with trio.fail_after(1):
+                while caller.is_connected:
+                    await trio.testing.wait_all_tasks_blocked()
+                    await trio.sleep(0.01)
+            assert trio.current_time() - before < 0.1, "a call that only waits holds up no drain"
+        async with mesh.Gateway() as new:
+            dialer.gateway = new
+            await trio.sleep(1)
+            assert results == [new.instance] * 3
+            async with mesh.connect("later", gateway=new) as later:
+                later.register("one", answer)
+                await trio.sleep(0.1)
+            assert results[3:] == ["answer"]
+            dialer.gateway = None
+
+
+@pytest.mark.parametrize("case", ["may have run", "no goodbye", "does not reconnect"])
+async def test_calls_that_may_have_run_or_have_no_next_gateway_are_not_sent_again(
+    autojump_clock: MockClock, case: str
+) -> None:
+    gateway = HandGateway()
+    goodbye = codec.GoAway("the gateway is shutting down", 10_000_000)
+    refused = codec.refusal(1, 14, "GATEWAY_DRAINING", "")
+    if case == "may have run":
+        refused.options = codec.MAYBE_EXECUTED
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(gateway.accept)
+        reconnect = case != "does not reconnect"
+        async with mesh.connect("caller", gateway=gateway, reconnect=reconnect) as caller:
+
+            @nursery.start_soon
+            async def refuse() -> None:
+                await gateway.receive(Kind.CALL)
+                await gateway.send(*([] if case == "no goodbye" else [goodbye]), refused)
+
+            before = trio.current_time()
+            with pytest.raises(mesh.Unavailable) as raised:
+                await caller.call("a", "b")
+            assert raised.value.reason == Reason.GATEWAY_DRAINING
+            assert trio.current_time() == before
+
+
 async def test_without_reconnecting_a_loss_is_for_good(autojump_clock: MockClock) -> None:
     """Each later call says so at once, with its own chain."""
     async with mesh.Gateway() as gateway:

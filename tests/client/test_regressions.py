@@ -15,6 +15,7 @@ import trio.testing
 
 import mesh
 from mesh.errors import Code, Reason
+from mesh.gateway.departures import MEMORY
 from mesh.wire import Kind, codec
 from tests.end_to_end.processes import Running, world
 from tests.gateway.raw_peer import HandGateway, MemoryDialer, settled
@@ -348,7 +349,7 @@ async def test_a_second_handler_of_a_name_is_refused(autojump_clock: MockClock) 
 
 
 async def test_services_that_come_and_go_leave_nothing_behind(autojump_clock: MockClock) -> None:
-    """Neither in the peer, which would register them again, nor in the gateway."""
+    """Neither in the peer, which would register them again, nor for long in the gateway."""
     async with mesh.Gateway() as gateway, mesh.connect("peer", gateway=gateway) as peer:
         before = set(gateway.core.registry.services)
         for number in range(200):
@@ -357,6 +358,7 @@ async def test_services_that_come_and_go_leave_nothing_behind(autojump_clock: Mo
         await settled(peer)
         assert not peer._uplink._registrations.services
         assert not peer.registered_methods()
+        gateway.core.registry.sweep(trio.current_time() + MEMORY + 1)
         assert set(gateway.core.registry.services) == before
 
 

@@ -179,8 +179,9 @@ async def test_required_services_are_waited_for_and_told(
             reports.unregister(method)
         await trio.sleep(3)
         assert client.status().missing == []
-        (finding,) = check(gateway.core, gateway.views)
+        finding, note = check(gateway.core, gateway.views)
         assert (finding.level, finding.subject) == ("error", "shop")
+        assert (note.level, note.subject) == ("note", "reports")
         assert finding.what == "shop requires reports, which nobody serves"
         assert said() == [
             "shop requires orders, reports, which nobody serves yet",

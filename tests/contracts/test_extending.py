@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
-from msgspec.structs import fields
+from msgspec.structs import fields, replace
 
 import mesh
 from mesh.contracts.contract import info_of
 from mesh.testing import local_mesh
+
+if TYPE_CHECKING:
+    from mesh.contracts.declaring import MethodOptions
 
 
 class Reader(mesh.Contract, name="reader", version="1.0.0"):
@@ -36,7 +39,7 @@ class Both(Reader, Counter, name="both", version="1.0.0"):
     async def read(
         self,
         key: str | int,
-        size: float = 2,
+        size: float = 1,
         anything: Any = None,
         deep: bool = False,  # noqa: FBT002 - by name alone in one of the two
         more: str = "",
@@ -47,7 +50,7 @@ class BothService(Both):
     async def read(
         self,
         key: str | int,
-        size: float = 2,
+        size: float = 1,
         anything: Any = None,
         deep: bool = False,  # noqa: FBT002 - by name alone in one of the two
         more: str = "",
@@ -59,7 +62,7 @@ async def test_declared_again_a_method_of_two_contracts_is_one() -> None:
     assert list(info_of(Both).methods) == ["read"]
     assert info_of(Both).methods["read"].signature.result is int
     async with local_mesh(BothService()) as it:
-        assert await it.stub(Both).read(7, more="x") == len("72NoneFalsex")
+        assert await it.stub(Both).read(7, more="x") == len("71NoneFalsex")
 
 
 def extend(text: str) -> Any:
@@ -77,9 +80,12 @@ def extend(text: str) -> Any:
     "text",
     [
         "self, key: str, size: int = 1, anything: Any = None, *, deep: bool = False) -> int | str",
-        "self, key: str, size: int = 5, anything: Any = 1, deep: bool = True) -> str",
-        "self, key: str = '', size: int | None = 1, anything: object = 0, deep: Any = 1) -> int",
-        "self, key: str, size: int = 1, anything: Any = 1, *, deep: Any = 1, m: int = 1) -> str",
+        "self, key: str, size: float = 1.0, anything: Any = None, deep: bool = False) -> str",
+        "self, key: str = '', size: int | None = 1, anything: object = None, deep: Any = 0) -> int",
+        (
+            "self, key: str, size: int = 1, anything: Any = None, "
+            "*, deep: Any = False, m: int = 1) -> str"
+        ),
     ],
 )
 def test_wider_parameters_and_narrower_results_will_do(text: str) -> None:
@@ -93,39 +99,49 @@ def test_wider_parameters_and_narrower_results_will_do(text: str) -> None:
         ("self, name: str) -> int", "parameter 1 is 'key' in Reader, 'name' here"),
         ("self, key: int, size: int = 1) -> int", "Reader has parameter 'anything', this does not"),
         (
-            "self, key: int, size: int = 1, anything: Any = 1, *, deep: bool = True) -> int",
+            "self, key: int, size: int = 1, anything: Any = None, *, deep: bool = False) -> int",
             "parameter 'key' is str in Reader, int here",
         ),
         (
-            "self, key: str, size: int, anything: Any, *, deep: bool = True) -> int",
+            "self, key: str, size: int, anything: Any, *, deep: bool = False) -> int",
             "parameter 'size' has a default in Reader, and none here",
         ),
         (
-            "self, key: str, size: int = 1, anything: int = 1, *, deep: bool = True) -> int",
+            "self, key: str, size: int = 9, anything: Any = None, *, deep: bool = False) -> int",
+            "parameter 'size' is 1 by default in Reader, 9 here; callers leave out what they have",
+        ),
+        (
+            "self, key: str, size: int = 1, anything: int = 1, *, deep: bool = False) -> int",
             "parameter 'anything' is Any in Reader, int here",
         ),
         (
-            "self, key: str, size: int = 1, anything: Any = 1, *, deep: bool) -> int",
+            "self, key: str, size: int = 1, anything: Any = None, *, deep: bool) -> int",
             "parameter 'deep' has a default in Reader, and none here",
         ),
         (
-            "self, key: str, size: int = 1, anything: Any = 1) -> int",
+            "self, key: str, size: int = 1, anything: Any = None) -> int",
             "Reader has parameter 'deep', by name alone; this does not",
         ),
         (
-            "self, key: str, *, size: int = 1, anything: Any = 1, deep: bool = True) -> int",
+            "self, key: str, *, size: int = 1, anything: Any = None, deep: bool = False) -> int",
             "Reader has parameter 'size', this takes it by name alone",
         ),
         (
-            "self, key: str, size: int = 1, anything: Any = 1, *, deep: Any = True, m: str) -> str",
+            (
+                "self, key: str, size: int = 1, anything: Any = None, "
+                "*, deep: Any = False, m: str) -> str"
+            ),
             "it needs 'm', which Reader does not have",
         ),
         (
-            "self, key: str, size: int = 1, anything: Any = 1, *, deep: bool = True) -> int | None",
+            (
+                "self, key: str, size: int = 1, anything: Any = None, "
+                "*, deep: bool = False) -> int | None"
+            ),
             r"its result is int \| str in Reader, int \| None here",
         ),
         (
-            "self, key: str, size: int = 1, anything: Any = 1, *, deep: bool = True) -> Any",
+            "self, key: str, size: int = 1, anything: Any = None, *, deep: bool = False) -> Any",
             r"its result is int \| str in Reader, Any here",
         ),
     ],
@@ -146,6 +162,105 @@ def test_it_has_to_stand_in_for_the_methods_of_all_that_it_extends() -> None:
             async def read(  # type: ignore[override]  # mypy sees it, too
                 self, key: str, size: int = 1, anything: Any = None, *, deep: bool = False
             ) -> str: ...
+
+
+# Its options.
+
+
+@dataclass
+class Gone(mesh.NotFound):
+    """It has gone."""
+
+
+@dataclass
+class Busy(mesh.Unavailable):
+    """It is busy."""
+
+
+class Keeper(mesh.Contract, name="keeper", version="1.0.0"):
+    @mesh.method(
+        idempotent=True,
+        timeout=2.0,
+        slo=0.5,
+        access="things.read",
+        audit=True,
+        tap=True,
+        deprecated="call `find`",
+        raises=[Gone, Busy],
+    )
+    @abstractmethod
+    async def get(self) -> None: ...
+
+
+class Plain(mesh.Contract, name="plain", version="1.0.0"):
+    @mesh.method(raises=Gone)
+    @abstractmethod
+    async def get(self) -> None: ...
+
+
+class Open(mesh.Contract, name="open", version="1.0.0"):
+    @mesh.method(public=True, timeout=9)
+    @abstractmethod
+    async def get(self) -> None: ...
+
+
+def again(*bases: type[mesh.Contract], **said: Any) -> MethodOptions:
+    """The options of `get`, declared again with these."""
+
+    class Again(*bases, name="again", version="1.0.0"):  # type: ignore[misc, call-arg]
+        @mesh.method(**said)  # type: ignore[untyped-decorator]
+        @abstractmethod
+        async def get(self) -> None: ...
+
+    return info_of(Again).methods["get"].options
+
+
+KEPT = info_of(Keeper).methods["get"].options
+
+
+@pytest.mark.parametrize(
+    ("bases", "said", "changed"),
+    [
+        ([Keeper], {}, {}),
+        ([Keeper], {"timeout": 1.0, "access": "things"}, {"timeout": 1.0, "access": "things"}),
+        ([Keeper], {"audit": False, "tap": False}, {"audit": False, "tap": False}),
+        ([Keeper], {"public": True}, {"public": True, "access": None}),
+        ([Keeper], {"raises": Gone}, {"raises": (Gone,)}),
+        ([Keeper], {"raises": ()}, {"raises": ()}),
+        (
+            [Plain, Keeper],
+            {"idempotent": True, "audit": True, "tap": False, "raises": [Gone]},
+            {"tap": False, "raises": (Gone,)},
+        ),
+    ],
+)
+def test_options_that_are_not_said_again_stay(
+    bases: list[type[mesh.Contract]], said: dict[str, Any], changed: dict[str, Any]
+) -> None:
+    assert again(*bases, **said) == replace(KEPT, **changed)
+
+
+def test_who_may_call_is_one_question() -> None:
+    options = again(Open, access="things.read")
+    assert (options.access, options.public, options.timeout) == ("things.read", False, 9)
+
+
+@pytest.mark.parametrize(
+    ("bases", "said", "told"),
+    [
+        ([Plain], {"raises": [Gone, Busy]}, "raises Busy, which Plain does not declare: its calle"),
+        ([Keeper], {"idempotent": False}, "it is idempotent in Keeper, whose callers may call it"),
+        ([Keeper], {"timeout": 0.1}, "slo=0.5 is longer than timeout=0.1"),
+        ([Keeper, Plain], {}, "idempotent= is not the same in Keeper and Plain; say here what"),
+        ([Keeper, Open], {"idempotent": True}, "timeout= is not the same in Keeper and Open; say"),
+    ],
+)
+def test_options_that_cannot_stand_in_are_refused(
+    bases: list[type[mesh.Contract]], said: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(mesh.ContractError, match="Again, method get: ") as raised:
+        again(*bases, **said)
+    assert told in str(raised.value)
 
 
 # What names in its annotations mean.

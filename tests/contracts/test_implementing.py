@@ -15,6 +15,7 @@ import trio
 import mesh
 from mesh.contracts.implementations import implemented
 from mesh.handlers import is_async
+from mesh.implementing import MOST_TOLD
 from tests.contracts.shop import Line, Orders, OrderService, Receipt, shop
 from tests.gateway.raw_peer import settled
 
@@ -73,10 +74,11 @@ async def test_nothing_will_do_where_no_parameter_is_needed() -> None:
     ],
 )
 async def test_a_result_that_breaks_its_contract_is_the_callee_s_fault(
-    result: Any, told: str, encoding: Encoding
+    result: Any, told: str, encoding: Encoding, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with shop(result, encoding) as it:
         for call in (it.orders.place([]), it.caller.call("orders", "place", {"lines": []})):
+            # Said once where it is to be mended, too.
             with pytest.raises(mesh.Internal) as raised:
                 await call
             assert raised.value.reason == mesh.Reason.INVALID_RESULT
@@ -85,6 +87,7 @@ async def test_a_result_that_breaks_its_contract_is_the_callee_s_fault(
             )
             assert told in raised.value.message
             assert raised.value.maybe_executed
+            assert caplog.messages.count(raised.value.message) == 1
 
 
 async def test_so_does_a_result_where_there_must_be_none() -> None:
@@ -426,7 +429,7 @@ class Strange(mesh.Aborted):
 
 
 class Finder(mesh.Contract, name="finder", version="1.0.0"):
-    @mesh.method(raises=Missing)
+    @mesh.method(raises=[Missing, mesh.DataLoss])
     @abstractmethod
     async def find(self) -> None: ...
 
@@ -460,6 +463,7 @@ class FinderService(Finder):
         (mesh.Aborted("a", reason="MISSING"), "raises MISSING as aborted; its contract says not_f"),
         (Missing("a"), ""),
         (mesh.NotFound("a"), ""),
+        (mesh.DataLoss("a", details={"part": 5}), ""),
         (mesh.Unavailable("a", reason="OVERLOADED"), ""),
     ],
 )
@@ -486,3 +490,23 @@ async def test_an_error_that_breaks_the_contract_is_logged_once_by_who_raises_it
     assert len(logged) == bool(told)
     assert not logged or logged[0].startswith(f"finder.find {told}")
     assert "pass_on raises" not in caplog.text
+
+
+async def test_each_reason_is_logged_once_and_of_many_the_first(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with (
+        mesh.Gateway() as gateway,
+        mesh.connect("finder", gateway=gateway) as server,
+        trio.open_nursery() as nursery,
+    ):
+        service = FinderService(server)
+        await nursery.start(mesh.serve, server, service)
+        await settled(server)
+        errors = [mesh.Aborted("a", reason=f"R{number}") for number in range(MOST_TOLD + 5)]
+        for service.error in (*errors, *errors[:2]):
+            with pytest.raises(mesh.CallError):
+                await server.stub(Finder).find()
+        nursery.cancel_scope.cancel()
+    logged = [one.split()[2] for one in caplog.messages if "finder.find raises" in one]
+    assert logged == [f"R{number}," for number in range(MOST_TOLD)]

@@ -12,9 +12,11 @@ import trio
 
 import mesh
 from mesh.contracts.contract import info_of
+from mesh.contracts.declaring import MAX_TEXT
 from mesh.contracts.schema import describe
 from mesh.errors import Reason
 from mesh.registering import METHODS_PER_FRAME
+from mesh.wire.codec import MAX_REQUIRES
 from tests.gateway.raw_peer import MemoryDialer, settled
 
 if TYPE_CHECKING:
@@ -121,6 +123,21 @@ async def test_a_long_schema_and_many_methods_share_frames(
         [told] = gateway.core.registry.services["users"].instances.values()
         assert msgspec.json.decode(told.schema.whole) == schema
         assert set(told.methods) == set(schema["methods"])
+
+
+async def test_the_longest_options_of_many_methods_fit_the_header() -> None:
+    """Each as long as a contract may have it, in letters of four bytes."""
+    options = {"deprecated": "\N{PARTY POPPER}" * MAX_TEXT, "access": "\N{PARTY POPPER}" * MAX_TEXT}
+    methods = {f"m{number:0127}": options for number in range(200)}
+    async with (
+        mesh.Gateway() as gateway,
+        mesh.connect("users", gateway=gateway, metadata={"note": "x" * 4000}) as client,
+    ):
+        client._uplink.requires["users"] = "x" * MAX_REQUIRES
+        client._uplink.register("users", methods, "1.0.0", None)
+        await settled(client)
+        [told] = gateway.core.registry.services["users"].instances.values()
+        assert set(told.methods) == set(methods)
 
 
 async def test_plain_methods_of_the_same_service_keep_its_version(

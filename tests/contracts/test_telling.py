@@ -191,7 +191,7 @@ def test_methods_errors_and_types_of_a_contract() -> None:
     ]
     [(reason, error)] = methods["get"]["errors"].items()
     told = str(error_shape(reason, error, DOCUMENT))
-    assert told == "raises USER_MISSING(user_id: str), not_found"
+    assert told == "raises USER_MISSING(user_id: str): not_found"
     assert list(map(str, type_shapes(DOCUMENT))) == [
         "Cat(type: Literal['Cat'], name: str)",
         "Colour = Literal['blue', 'red']",
@@ -278,3 +278,9 @@ def test_an_enumeration_is_told_whole_where_it_is_defined() -> None:
         "Level = Literal[1, 2, ...]",
         f"Month = Literal[{listed}]",
     ]
+
+
+def test_a_set_s_default_is_told_as_one() -> None:
+    tags = {"type": "array", "uniqueItems": True, "items": {}, "default": []}
+    told = str(method_shape("put", {"params": {"properties": {"tags": tags}}}, {}))
+    assert told == "put(tags: set[Any] = set()) -> Any"

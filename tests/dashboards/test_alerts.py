@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import yaml
 
 from mesh_dashboards.burning import burning
 from mesh_dashboards.promql import DEFAULT
-from mesh_dashboards.rules import rules, to_yaml
-from tests.dashboards.alert_cases import (
+from mesh_dashboards.rules import rules
+from tests.dashboards.alert_cases import CASES, instances, made, rejected
+from tests.dashboards.objective_cases import FAST_CASES, SLOW_CASES
+from tests.dashboards.series import (
     CALLS,
-    CASES,
     DURATION,
-    FAST_CASES,
+    GATEWAY,
     IS_UP,
     PROMISES,
-    SLOW_CASES,
     UP,
     Case,
-    instances,
+    run,
     unit_test,
 )
-from tests.end_to_end.prometheus import tool
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from mesh_dashboards.promql import Group, Rule
@@ -35,6 +33,8 @@ DOCUMENT = rules(PROMISES)
 ALERTS: list[Rule] = [
     rule for group in DOCUMENT["groups"] for rule in group["rules"] if "alert" in rule
 ]
+NAMES = sorted({rule["alert"] for rule in ALERTS})
+PAGES = sorted({rule["alert"] for rule in ALERTS if rule["labels"]["severity"] == "page"})
 
 
 def rule_of(case: Case) -> Rule:
@@ -45,31 +45,6 @@ def rule_of(case: Case) -> Rule:
         if rule["alert"] == case.alert and rule["labels"].get("slo") == case.labels.get("slo")
     )
     return found
-
-
-def run(
-    folder: Path,
-    tests: list[dict[str, Any]],
-    interval: str = "1m",
-    groups: list[Group] = DOCUMENT["groups"],
-) -> None:
-    """Have promtool run unit tests."""
-    (folder / "mesh.rules.yml").write_text(to_yaml({"groups": groups}))
-    file = folder / "tests.yml"
-    file.write_text(
-        yaml.safe_dump(
-            {
-                "rule_files": ["mesh.rules.yml"],
-                "evaluation_interval": interval,
-                "group_eval_order": [group["name"] for group in groups],
-                "tests": tests,
-            }
-        )
-    )
-    done = subprocess.run(
-        [tool("promtool"), "test", "rules", str(file)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_alert_has_a_case() -> None:
@@ -90,11 +65,13 @@ def test_every_alert_has_a_case() -> None:
 def test_every_alert_fires_in_time_with_its_text_and_ends(
     tmp_path: Path, cases: tuple[Case, ...], interval: str, groups: list[Group]
 ) -> None:
-    run(tmp_path, [unit_test(case, rule_of(case)) for case in cases], interval, groups)
+    run(tmp_path, [unit_test(case, rule_of(case)) for case in cases], groups, interval=interval)
 
 
-def silent(name: str, series: dict[str, str], *minutes: int) -> dict[str, Any]:
-    """That no alert at all fires at these minutes."""
+def silent(
+    name: str, series: dict[str, str], *minutes: int, alerts: Sequence[str] = NAMES
+) -> dict[str, Any]:
+    """That no alert at all, or none of these, fires at these minutes."""
     return {
         "name": name,
         "interval": "1m",
@@ -102,7 +79,7 @@ def silent(name: str, series: dict[str, str], *minutes: int) -> dict[str, Any]:
         "alert_rule_test": [
             {"eval_time": f"{minute}m", "alertname": alert, "exp_alerts": []}
             for minute in minutes
-            for alert in sorted({rule["alert"] for rule in ALERTS})
+            for alert in alerts
         ],
     }
 
@@ -126,7 +103,7 @@ def test_without_traffic_nothing_fires(tmp_path: Path) -> None:
         {"expr": "count(mesh:slo_objective:ratio)", "eval_time": "30m", "exp_samples": one(2)},
     ]
     new = silent("a new gateway", IS_UP, 30)
-    run(tmp_path, [quiet, new])
+    run(tmp_path, [quiet, new], DOCUMENT["groups"])
 
 
 def one(value: float, labels: str = "{}") -> list[dict[str, Any]]:
@@ -168,7 +145,7 @@ def test_before_the_first_failure_nothing_is_unknown(tmp_path: Path) -> None:
             ("all_", 'job="mesh-gateway"'),
         )
     ]
-    run(tmp_path, [good])
+    run(tmp_path, [good], DOCUMENT["groups"])
 
 
 def test_services_are_not_missed_while_their_gateway_is_down(tmp_path: Path) -> None:
@@ -178,7 +155,7 @@ def test_services_are_not_missed_while_their_gateway_is_down(tmp_path: Path) -> 
     down["alert_rule_test"] = [
         test for test in down["alert_rule_test"] if test["alertname"] != "MeshGatewayDown"
     ]
-    run(tmp_path, [down])
+    run(tmp_path, [down], DOCUMENT["groups"])
 
 
 @pytest.mark.parametrize("instance", ["gw:9464", "new:9464"])
@@ -199,5 +176,53 @@ def test_a_service_that_has_not_come_back_after_its_gateway_is_missed(
         "1",
     )
     test = unit_test(case, rule_of(case))
-    test["alert_rule_test"].pop()  # it ends six hours later
-    run(tmp_path, [test])
+    test["alert_rule_test"].pop()  # it ends a week later
+    run(tmp_path, [test], DOCUMENT["groups"])
+
+
+LAG = f"mesh_gateway_loop_lag_seconds{{{GATEWAY}}}"
+BURST = "_x20 1000x40"
+FEW = "_x20 1x4 2x40"
+BURSTS = "_x20 1000x2 2000x40"
+SOME = "0x19 0+40x40"
+NO_PAGES = {
+    "few refused": {rejected("OVERLOADED"): FEW, made("resource_exhausted"): FEW},
+    "a burst refused": {rejected("OVERLOADED"): BURST, made("resource_exhausted"): BURST},
+    "two bursts refused": {rejected("OVERLOADED"): BURSTS, made("resource_exhausted"): BURSTS},
+    "0.8 % refused": {
+        rejected("OVERLOADED"): SOME,
+        made("resource_exhausted"): SOME,
+        made("ok"): "0+4960x60",
+    },
+    "late once": {LAG: "0.001x19 40 0.001x40"},
+    "few failed": {f'{CALLS}, code="ok"}}': "0+1x60", f'{CALLS}, code="internal"}}': FEW},
+}
+
+
+@pytest.mark.parametrize("series", NO_PAGES.values(), ids=list(NO_PAGES))
+def test_one_event_pages_nobody(tmp_path: Path, series: dict[str, str]) -> None:
+    once = silent("once", {**IS_UP, **series}, *range(20, 45), alerts=PAGES)
+    run(tmp_path, [once], DOCUMENT["groups"])
+
+
+def test_a_service_that_is_gone_is_missed_for_days(tmp_path: Path) -> None:
+    """Every five minutes a look, for a week: it must not fall silent while nobody has mended it."""
+    day = 24 * 60
+    case = Case(
+        "MeshServiceWithoutInstances",
+        {UP: f"1x{8 * day}", instances("healthy"): "1x60 stale"},
+        60,
+        6 * day,
+        7 * day + 120,
+        {"job": "mesh-gateway", "rpc_service": "users"},
+        "1",
+    )
+    groups = [
+        group
+        for group in DOCUMENT["groups"]
+        if group["name"] in {"mesh-saturation", "mesh-services"}
+    ]
+    test = unit_test(case, rule_of(case))
+    soon = {**test["alert_rule_test"][1], "eval_time": "7h10m"}
+    test["alert_rule_test"].insert(1, soon)
+    run(tmp_path, [test], groups, interval="5m")

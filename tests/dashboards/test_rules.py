@@ -20,7 +20,7 @@ from mesh_dashboards.promql import Scope
 from mesh_dashboards.rules import rules, to_yaml
 from mesh_dashboards.runbooks import runbook, runbooks
 from mesh_telemetry.names import DURATION_BOUNDS, FAMILIES
-from tests.dashboards.alert_cases import PROMISES
+from tests.dashboards.series import PROMISES
 from tests.dashboards.test_alerts import ALERTS, DOCUMENT
 from tests.end_to_end.prometheus import tool
 

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import yaml
 
-from mesh.cli.dashboards.rules import _promises
+import mesh.testing
+from mesh.cli.dashboards.rules import _promises, _schemas
 from mesh_dashboards.burning import Promise
 from mesh_dashboards.rules import rules, to_yaml
 from mesh_dashboards.runbooks import runbook, runbooks
 from tests.cli.conftest import Mesh, read_line, start
 from tests.cli.terminals import terminal
+from tests.contracts.shop import Orders
 
 CONTRACTS = """
 from abc import abstractmethod
@@ -38,6 +40,26 @@ class Orders(mesh.Contract, name="orders", version="1.0.0"):
 
 nothing = None
 """
+OTHERS = """
+from abc import abstractmethod
+import mesh
+print("hello")
+
+class Users(mesh.Contract, name="users", version="2.0.0"):
+    @mesh.method(slo=mesh.slo(within=0.25, success=None))
+    @abstractmethod
+    async def get(self) -> int: ...
+"""
+FAULTY = {
+    "leaves": ("raise SystemExit(0)", "SystemExit: 0 ({path}, line 1)"),
+    "divides": ("\n1 / 0", "ZeroDivisionError: division by zero ({path}, line 2)"),
+    "no_python": ("x = 1\ndef", "SyntaxError: invalid syntax (no_python.py, line 2)"),
+    "deeper": ("import no_such", "ModuleNotFoundError: No module named 'no_such' ({path}, line 1)"),
+    "odd": (
+        "class Odd(BaseException): pass\nraise Odd('is\\nit')",
+        "odd.Odd: is\\nit ({path}, line 2)",
+    ),
+}
 SERVICE = """
 import sys
 import mesh
@@ -125,7 +147,10 @@ def test_rules_link_to_where_the_runbooks_are() -> None:
     ("arguments", "complaint"),
     [
         (["contracts"], "'contracts' is no MODULE:CLASS, such as shop.contracts:Orders"),
-        (["nowhere:Users"], "nowhere:Users: No module named 'nowhere'"),
+        (["nowhere:Users"], "nowhere:Users: ModuleNotFoundError: No module named 'nowhere'"),
+        ([".contracts:Users"], "'.contracts:Users' is no MODULE:CLASS, such as shop.contracts"),
+        (["--job", "\udcff"], r"--job '\udcff' is no UTF-8"),
+        (["--runbooks", "https://\udcff"], r"--runbooks 'https://\udcff' is no UTF-8"),
         (["contracts:User"], "contracts:User: module 'contracts' has no attribute 'User'"),
         (["contracts:nothing"], "contracts:nothing: None is no contract: a subclass of"),
         (["contracts:Users", "--gateway", "unix:/x"], "name contracts or give --gateway; not both"),
@@ -135,6 +160,39 @@ def test_wrong_usage_is_told(folder: Path, arguments: list[str], complaint: str)
     found = dashboards("rules", *arguments, folder=folder)
     assert (found.returncode, found.stdout) == (2, "")
     assert complaint in found.stderr
+
+
+@pytest.mark.parametrize("module", FAULTY)
+def test_a_module_that_cannot_be_imported_is_told_with_kind_and_place(
+    tmp_path: Path, module: str
+) -> None:
+    text, complaint = FAULTY[module]
+    path = tmp_path / f"{module}.py"
+    path.write_text(text)
+    found = dashboards("rules", f"{module}:Users", folder=tmp_path)
+    assert (found.returncode, found.stdout) == (2, "")
+    assert found.stderr == f"mesh: {module}:Users: {complaint.format(path=path)}\n"
+
+
+def test_contracts_that_differ_are_told_and_what_modules_print_is_no_rule(folder: Path) -> None:
+    (folder / "others.py").write_text(OTHERS)
+    found = dashboards("rules", "others:Users", "contracts:Users", folder=folder)
+    promise = Promise("users", "get", success=None, within=0.25, target=0.99)
+    assert (found.returncode, found.stdout) == (0, to_yaml(rules([promise])))
+    assert found.stderr == (
+        "hello\nwarning: users.get: two contracts promise different things of it: slo(within=0.25, "
+        "target=0.99, success=None) counts, slo(within=0.2, target=0.95, success=0.999) does not\n"
+    )
+
+
+@pytest.mark.trio
+async def test_a_service_that_goes_meanwhile_is_left_out(
+    local_mesh: mesh.testing.LocalMesh,
+) -> None:
+    """Its name was listed, and is served no more when it is asked about."""
+    await local_mesh.serve(mesh.testing.mock(Orders))
+    (found,) = await _schemas(local_mesh.client, ["gone", "orders"])
+    assert (found["name"], "place" in found["methods"]) == ("orders", True)
 
 
 @pytest.mark.parametrize(

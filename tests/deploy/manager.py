@@ -44,16 +44,33 @@ class Manager:
         """The lines of the next datagram."""
         return self._socket.recv(4096).decode().split("\n")
 
+    def next_now(self) -> list[str]:
+        """Likewise; raises BlockingIOError where none has come."""
+        self._socket.settimeout(0)
+        try:
+            return self.next()
+        finally:
+            self._socket.settimeout(30)
+
     def until(self, line: str) -> list[str]:
         """The lines of the next datagram that has this one."""
         while line not in (found := self.next()):
             pass
         return found
 
+    def fill(self) -> None:
+        """Leave room for no other datagram, as one who does not read."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.setblocking(False)
+            sock.connect("\0" + self.path[1:] if self.path.startswith("@") else self.path)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    sock.send(b"X=1")
+
     def until_silent(self, seconds: float) -> None:
         """Hear all, until nothing comes for so long."""
         self._socket.settimeout(seconds)
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError, BlockingIOError):
             while True:
                 self.next()
         self._socket.settimeout(30)
@@ -99,8 +116,13 @@ def listen(path: Path | None = None) -> socket.socket:
 
 
 def ask(address: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return command("ping", "--count", "1", "--gateway", address, **variables)
+
+
+def command(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """The command, once it has ended."""
     return subprocess.run(
-        [sys.executable, "-m", "mesh.cli", "ping", "--count", "1", "--gateway", address],
+        [sys.executable, "-m", "mesh.cli", *arguments],
         env={**os.environ, **variables},
         capture_output=True,
         text=True,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from mesh_dashboards.burning import WINDOWS
 from tests.deploy.manager import ROOT
 from tests.programs import program
 
@@ -37,6 +38,17 @@ def test_docker_compose_takes_the_file(file: Path) -> None:
         check=False,
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_prometheus_keeps_more_than_the_longest_window_of_an_objective() -> None:
+    kept, window = (
+        int(re.search(r"(\d+)d$", text)[1])  # type: ignore[index]
+        for text in (
+            next(one for one in SERVICES["prometheus"]["command"] if ".retention.time=" in one),
+            WINDOWS[-1],
+        )
+    )
+    assert kept > window
 
 
 @pytest.mark.parametrize("name", SERVICES)

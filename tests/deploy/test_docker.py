@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
 import re
 import subprocess
 import sys
 import sysconfig
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -89,6 +91,37 @@ def test_what_is_copied_is_there_and_not_ignored(name: str) -> None:
         assert f"!{path}" in sent
     everything = {path for file in FILES for path in copied(file)}
     assert {line[1:] for line in sent if line.startswith("!")} == everything
+
+
+def is_sent(path: str) -> bool:
+    """Whether the build gets a file; the last line that fits it, or a folder of it, decides."""
+    sent = True
+    folders = [path, *map(str, PurePosixPath(path).parents)]
+    for line in (ROOT / ".dockerignore").read_text().splitlines():
+        pattern = line.removeprefix("!")
+        anywhere = pattern.removeprefix("**/")
+        names = {PurePosixPath(one).name for one in folders} if anywhere != pattern else folders
+        if not line.startswith("#") and any(fnmatch.fnmatch(one, anywhere) for one in names):
+            sent = line.startswith("!")
+    return sent
+
+
+@pytest.mark.parametrize(
+    ("path", "sent"),
+    [
+        ("mesh/running.py", True),
+        ("deploy/compose/shop/__main__.py", True),
+        ("tests/smoke.py", False),
+        ("mesh/__pycache__/running.pyc", False),
+        ("mesh/.env", False),
+        ("mesh/.env.local", False),
+        ("telemetry/production.env", False),
+        ("mesh/gateway/tls/gateway.pem", False),
+        ("deploy/compose/shop/peer.key", False),
+    ],
+)
+def test_no_secret_is_sent(path: str, sent: bool) -> None:
+    assert is_sent(path) == sent
 
 
 def test_labels_say_what_it_is() -> None:

@@ -10,11 +10,12 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 
 import mesh
 from mesh.systemd import Notifier, take_sockets
 from tests.certificates import Authority
-from tests.deploy.manager import LAUNCHER, Manager, ask, environment, gateway, listen
+from tests.deploy.manager import LAUNCHER, Manager, ask, command, environment, gateway, listen
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,8 +31,44 @@ def test_it_is_ready_once_peers_can_connect_and_says_that_it_stops(
         assert ask(f"unix:{tmp_path}/mesh/gateway.sock").returncode == 0
         process.send_signal(signal.SIGTERM)
         stopping = manager.until("STOPPING=1")
-        assert stopping == ["STOPPING=1", "STATUS=draining", "EXTEND_TIMEOUT_USEC=8000000"]
+        assert stopping == ["STOPPING=1", "EXTEND_TIMEOUT_USEC=8000000", "STATUS=draining"]
         assert process.wait(30) == 0
+
+
+def test_whoever_has_it_drained_it_says_so(tmp_path: Path, manager: Manager) -> None:
+    with gateway(tmp_path, NOTIFY_SOCKET=manager.path) as process:
+        manager.until("READY=1")
+        address = f"unix:{tmp_path}/mesh/gateway.sock"
+        assert command("drain", "--gateway", address).returncode == 0
+        manager.until("STOPPING=1")
+        assert process.wait(30) == 0
+
+
+def test_a_manager_with_a_full_queue_hears_of_readiness_later(
+    tmp_path: Path, manager: Manager
+) -> None:
+    manager.fill()
+    with gateway(tmp_path, "--json", NOTIFY_SOCKET=manager.path) as process:
+        assert process.stdout is not None
+        assert "ready" in process.stdout.readline()
+        manager.until("X=1")
+        assert manager.until("READY=1") == ["READY=1", "STATUS=0 peers, 0 calls in flight"]
+
+
+def test_what_has_been_heard_is_not_said_again(manager: Manager) -> None:
+    notifier = Notifier({"NOTIFY_SOCKET": manager.path, "WATCHDOG_USEC": "20000000"})
+    manager.fill()
+    notifier.waiting(3, "starting")
+    notifier.ready("up")
+    notifier.alive("up")
+    notifier.draining(3)
+    manager.until_silent(0)
+    notifier.alive("draining")
+    stopping = ["STOPPING=1", "EXTEND_TIMEOUT_USEC=8000000", "STATUS=draining", "WATCHDOG=1"]
+    assert manager.next() == stopping
+    notifier.alive("draining")
+    assert manager.next() == ["WATCHDOG=1"]
+    notifier.close()
 
 
 def test_a_loop_that_turns_gives_life_signs_and_one_that_hangs_does_not(
@@ -53,9 +90,8 @@ def test_a_start_that_fails_is_never_ready(tmp_path: Path, manager: Manager) -> 
     arguments = ["--listen", f"unix:{tmp_path}/file/x.sock"]
     with gateway(tmp_path, *arguments, NOTIFY_SOCKET=manager.path) as process:
         assert process.wait(30) == 1
-    manager._socket.settimeout(0)
     with pytest.raises(BlockingIOError):
-        manager.next()
+        manager.next_now()
 
 
 @pytest.mark.parametrize(
@@ -67,6 +103,8 @@ def test_a_start_that_fails_is_never_ready(tmp_path: Path, manager: Manager) -> 
         ({"WATCHDOG_USEC": "20000000", "WATCHDOG_PID": "1"}, None),
         ({"WATCHDOG_USEC": "0"}, None),
         ({"WATCHDOG_USEC": "soon"}, None),
+        ({"WATCHDOG_USEC": "9" * 400}, None),
+        ({"WATCHDOG_USEC": "9" * 5000}, None),
     ],
 )
 def test_the_watchdog_is_only_for_the_process_it_means(
@@ -84,6 +122,9 @@ def test_a_manager_that_does_not_read_blocks_nothing(tmp_path: Path) -> None:
     for number in range(10_000):
         notifier.alive(f"{number}")
     assert manager.next() == ["STATUS=0"]
+    manager.until_silent(0)
+    notifier.alive("9999")  # the last one, which was not heard
+    assert manager.next() == ["STATUS=9999"]
     manager.close()
     notifier.alive("gone")
     notifier.close()
@@ -103,6 +144,44 @@ def test_a_status_is_told_once(manager: Manager) -> None:
     notifier.close()
     assert manager.next() == ["STATUS=a"]
     assert manager.next() == ["STATUS=b READY=1"]
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        ("no gateway: unix:/run/\udcff/g.sock", "no gateway: unix:/run/?/g.sock"),
+        ("é" * 5000, "é" * 1024),
+        ("x" + "é" * 5000, "x" + "é" * 1023),
+    ],
+    ids=["no UTF-8", "too long", "too long within a character"],
+)
+def test_a_status_is_short_and_utf_8(manager: Manager, status: str, told: str) -> None:
+    """As systemd discards what is neither."""
+    notifier = Notifier({"NOTIFY_SOCKET": manager.path})
+    notifier.ready(status)
+    notifier.alive(status)
+    notifier.close()
+    assert manager.next() == ["READY=1", f"STATUS={told}"]
+    with pytest.raises(BlockingIOError):
+        manager.next_now()
+
+
+async def test_a_watchdog_that_wants_too_much_does_not_take_the_loop(
+    manager: Manager, autojump_clock: object
+) -> None:
+    notifier = Notifier({"NOTIFY_SOCKET": manager.path, "WATCHDOG_USEC": "1"})
+    looks = 0
+
+    def status() -> str:
+        nonlocal looks
+        looks += 1
+        return ""
+
+    notifier.ready("")
+    with trio.move_on_after(1):
+        await notifier.report(status)
+    notifier.close()
+    assert looks <= 101
 
 
 # Activation.
@@ -222,6 +301,3 @@ async def test_a_gateway_takes_a_socket_of_the_program_s_own(tmp_path: Path) -> 
     assert path.is_socket()
     with socket.socket() as deaf, pytest.raises(mesh.AddressError, match="does not listen"):
         mesh.Gateway(listen=[deaf])
-
-
-# The units.

@@ -17,54 +17,91 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-CALLERS = 16
+RATE = 40.0
+"""Orders per second."""
 TIMEOUT = 60.0
 WAIT = 30.0
 """Seconds; by default 30 and 5, for machines that do nothing else."""
+PAUSES = (0.0, 0.2, 1.0)
+"""Seconds from the end of a gateway to the start of the next one."""
+GONE = 4.0
+"""Seconds in which a gateway ends that nobody keeps busy, on a machine that is."""
+LATE = 2.0
+"""Seconds in which a call ends once there is a gateway, likewise."""
 
 
 class Load:
-    """Callers that order again and again."""
+    """Customers who order some times a second, whatever becomes of the orders before.
 
-    def __init__(self) -> None:
+    Attributes:
+        failures: What orders failed of.
+        ended: When each began and ended, on trio's clock.
+        ready: When a new gateway was there, likewise.
+    """
+
+    def __init__(self, client: mesh.Client) -> None:
         self.failures: list[str] = []
-        self._placed = 0
-        self._wanted = 0
+        self.ended: list[tuple[float, float]] = []
+        self.ready: list[float] = []
+        self._client = client
+        self._made = 0
         self._passed = trio.Event()
 
     async def passes(self) -> None:
-        """Return once every caller has had an answer to a call that it has yet to make."""
-        self._wanted = self._placed + 2 * CALLERS
-        self._passed = trio.Event()
-        with trio.fail_after(60):
-            await self._passed.wait()
+        """Return once an order that has yet to be made has ended."""
+        now = trio.current_time()
+        with trio.fail_after(TIMEOUT):
+            while all(began < now for began, _ in self.ended[-1:]):
+                self._passed = trio.Event()
+                await self._passed.wait()
 
-    async def order(self, client: mesh.Client) -> None:
-        while True:
-            try:
-                params = {"user_id": "ada", "cents": 1250}
-                await client.call("orders", "place", params, timeout=TIMEOUT)
-            except mesh.CallError as failure:
-                if failure.reason != "CARD_DECLINED":
-                    self.failures.append(str(failure))
-            self._placed += 1
-            if self._placed >= self._wanted:
-                self._passed.set()
+    async def run(self, *, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+        """Order until cancelled, and return once all orders have ended."""
+        async with trio.open_nursery() as nursery:
+            with trio.CancelScope() as scope:
+                task_status.started(scope)
+                while True:
+                    self._made += 1
+                    nursery.start_soon(self._order)
+                    await trio.sleep(1 / RATE)
+
+    async def _order(self) -> None:
+        began = trio.current_time()
+        try:
+            params = {"user_id": "ada", "cents": 1250}
+            await self._client.call("orders", "place", params, timeout=TIMEOUT)
+        except mesh.CallError as failure:
+            if failure.reason != "CARD_DECLINED":
+                self.failures.append(str(failure))
+        self.ended.append((began, trio.current_time()))
+        self._passed.set()
+
+    def check(self) -> None:
+        """Every order has ended well, and soon once there was a gateway."""
+        assert self.failures == []
+        assert len(self.ended) == self._made
+        late = [
+            ended - since
+            for began, ended in self.ended
+            if ended - (since := max([began, *(at for at in self.ready if at < ended)])) > LATE
+        ]
+        assert late == []
 
 
 @contextlib.asynccontextmanager
 async def load(address: str) -> AsyncIterator[Load]:
-    made = Load()
+    """Customers, and a check of their books in the end."""
     async with (
         mesh.connect(
             "customers", gateway=address, connect_timeout=30, limits=mesh.Limits(service_wait=WAIT)
         ) as client,
         trio.open_nursery() as nursery,
     ):
-        for _ in range(CALLERS):
-            nursery.start_soon(made.order, client)
+        made = Load(client)
+        scope: trio.CancelScope = await nursery.start(made.run)
         yield made
-        nursery.cancel_scope.cancel()
+        scope.cancel()
+    made.check()
 
 
 class Shop:
@@ -114,19 +151,36 @@ def end(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
 
 @pytest.mark.parametrize("is_handed_in", [True, False], ids=["systemd's socket", "its own socket"])
 async def test_a_gateway_that_restarts_fails_no_call(tmp_path: Path, is_handed_in: bool) -> None:
+    """However soon, and though the backend for its traces has come to hang."""
     path, limit = tmp_path / "mesh" / "gateway.sock", f"service_wait={WAIT:g}s"
     path.parent.mkdir(mode=0o700)
     with contextlib.ExitStack() as stack:
         sockets = (stack.enter_context(listen(path)),) if is_handed_in else ()
-        first = stack.enter_context(gateway(tmp_path, "--limit", limit, sockets=sockets))
+        host, port = stack.enter_context(listen()).getsockname()
+        backend = f"http://{host}:{port}"
+
+        def start() -> subprocess.Popen[str]:
+            process = stack.enter_context(
+                gateway(
+                    tmp_path, "--limit", limit, sockets=sockets, OTEL_EXPORTER_OTLP_ENDPOINT=backend
+                )
+            )
+            assert process.stdout is not None
+            assert "is ready" in process.stdout.readline()
+            return process
+
+        running = start()
         shop = stack.enter_context(Shop(tmp_path, f"unix:{path}"))
         await trio.to_thread.run_sync(shop.start, "users", "payments", "orders")
         async with load(f"unix:{path}") as under:
-            await under.passes()
-            await trio.to_thread.run_sync(end, first)
-            stack.enter_context(gateway(tmp_path, "--limit", limit, sockets=sockets))
-            await under.passes()
-        assert under.failures == []
+            for pause in PAUSES:
+                await under.passes()
+                with trio.fail_after(GONE):
+                    await trio.to_thread.run_sync(end, running, abandon_on_cancel=True)
+                await trio.sleep(pause)
+                running = await trio.to_thread.run_sync(start)
+                under.ready.append(trio.current_time())
+                await under.passes()
 
 
 async def test_services_that_restart_one_after_the_other_fail_no_call(tmp_path: Path) -> None:
@@ -141,4 +195,3 @@ async def test_services_that_restart_one_after_the_other_fail_no_call(tmp_path: 
                 await trio.to_thread.run_sync(end, old)
                 await trio.to_thread.run_sync(shop.start, name)
             await under.passes()
-        assert under.failures == []

@@ -145,14 +145,25 @@ class RawPeer(_Speaker):
         return int(call_id)
 
     async def goodbye(self) -> str:
-        """Read to the end of the connection; returns the reason of the GOAWAY that came last."""
+        """Read to the end of the connection, and answer pings.
+
+        Returns:
+            The reason of the GOAWAY that came last.
+        """
         reason = ""
         try:
             while True:
-                _, _, header, _ = await self.receive(Kind.GOAWAY)
-                reason = header.reason
+                kind, _, header, _ = await self.receive(Kind.GOAWAY, Kind.HEARTBEAT)
+                if kind == Kind.GOAWAY:
+                    reason = header.reason
+                elif header.flag == codec.PING:
+                    await self.pong(header.sequence)
         except EOFError:
             return reason
+
+    async def pong(self, sequence: int) -> None:
+        """Answer a ping."""
+        await self.send(codec.Heartbeat(sequence, codec.PONG, 0, 0, 0, 0, 0))
 
 
 def hello(

@@ -11,6 +11,7 @@ import trio.testing
 
 import mesh
 from mesh.errors import Reason
+from mesh.gateway.missing import explain_call, explain_service
 from mesh.transport.outbox import FRAME_OVERHEAD
 from mesh.wire import CONTINUED, MORE, Kind, codec
 from tests.gateway.raw_peer import (
@@ -321,15 +322,14 @@ async def test_explaining_a_missing_name_is_cheap_among_any_names(
         )
         await read_by_gateway(peer)
         monkeypatch.setattr(difflib, "SequenceMatcher", CountingMatcher)
-        registry = gateway.core.registry
         for name in ("ab" * 30, "ab" * 31, "ab" * 62, "ba" * 30, "a"):
             CountingMatcher.pairs = 0
-            no_service, message = registry.explain_missing("big", name)
-            assert not no_service
+            _, reason, message = explain_call(gateway.core, "big", name)
+            assert reason == "METHOD_NOT_FOUND"
             assert len(message) < 2000
             assert CountingMatcher.pairs <= 25
         CountingMatcher.pairs = 0
-        assert registry.explain_missing("bgi", "x")[1].endswith("did you mean 'big'?")
+        assert explain_service(gateway.core, "bgi").endswith("did you mean 'big'?")
         assert CountingMatcher.pairs > 0, "the comparisons are counted"
 
 

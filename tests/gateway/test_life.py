@@ -13,6 +13,7 @@ import trio.testing
 
 import mesh
 from mesh.errors import Reason
+from mesh.gateway.draining import GOODBYE
 from mesh.gateway.life import HEALTHY, LATE, UNRESPONSIVE
 from mesh.transport import StreamLink
 from mesh.wire import Kind, codec
@@ -170,6 +171,7 @@ async def test_a_drain_lets_finish_what_is_in_flight_with_all_it_calls(
             _, _, error, _ = await raw.receive(Kind.ERROR)
             assert error.reason == Reason.GATEWAY_DRAINING
             assert not error.options & codec.MAYBE_EXECUTED
+            await raw.pong(GOODBYE)
             assert await raw.goodbye() == ""
             assert trio.current_time() - before == pytest.approx(4, abs=0.1)
             nursery.cancel_scope.cancel()
@@ -208,6 +210,41 @@ async def test_a_drain_without_calls_ends_at_once(autojump_clock: MockClock) -> 
             gateway.drain()
             await raw.goodbye()
             assert trio.current_time() == before
+
+
+async def test_a_drain_reads_what_was_sent_before_its_goodbye_was_heard(
+    autojump_clock: MockClock,
+) -> None:
+    """A peer's call is refused, and not cut off, which would look as if it might have run."""
+    async with mesh.Gateway() as gateway, raw_peer(gateway) as raw:
+        gateway.drain()
+        await trio.sleep(0.9)
+        await raw.call("mesh", "status")
+        await raw.pong(GOODBYE)
+        _, _, error, _ = await raw.receive(Kind.ERROR)
+        assert error.reason == Reason.GATEWAY_DRAINING
+        assert await raw.goodbye() == ""
+        assert trio.current_time() == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("goes", [False, True])
+async def test_a_drain_waits_a_second_at_most_for_peers_to_hear(
+    autojump_clock: MockClock,
+    goes: bool,
+) -> None:
+    """Those that hang, and no time at all for those that go."""
+    gateway = mesh.Gateway()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(gateway.serve)
+        async with raw_peer(gateway) as raw:
+            gateway.drain()
+            await trio.testing.wait_all_tasks_blocked()
+            if goes:
+                await raw.stream.aclose()
+            await trio.sleep(0.1)
+            assert (gateway.status().state == "stopped") is goes
+            await trio.sleep(1)
+            assert gateway.status().state == "stopped"
 
 
 async def test_a_peer_that_comes_during_a_drain_is_told(autojump_clock: MockClock) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import time
 from abc import abstractmethod
@@ -191,6 +192,12 @@ def test_what_a_method_answers_goes_by_its_name_where_it_has_none() -> None:
         "id": 1,
         "token": REDACTED,
     }
+
+
+def test_times_are_told_as_json_tells_them() -> None:
+    when = dt.datetime(2026, 11, 21, 20, 54, 4, tzinfo=dt.UTC)
+    travelled = msgspec.msgpack.decode(msgspec.msgpack.encode({"at": when}))
+    assert preview(travelled).text == '{"at":"2026-11-21T20:54:04Z"}'
 
 
 def test_long_and_deep_values_are_cut() -> None:

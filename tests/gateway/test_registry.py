@@ -12,16 +12,16 @@ import mesh
 from mesh.errors import RemoteProtocolError
 from mesh.gateway.balancing import pick
 from mesh.gateway.core import Core
+from mesh.gateway.departures import MEMORY
 from mesh.gateway.endings import Endings
 from mesh.gateway.life import HEALTHY, LATE, UNRESPONSIVE
-from mesh.gateway.registry import Registry
+from mesh.gateway.missing import explain_call
 from mesh.gateway.routing import Router
 from mesh.gateway.session import Session
 from mesh.gateway.telling import GatewayFeed
 from mesh.process import Process
 from mesh.transport import StreamLink
 from mesh.wire import codec
-from mesh_telemetry import CallMetrics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -34,7 +34,7 @@ class Room:
         self.limits = mesh.Limits(**limits)
         process = Process()
         self.core = Core(self.limits, process, GatewayFeed(process))
-        self.registry = Registry(self.limits, CallMetrics())
+        self.registry = self.core.registry
         endings = Endings(self.core)
         self._rooms = self.core, Router(self.core, endings), endings
 
@@ -74,26 +74,30 @@ async def test_methods_of_several_instances() -> None:
 
 
 async def test_a_method_taken_away_is_gone_at_once() -> None:
-    """It is not expected back, as its peer said so; of another's nothing changes."""
+    """It is not expected back, as its peer said so, but remembered; another's is not touched."""
     room = Room()
     one, two = room.session(), room.session()
     room.add(one, "users", "get", "put")
     room.add(two, "users", "get")
-    room.registry.remove(one, "users", ["get", "never"])
+    room.registry.remove(one, "users", ["get", "never"], 0.0)
     assert room.instances("users", "get") == [two]
-    room.registry.remove(two, "users")
-    assert ("users", "get") not in room.registry.methods
+    room.registry.remove(two, "users", [], 0.0)
+    get = room.registry.methods["users", "get"]
+    assert not get.instances
+    assert not room.registry.is_expected("users", get, 0.0)
     assert room.instances("users", "put") == [one]
-    room.registry.remove(one, "users")
-    room.registry.remove(one, "users")
-    room.registry.remove(one, "nothing")
+    for service in ("users", "users", "nothing"):
+        room.registry.remove(one, service, [], 1.0)
+    assert not room.registry.services["users"].instances
+    assert not room.registry.is_expected("users", None, 1.0)
+    assert not one.services
+    room.registry.sweep(1.1 + MEMORY)
     assert not room.registry.services
     assert not room.registry.methods
-    assert not one.services
 
 
 async def test_a_peer_that_left_is_expected_back_for_a_while() -> None:
-    """Its methods are remembered for ``service_memory``, and then forgotten with the service."""
+    """For ``service_memory``; its name is remembered for longer, and then forgotten."""
     room = Room(service_memory=30.0)
     one = room.session()
     room.add(one, "users", "get")
@@ -106,9 +110,13 @@ async def test_a_peer_that_left_is_expected_back_for_a_while() -> None:
     room.registry.sweep(130.0)
     assert room.registry.methods
     room.registry.sweep(130.1)
+    assert room.registry.methods
+    assert not room.registry.is_expected("users", None, 130.2)
+    room.registry.sweep(100.0 + MEMORY)
+    assert list(room.registry.services) == ["users"]
+    room.registry.sweep(100.1 + MEMORY)
     assert not room.registry.methods
     assert not room.registry.services
-    assert not room.registry.is_expected("users", None, 130.2)
 
 
 async def test_one_that_came_back_is_not_forgotten() -> None:
@@ -118,7 +126,7 @@ async def test_one_that_came_back_is_not_forgotten() -> None:
     room.add(one, "users", "get")
     room.registry.withdraw(one, now=0.0)
     room.add(again, "users", "get")
-    room.registry.sweep(1000.0)
+    room.registry.sweep(1000.0 + MEMORY)
     assert room.instances("users", "get") == [again]
     assert not room.registry.is_expected("users", room.registry.methods["users", "get"], 1.0)
 
@@ -167,18 +175,26 @@ async def test_what_is_missing_is_explained_with_the_nearest_name() -> None:
     """A service and a method; without the gateway's own among the suggestions."""
     room = Room()
     room.add(room.session(internal=True), "mesh", "status")
-    explain = room.registry.explain_missing
-    assert explain("users", "get") == (True, "no service 'users' is registered")
+
+    def explain(service: str, method: str) -> tuple[str, str]:
+        _, reason, message = explain_call(room.core, service, method)
+        return str(reason), message
+
+    missing = "SERVICE_NOT_FOUND"
+    assert explain("users", "get") == (missing, "no service 'users' is registered")
     room.add(room.session(), "users", "get", "put")
     assert explain("user", "get") == (
-        True,
+        missing,
         "no service 'user' is registered; did you mean 'users'?",
     )
-    assert explain("zzz", "get") == (True, "no service 'zzz' is registered; registered are users")
-    no_service, message = explain("users", "gett")
-    assert not no_service
+    assert explain("zzz", "get") == (
+        missing,
+        "no service 'zzz' is registered; registered are users",
+    )
+    reason, message = explain("users", "gett")
+    assert reason == "METHOD_NOT_FOUND"
     assert "service 'users' has no method 'gett'; did you mean 'get'?" in message
-    assert explain("users", "x") == (False, "service 'users' has no method 'x'; it has get, put")
+    assert explain("users", "x") == (reason, "service 'users' has no method 'x'; it has get, put")
     assert len(explain("x" * 10_000, "y")[1]) < 500
     assert len(explain("users", "y" * 10_000)[1]) < 500
 

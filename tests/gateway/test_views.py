@@ -101,9 +101,8 @@ async def test_the_three_ways_to_ask_tell_the_same() -> None:
                 over_http = [edge for edge in json.loads(body) if edge["caller"] == "shop"][:1]
                 over_wire = [edge for edge in over_wire if edge["service"] == "users"]
                 here = [edge for edge in here if edge["service"] == "users"]
-                assert over_http == over_wire
             else:
-                over_http = timeless(json.loads(body))
+                over_http = json.loads(body)
             assert timeless(over_http) == over_wire == here
 
 

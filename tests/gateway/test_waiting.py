@@ -109,7 +109,7 @@ async def test_a_service_that_left_is_expected_back(autojump_clock: MockClock) -
         assert seconds == pytest.approx(5, abs=0.01)
         assert type(error) is mesh.Unavailable
         assert error.reason == Reason.NO_INSTANCE
-        assert "waited 5 s for svc.answer; it was here a moment ago" in error.message
+        assert "waited 5 s for svc.answer; nobody serves 'svc' since " in error.message
         assert not error.maybe_executed
         nursery.start_soon(register_later, gateway, 3, "svc")
         seconds, value = await timed(caller, "svc", "answer")
@@ -118,8 +118,8 @@ async def test_a_service_that_left_is_expected_back(autojump_clock: MockClock) -
         nursery.cancel_scope.cancel()
 
 
-async def test_after_30_seconds_it_is_missing(autojump_clock: MockClock) -> None:
-    """And its name is forgotten."""
+async def test_after_30_seconds_it_is_waited_for_no_more(autojump_clock: MockClock) -> None:
+    """And its callers are told the same, at once."""
     async with mesh.Gateway() as gateway, mesh.connect("caller", gateway=gateway) as caller:
         async with mesh.connect("svc", gateway=gateway) as peer:
             peer.register("answer", answer)
@@ -127,8 +127,11 @@ async def test_after_30_seconds_it_is_missing(autojump_clock: MockClock) -> None
         await trio.sleep(36)
         seconds, error = await timed(caller, "svc", "answer")
         assert seconds < 0.01
-        assert error.reason == Reason.SERVICE_NOT_FOUND
-        assert "svc" not in gateway.core.registry.services
+        assert type(error) is mesh.Unavailable
+        assert error.reason == Reason.NO_INSTANCE
+        assert error.message.startswith("nobody serves 'svc' since ")
+        assert "(36.00 s ago); its last instance, svc at " in error.message
+        assert error.message.endswith(", left in order; start one, or call it no more")
 
 
 async def test_a_deadline_also_ends_a_wait(autojump_clock: MockClock) -> None:

@@ -132,10 +132,9 @@ TABLE: dict[DecisionKind, tuple[float | None, dict[str, Any], str]] = {
     ),
     Kind.INSTANCE_MISSING: (
         30.0,
-        {"call": "a.f"},
+        {"told": "nobody serves 'a' since 20:55:56 UTC"},
         (
-            "refused: no instance of a.f is connected any more; one that is gone "
-            "is expected back for "
+            "refused: nobody serves 'a' since 20:55:56 UTC; one that is gone is expected back for "
             "30 s"
         ),
     ),

@@ -91,12 +91,32 @@ def test_buckets_that_do_not_fit_the_bounds_are_refused() -> None:
         quantile([1, 1], 0.5)
 
 
+@pytest.mark.parametrize(
+    ("durations", "expected"),
+    [
+        ([0.101] * 100, [0.102, 0.1167, 0.15]),  # of 175, 242 and 248 ms alone none is possible
+        ([0.249] * 100, [0.248, 0.249, 0.249]),
+        ([0.02] * 90 + [0.101] * 10, [0.0183, 0.175, 0.235]),  # any of these is possible
+        ([0.101] * 9 + [90.0], [0.1833, 30.0, 30.0]),  # what is beyond all bounds may be anything
+    ],
+)
+def test_the_sum_of_all_calls_rules_quantiles_out(
+    durations: list[float], expected: list[float]
+) -> None:
+    series = MethodSeries("users", "get")
+    for seconds in durations:
+        series.observe(seconds)
+    found = [quantile(series.buckets, q, total=series.duration_sum) for q in (0.5, 0.95, 0.99)]
+    assert found == [pytest.approx(one, abs=0.0006) for one in expected]
+
+
 @given(
+    summed=st.booleans(),
     durations=st.lists(st.floats(0.0, 30.0), min_size=1, max_size=50),
     qs=st.lists(st.floats(0.0, 1.0), min_size=2, max_size=5),
 )
 def test_a_quantile_lies_in_the_bucket_of_the_true_one(
-    durations: list[float], qs: list[float]
+    summed: bool, durations: list[float], qs: list[float]
 ) -> None:
     series = MethodSeries("users", "get")
     for seconds in durations:
@@ -104,14 +124,14 @@ def test_a_quantile_lies_in_the_bucket_of_the_true_one(
     durations.sort()
     estimates = []
     for q in sorted(qs):
-        estimate = quantile(series.buckets, q)
+        estimate = quantile(series.buckets, q, total=series.duration_sum if summed else None)
         assert estimate is not None
         estimates.append(estimate)
         true = durations[max(0, math.ceil(q * len(durations)) - 1)]
         upper = min(bound for bound in DURATION_BOUNDS if bound >= true)
         lower = max((bound for bound in (0.0, *DURATION_BOUNDS) if bound < upper), default=0.0)
         assert lower <= estimate <= upper * (1 + 1e-12)
-    assert all(a <= b for a, b in pairwise(estimates))
+    assert all(a <= b * (1 + 1e-9) for a, b in pairwise(estimates))
 
 
 def test_a_series_is_created_once_and_shared_by_callers() -> None:

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from mesh.testing import LocalMesh
 
 
+class Both(Users, Orders):
+    """What would serve two contracts."""
+
+
 async def took(it: LocalMesh) -> float:
     began = trio.current_time()
     await it.stub(Users).count()
@@ -149,8 +153,22 @@ async def test_faults_add_up(autojump_clock: MockClock) -> None:
 
 async def test_a_code_that_is_none_has_a_hint() -> None:
     async with local_mesh(UserService()) as it:
-        with pytest.raises(ValueError, match="'unavailble' is no code; did you mean unavailable"):
+        with pytest.raises(
+            mesh.UsageError, match="'unavailble' is no code; did you mean unavailable"
+        ):
             it.fail(Users, error="unavailble")
+
+
+async def test_a_class_that_implements_a_contract_stands_for_it() -> None:
+    async with local_mesh(UserService()) as it:
+        with it.fail(UserService, error="aborted"), pytest.raises(mesh.Aborted):
+            await it.stub(Users).count()
+        [call] = await it.calls(UserService)
+        assert (call.reason, type(call.reason)) == ("ABORTED", str)
+        with it.drop(UserService), pytest.raises(mesh.DeadlineExceeded):
+            await it.stub(Users, timeout=0.1).count()
+        _, call = await it.calls(UserService)
+        assert (call.reason, type(call.reason)) == ("DEADLINE_EXCEEDED", str)
 
 
 async def test_what_a_fault_has_ended_is_no_hit_of_the_next_one() -> None:
@@ -187,9 +205,16 @@ async def test_a_fault_holds_for_what_is_registered_later() -> None:
             "serves users.gte; did you mean users.get?",
         ),
         (lambda it: it.drop("zzz"), mesh.UsageError, "serves zzz; there are users"),
-        (lambda it: it.drop(Users, times=0), ValueError, "times=0 is less than 1"),
-        (lambda it: it.fail(Users, error="ok"), ValueError, "'ok' is no failure"),
-        (lambda it: it.fail(Users, error="nope"), ValueError, "nope"),
+        (lambda it: it.drop(Users, times=0), mesh.UsageError, "times=0 is less than 1"),
+        (lambda it: it.fail(Users, error="ok"), mesh.UsageError, "'ok' is no failure"),
+        (lambda it: it.fail(Users, error="nope"), mesh.UsageError, "nope"),
+        (
+            lambda it: it.fail(Users, error=ValueError("x")),
+            mesh.UsageError,
+            "is no error of a call",
+        ),
+        (lambda it: it.drop(Both), mesh.UsageError, "Both implements users, orders; name one"),
+        (lambda it: it.drop(int), mesh.ContractError, "int'> is no contract"),
     ],
 )
 async def test_a_fault_that_can_meet_no_call_is_told(

@@ -92,7 +92,7 @@ async def test_a_peer_may_have_what_a_peer_elsewhere_has() -> None:
 
 async def test_what_cannot_be_served_says_so_as_itself() -> None:
     with pytest.raises(mesh.ContractError, match="Users is a contract"):
-        async with local_mesh(Users):  # type: ignore[arg-type]  # that is the fault
+        async with local_mesh(Users):
             pytest.fail("it must not begin")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import traceback
+from contextlib import redirect_stdout, suppress
 from importlib import import_module
 from operator import attrgetter
 from pathlib import Path
@@ -19,13 +21,14 @@ from mesh.cli.peer import json_option, peer
 from mesh.contracts.contract import info_of
 from mesh.contracts.objectives import fault_of, objective_of, slo
 from mesh.contracts.schema import describe
-from mesh.errors import ContractError
+from mesh.errors import ContractError, NotFound
 from mesh.wire.codec import is_name
 from mesh_telemetry.logs import clean_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from mesh.client import Client
     from mesh_dashboards.burning import Promise
 
 
@@ -69,6 +72,11 @@ def rules(
     from mesh_dashboards.rules import rules as make
     from mesh_dashboards.rules import to_yaml
 
+    for option, text in (("--job", job), ("--runbooks", runbooks)):
+        try:
+            text.encode()
+        except UnicodeEncodeError as fault:  # bytes that the shell has passed on
+            raise WrongUsage(f"{option} {text!r} is no UTF-8") from fault
     if contracts and gateway is not None:
         raise WrongUsage("name contracts or give --gateway; not both")
     if gateway is not None:
@@ -77,7 +85,12 @@ def rules(
         schemas = [describe(info_of(_load(name))) for name in contracts]
     promises: dict[tuple[str, str], Promise] = {}
     for promise in _promises(schemas):
-        promises.setdefault((promise.service, promise.method), promise)
+        first = promises.setdefault((promise.service, promise.method), promise)
+        if first != promise:
+            _warn(
+                f"{promise.service}.{promise.method}: two contracts promise different things of "
+                f"it: {_told(first)} counts, {_told(promise)} does not"
+            )
     for promise in promises.values():
         for warning in promise.warnings():
             _warn(warning)
@@ -91,23 +104,57 @@ def rules(
 def _load(name: str) -> object:
     """What a name such as ``shop.contracts:Orders`` stands for."""
     module, _, attribute = name.partition(":")
-    if not (module and attribute):
+    if not (module and attribute) or module.startswith("."):
         raise WrongUsage(f"{name!r} is no MODULE:CLASS, such as shop.contracts:Orders")
     if str(Path.cwd()) not in sys.path:  # `python -m` has it there, an installed command has not
         sys.path.insert(0, str(Path.cwd()))
     try:
-        found = attrgetter(attribute)(import_module(module))
+        with redirect_stdout(sys.stderr):  # what it prints is no rule
+            imported = import_module(module)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as fault:  # it is somebody's program, which may do anything, also exit
+        raise WrongUsage(f"{name}: {_why(fault)}") from fault
+    try:
+        found = attrgetter(attribute)(imported)
         info_of(found)
-    except (ImportError, AttributeError, ContractError) as fault:
+    except (AttributeError, ContractError) as fault:
         raise WrongUsage(f"{name}: {fault}") from fault
     return found
+
+
+def _why(fault: BaseException) -> str:
+    """What went wrong in importing a module, its kind, and its line."""
+    if isinstance(fault, SyntaxError):  # its text has the place
+        return f"{type(fault).__name__}: {fault}"
+    text = clean_line("".join(traceback.format_exception_only(fault)).strip())
+    own = [
+        frame
+        for frame in traceback.extract_tb(fault.__traceback__)
+        if frame.filename != __file__ and "importlib" not in frame.filename
+    ]
+    return f"{text} ({own[-1].filename}, line {own[-1].lineno})" if own else text
+
+
+def _told(promise: Promise) -> str:
+    """A promise in the words of a contract."""
+    told = slo(within=promise.within, target=promise.target, success=promise.success)
+    return repr(told)
 
 
 async def _registered(gateway: str) -> list[dict[str, Any]]:
     """The schemas of all contracts at a gateway; of several versions the newest first."""
     async with peer(gateway) as client:
         services = await client.call(BUILTIN, "services")
-        found = [await client.call(BUILTIN, "service", one["name"]) for one in services]
+        return await _schemas(client, [one["name"] for one in services])
+
+
+async def _schemas(client: Client, services: Iterable[str]) -> list[dict[str, Any]]:
+    """The schemas of the contracts of these services, as far as they are still there."""
+    found = []
+    for name in services:
+        with suppress(NotFound):  # it has gone since it was listed
+            found.append(await client.call(BUILTIN, "service", name))
     return [
         {**contract["schema"], "name": one["name"]}
         for one in found

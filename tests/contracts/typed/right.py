@@ -109,8 +109,12 @@ async def make(client: mesh.Client) -> Orders:
     return OrderService(client, 3)
 
 
+def make_users() -> UserService:
+    return UserService("db")
+
+
 async def serve(client: mesh.Client) -> None:
-    await mesh.serve(client, UserService(), OrderService, plain, make)
+    await mesh.serve(client, UserService(), OrderService, plain, make, UserService, make_users)
 
 
 async def test(client: mesh.Client) -> None:
@@ -138,7 +142,11 @@ async def test(client: mesh.Client) -> None:
         assert_type(await it.spans(), list[RecordedSpan])
         assert_type(await it.traces(), list[TraceSummary])
         assert_type(await it.serve(users), list[mesh.Client])
+        assert_type(await it.serve(OrderService, UserService), list[mesh.Client])
+    async with local_mesh(UserService) as it:
+        assert_type(it.client, mesh.Client)
 
 
 def main() -> None:
+    mesh.run(UserService)
     mesh.run(UserService("db"), OrderService, partial(OrderService, tax=19), make, plain)

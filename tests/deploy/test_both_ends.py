@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,6 @@ import mesh
 from mesh.cli.dashboards.export import export
 from mesh.cli.settings import SETTINGS
 from mesh.loglines import choose_level
-from mesh_telemetry import TraceSettings
-from tests.deploy.manager import ROOT
 from tests.deploy.test_compose import COMPOSE, SERVICES, UNASKED
 from tests.deploy.test_drift import DEPLOY, TEXTS, command_lines
 
@@ -243,15 +240,6 @@ def test_the_collector_listens_where_it_is_told_to_and_else_at_the_loopback() ->
     assert endpoints == ["${env:OTLP_LISTEN:-127.0.0.1}"] * 3
 
 
-def test_the_docker_page_says_what_a_gateway_holds_and_where_its_socket_is() -> None:
-    page = PAGES["docker"]
-    room = {"traces": TraceSettings().store_bytes, "outbox": mesh.Limits().max_outbox}
-    assert f"at most {room['traces'] >> 20} MiB of traces" in page
-    assert f"{room['outbox'] >> 20} MiB for each\n  peer" in page
-    assert set(re.findall(r"--volume mesh-socket:(\S+)", page)) == UNTOLD["spanmesh"]
-    assert mounts("gateway")["/run/mesh"] == "mesh-socket"
-
-
 def test_the_prometheus_page_names_the_version_of_compose() -> None:
     version = SERVICES["prometheus"]["image"].rpartition(":v")[2]
     assert f"the Compose file names {version.rpartition('.')[0]}." in PAGES["prometheus"]
@@ -266,26 +254,6 @@ def test_targets_and_settings_that_a_page_names_are_there(folder: str, page: str
         assert found in SETTINGS, found
     for url in re.findall(r"127\.0\.0\.1:94\d\d(/[\w.-]*)", page):
         assert url in {"/readyz", "/healthz", "/metrics", "/api"}, url
-
-
-def first_block(page: str) -> str:
-    """The first commands of a page."""
-    found: list[str] = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
-    return found[0]
-
-
-def test_prometheus_folder_is_arranged_by_its_pages_commands_also_where_it_is(
-    tmp_path: Path,
-) -> None:
-    place = tmp_path / "prometheus"
-    place.mkdir()  # as Debian's package does
-    script = first_block(PAGES["prometheus"]).replace("/etc/prometheus", str(place))
-    for _ in range(2):
-        subprocess.run(["sh", "-ec", script], cwd=ROOT, check=True, timeout=60)
-    assert {str(one.relative_to(place)) for one in place.rglob("*") if one.is_file()} == {
-        "README.md", "prometheus.yml", "rules/mesh.rules.yml", "secrets/admin.token",
-        "targets/gateways.yml", "targets/peers.yml",
-    }  # fmt: skip
 
 
 def test_no_block_of_a_page_goes_on_after_a_program_that_stays() -> None:
