@@ -212,6 +212,8 @@ def test_rights_for_prometheus_are_where_there_is_something_to_scrape(
         one["metadata"]["namespace"] for one in whole
         if one["kind"] == "Service" and one["metadata"]["name"] in names
     }  # fmt: skip
+    for name in names:  # or one that drains, or does not get ready, would not be seen
+        assert find(whole, "Service", name)["spec"]["publishNotReadyAddresses"] is True
     for uid in ("mesh-prometheus", "mesh-traces"):
         assert f"`{uid}`" in TEXT
 
