@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mesh_dashboards.promql import OWN_SERVICE, Group, Rule, Scope, quoted, record
+from mesh_dashboards.promql import NOT_KEPT, OWN_SERVICE, Group, Rule, Scope, quoted, record
 from mesh_dashboards.recording import INSTANCES
 from mesh_telemetry import names
 
@@ -221,8 +221,7 @@ def _refusals(scope: Scope) -> Iterator[Rule]:
 
 def _telemetry(scope: Scope) -> Iterator[Rule]:
     dropped = names.SPANS_DROPPED.name
-    # not_kept: parts of traces that the gateway no longer has, or never wanted.
-    lost = scope.select(dropped, 'reason!~"not_kept|export_.*"')
+    lost = scope.select(dropped, f'reason!~"{NOT_KEPT}|export_.*"')
     yield scope.alert(
         "MeshTelemetryDropped",
         f"{scope.grown(lost, '15m')} > 0",

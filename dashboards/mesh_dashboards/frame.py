@@ -12,6 +12,7 @@ from grafana_foundation_sdk.models import dashboard as models
 
 from mesh_dashboards.look import DATASOURCE, Section
 from mesh_dashboards.queries import USERS_OWN, series, total
+from mesh_dashboards.shipped import ADMIN, TRACES
 from mesh_telemetry import names
 
 if TYPE_CHECKING:
@@ -51,16 +52,14 @@ def sources(build_info: str = names.GATEWAY_LOOP_LAG.name) -> list[Builder[model
         dashboard.TextBoxVariable("admin")
         .label("Gateway's API")
         .description("Where your browser reaches a gateway's admin address: links to its traces.")
-        .default_value("http://127.0.0.1:9464")
-        .current(
-            models.VariableOption(text="http://127.0.0.1:9464", value="http://127.0.0.1:9464")
-        ),
+        .default_value(ADMIN)
+        .current(models.VariableOption(text=ADMIN, value=ADMIN)),
         dashboard.TextBoxVariable("traces")
         .label("Traces")
         .description("The uid of the Tempo data source that links to traces open.")
         .hide(models.VariableHide.HIDE_VARIABLE)
-        .default_value("mesh-traces")
-        .current(models.VariableOption(text="mesh-traces", value="mesh-traces")),
+        .default_value(TRACES)
+        .current(models.VariableOption(text=TRACES, value=TRACES)),
     ]
 
 

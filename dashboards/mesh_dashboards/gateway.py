@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from mesh_dashboards.frame import board, sources
 from mesh_dashboards.look import Column, Section, chart, figure, rows
-from mesh_dashboards.parts import attention
+from mesh_dashboards.parts import attention, gateways_figure
+from mesh_dashboards.promql import NOT_KEPT
 from mesh_dashboards.queries import happening, or_zero, rate, series, total
 from mesh_telemetry import names
 
@@ -41,13 +42,7 @@ def _health() -> list[Panel]:
     lag = total(names.GATEWAY_LOOP_LAG, how="max")
     limit = total(names.OUTBOX_LIMIT, how="min")
     return [
-        figure(
-            "Gateways",
-            "Gateways that Prometheus reaches.",
-            f"count ({series(names.GATEWAY_LOOP_LAG.name)})",
-            "none",
-            steps=((None, "red"), (1, "green")),
-        ),
+        gateways_figure(),
         figure(
             "Loop lag",
             "How late the event loop of the slowest gateway last ran a timer. Every call waits as "
@@ -89,23 +84,29 @@ def _load() -> list[Panel]:
             "Attempts that ended, through each gateway.",
             {"{{instance}}": rate(names.CALLS, by=_EACH)},
             "reqps",
+            span=6,
             empty="no calls",
         ),
-        chart(
-            "Frames",
-            "Frames of the wire protocol, by kind and direction.",
-            {
-                "{{kind}} {{direction}}": happening(
-                    rate(names.FRAMES, by=(names.KIND, names.DIRECTION))
-                )
-            },
-            "cps",
+        *(
+            chart(
+                f"Frames {direction}",
+                f"Frames of the wire protocol that go {direction}, by kind.",
+                {
+                    "{{kind}}": happening(
+                        rate(names.FRAMES, f'{names.DIRECTION}="{direction}"', by=(names.KIND,))
+                    )
+                },
+                "cps",
+                span=6,
+            )
+            for direction in ("in", "out")
         ),
         chart(
             "Bytes",
             "What goes in and out of the gateways.",
             {"{{direction}}": rate(names.BYTES, by=(names.DIRECTION,))},
             "binBps",
+            span=6,
         ),
     ]
 
@@ -243,6 +244,7 @@ def _traces() -> list[Panel]:
 
 
 def _export() -> list[Panel]:
+    lost = f'{names.REASON}!="{NOT_KEPT}"'
     return [
         chart(
             "Spans exported",
@@ -265,7 +267,7 @@ def _export() -> list[Panel]:
             "Spans of kept traces that were lost, by reason.",
             {
                 "{{reason}}": or_zero(
-                    happening(rate(names.SPANS_DROPPED, by=(names.REASON,))), names.REASON
+                    happening(rate(names.SPANS_DROPPED, lost, by=(names.REASON,))), names.REASON
                 )
             },
             "cps",

@@ -97,6 +97,12 @@ def thresholds(steps: Steps) -> dashboard.ThresholdsConfig:
     return dashboard.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(made)
 
 
+def coloured(steps: Steps) -> models.DynamicConfigValue:
+    """The same for one field."""
+    made = [{"value": value, "color": colour} for value, colour in steps]
+    return models.DynamicConfigValue("thresholds", {"mode": "absolute", "steps": made})
+
+
 def figure(
     title: str,
     description: str,
@@ -108,8 +114,11 @@ def figure(
     empty: str = "0",
     span: int = 4,
     height: int = STAT_HEIGHT,
+    legend: str = "__auto",
 ) -> stat.Panel:
-    """One figure with its course behind it; ``empty`` is shown where there are no series."""
+    """One figure with its course behind it; ``empty`` is shown where it has no value at the end."""
+    # Grafana shows the last value, however old. So there is one at the end: no number.
+    ending = f"({query}) or on () vector(nan)"
     panel = (
         stat.Panel()
         .title(title)
@@ -120,12 +129,20 @@ def figure(
         .unit(unit)
         .no_value(empty)
         .thresholds(thresholds(steps))
+        .mappings([_no_number(empty)])
         .color_mode(common_models.BigValueColorMode.VALUE)
         .graph_mode(common_models.BigValueGraphMode.AREA)
-        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
-        .with_target(target(query))
+        .reduce_options(common.ReduceDataOptions().calcs(["last"]))
+        .with_target(target(ending, legend))
     )
     return panel if decimals is None else panel.decimals(decimals)
+
+
+def _no_number(text: str) -> models.SpecialValueMap:
+    result = models.ValueMappingResult(text=text)
+    match = models.SpecialValueMatch.NULL_AND_NAN
+    options = models.DashboardSpecialValueMapOptions(match=match, result=result)
+    return models.SpecialValueMap(options=options)
 
 
 def chart(
@@ -286,9 +303,8 @@ def _shown(column: Column) -> list[models.DynamicConfigValue]:
     if column.decimals is not None:
         shown.append(models.DynamicConfigValue("decimals", column.decimals))
     if column.steps:
-        steps = [{"value": value, "color": colour} for value, colour in column.steps]
         shown += [
-            models.DynamicConfigValue("thresholds", {"mode": "absolute", "steps": steps}),
+            coloured(column.steps),
             models.DynamicConfigValue("custom.cellOptions", {"type": "color-text"}),
         ]
     return shown

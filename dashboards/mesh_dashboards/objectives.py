@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING
 from mesh_dashboards.burning import BUDGET_LEFT, ERRORS, OBJECTIVE
 from mesh_dashboards.frame import board, choice, sources, to_service, to_traces
 from mesh_dashboards.look import Column, Section, chart, figure, rows
-from mesh_dashboards.queries import BY_METHOD, METHOD, SERVICE, USERS_OWN, quantile, rate
+from mesh_dashboards.queries import (
+    BY_METHOD,
+    MANY,
+    METHOD,
+    SERVICE,
+    USERS_OWN,
+    least,
+    most,
+    quantile,
+    rate,
+)
 from mesh_telemetry import names
 
 if TYPE_CHECKING:
@@ -18,9 +28,9 @@ if TYPE_CHECKING:
 
     from mesh_dashboards.look import Panel
 
-_KEPT = f'{SERVICE}, {METHOD}, slo=~"$slo"'
-_BY = f" by ({', '.join((*BY_METHOD, 'slo'))})"
-"""Of several jobs, the worst; a table would have what else a series is called as a column, too."""
+_KEPT = f'job=~"$job", {SERVICE}, {METHOD}, slo=~"$slo"'
+_BY = f" by ({', '.join(('job', *BY_METHOD, 'slo'))})"
+"""A table would have what else a series is called as a column, too."""
 _BURNS = ((None, "green"), (1, "orange"), (6, "red"))
 """1 uses up the budget in just its time, 6 pages somebody after six hours, 14.4 after one."""
 _LEFT = ((None, "red"), (0.25, "orange"), (0.5, "green"))
@@ -28,7 +38,7 @@ _LEFT = ((None, "red"), (0.25, "orange"), (0.5, "green"))
 
 def objectives() -> Dashboard:
     """Every objective with its budget."""
-    known = f"label_values({OBJECTIVE}, {{}})"
+    known = f'label_values({OBJECTIVE}{{{{job=~"$job"}}}}, {{}})'
     return board(
         "mesh-objectives",
         "Mesh objectives",
@@ -47,7 +57,7 @@ def objectives() -> Dashboard:
             choice(
                 "method",
                 "Method",
-                f"label_values({OBJECTIVE}{{{SERVICE}}}, {names.RPC_METHOD})",
+                f'label_values({OBJECTIVE}{{job=~"$job", {SERVICE}}}, {names.RPC_METHOD})',
                 "Methods with objectives.",
                 everything="",
             ),
@@ -130,7 +140,7 @@ def _table() -> Panel:
         "Objectives",
         "Success: calls without a fault of the service. Latency: calls within the time that the "
         "contract says. Burn rates are how many times faster than allowed the budget is used up.",
-        {names.RPC_SERVICE: "Service", names.RPC_METHOD: "Method", "slo": "For"},
+        {"job": "Job", names.RPC_SERVICE: "Service", names.RPC_METHOD: "Method", "slo": "For"},
         [
             Column("Objective", f"max{_BY} ({OBJECTIVE}{{{_KEPT}}})", "percentunit", 2),
             Column("Budget left", budget_left(), "percentunit", 1, _LEFT),
@@ -147,29 +157,29 @@ def _table() -> Panel:
 
 
 def _courses() -> list[Panel]:
-    legend = "{{rpc_service}}.{{rpc_method}} {{slo}}"
+    legend = "{{job}} {{rpc_service}}.{{rpc_method}} {{slo}}"
     return [
         chart(
-            "Budget left",
+            f"Budget left: the {MANY} lowest",
             "From 100 % down; below zero the objective of 30 days is missed.",
-            {legend: budget_left()},
+            {legend: least(budget_left())},
             "percentunit",
             height=9,
             highest=1,
             empty="no objectives",
         ),
         chart(
-            "Burn rate, 1 h",
+            f"Burn rate, 1 h: the {MANY} fastest",
             "1 uses the budget up in 30 days, 14.4 a fiftieth of it in one hour.",
-            {legend: burn_rate("1h")},
+            {legend: most(burn_rate("1h"))},
             "none",
             height=9,
             empty="no objectives",
         ),
         chart(
-            "Burn rate, 6 h",
+            f"Burn rate, 6 h: the {MANY} fastest",
             "1 uses the budget up in 30 days, 6 a twentieth of it in six hours.",
-            {legend: burn_rate("6h")},
+            {legend: most(burn_rate("6h"))},
             "none",
             height=9,
             empty="no objectives",
@@ -179,22 +189,23 @@ def _courses() -> list[Panel]:
 
 def _behind() -> list[Panel]:
     calls = (SERVICE, METHOD, USERS_OWN)
-    name = "{{rpc_service}}.{{rpc_method}}"
-    promised = f"and on ({', '.join(BY_METHOD)}) {OBJECTIVE}{{{_KEPT}}}"
-    p99 = quantile(0.99, names.CALL_DURATION, *calls, by=BY_METHOD)
+    name = "{{job}} {{rpc_service}}.{{rpc_method}}"
+    by = ("job", *BY_METHOD)
+    promised = f"and on ({', '.join(by)}) {OBJECTIVE}{{{_KEPT}}}"
+    p99 = quantile(0.99, names.CALL_DURATION, *calls, by=by)
     return [
         chart(
-            "Calls",
+            f"Calls: the {MANY} most",
             "Without calls, no budget is used up.",
-            {name: f"{rate(names.CALLS, *calls, by=BY_METHOD)} {promised}"},
+            {name: most(f"{rate(names.CALLS, *calls, by=by)} {promised}")},
             "reqps",
             span=12,
             empty="no calls",
         ),
         chart(
-            "p99",
+            f"p99: the {MANY} slowest",
             "Each dot is one call, and opens its trace.",
-            {name: f"{p99} {promised}"},
+            {name: most(f"{p99} {promised}")},
             "s",
             span=12,
             exemplars=True,

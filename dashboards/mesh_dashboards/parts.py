@@ -14,16 +14,22 @@ from mesh_dashboards.look import (
     STATES,
     Column,
     chart,
+    coloured,
     figure,
     rows,
+    target,
 )
 from mesh_dashboards.queries import (
     BY_METHOD,
+    MANY,
     failure_ratio,
     happening,
+    least,
+    most,
     or_zero,
     quantile,
     rate,
+    series,
     success_ratio,
     total,
 )
@@ -42,7 +48,7 @@ _OVERDUE = ((None, "text"), (15, "orange"), (30, "red"))
 """Seconds: a heartbeat comes every five, three missed are late, six unresponsive."""
 
 
-def golden_figures(*matchers: str) -> list[stat.Panel]:
+def golden_figures(*matchers: str, span: int = 4) -> list[stat.Panel]:
     """Success rate, rate and p95: whether all is well, in three figures."""
     return [
         figure(
@@ -54,12 +60,15 @@ def golden_figures(*matchers: str) -> list[stat.Panel]:
             steps=GOOD_SUCCESS,
             decimals=2,
             empty="no calls",
+            span=span,
         ),
         figure(
             "Calls",
             "Attempts that ended, nested and refused ones included.",
             or_zero(rate(names.CALLS, *matchers)),
             "reqps",
+            empty="no gateway",
+            span=span,
         ),
         figure(
             "p95",
@@ -67,17 +76,38 @@ def golden_figures(*matchers: str) -> list[stat.Panel]:
             quantile(0.95, names.CALL_DURATION, *matchers),
             "s",
             empty="no calls",
+            span=span,
         ),
     ]
+
+
+def gateways_figure(*, span: int = 4) -> stat.Panel:
+    """How many gateways Prometheus reaches, and how many it does not."""
+    # Jobs that had a gateway in this time: `up` alone does not say what it is of.
+    had = f"last_over_time({series(names.GATEWAY_LOOP_LAG.name)}[$__range])"
+    known = f"({series('up')} and on (job) {had})"
+    return (
+        figure(
+            "Gateways",
+            "Gateways that Prometheus reaches, and that it does not. Without one no call arrives.",
+            f"sum {known}",
+            "none",
+            steps=((None, "red"), (1, "green")),
+            span=span,
+            legend="up",
+        )
+        .with_target(target(f"count ({known} == 0) or 0 * count {known}", "down", ref="B"))
+        .override_by_name("down", [coloured(((None, "green"), (1, "red")))])
+    )
 
 
 def golden_charts(*matchers: str, by: str) -> list[timeseries.Panel]:
     """The same three over time; success by one label."""
     return [
         chart(
-            "Success rate",
+            f"Success rate: the {MANY} lowest",
             "As above, over time.",
-            {f"{{{{{by}}}}}": success_ratio(*matchers, by=(by,))},
+            {f"{{{{{by}}}}}": least(success_ratio(*matchers, by=(by,)))},
             "percentunit",
             highest=1,
             lowest=None,
@@ -219,11 +249,11 @@ def deprecated_chart(*matchers: str) -> timeseries.Panel:
     """Who calls what its contract calls deprecated."""
     by = (names.CALLER, names.RPC_SERVICE, names.RPC_METHOD)
     return chart(
-        "Deprecated calls",
+        f"Deprecated calls: the {MANY} most",
         "Calls of methods that their contracts call deprecated, by caller. At zero they can go.",
         {
-            "{{caller}} > {{rpc_service}}.{{rpc_method}}": rate(
-                names.DEPRECATED_CALLS, *matchers, by=by
+            "{{caller}} > {{rpc_service}}.{{rpc_method}}": most(
+                rate(names.DEPRECATED_CALLS, *matchers, by=by)
             )
         },
         "reqps",
@@ -231,6 +261,8 @@ def deprecated_chart(*matchers: str) -> timeseries.Panel:
     )
 
 
-def attention(title: str, description: str, query: str, unit: str) -> stat.Panel:
+def attention(
+    title: str, description: str, query: str, unit: str, *, empty: str = "0", span: int = 4
+) -> stat.Panel:
     """A figure that is zero where all is well."""
-    return figure(title, description, query, unit, steps=BAD_ABOVE_ZERO)
+    return figure(title, description, query, unit, steps=BAD_ABOVE_ZERO, empty=empty, span=span)

@@ -20,6 +20,8 @@ FAULTS: Final = "|".join(names.SERVER_FAULTS)
 """The codes that are failures of a service, as a regular expression."""
 OWN_SERVICE: Final = "mesh"
 """The gateway's own service, whose calls are those of the command and of peers' start."""
+NOT_KEPT: Final = "not_kept"
+"""The reason of spans that belong to no kept trace, and so are not lost."""
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _DURATION = re.compile(r"(\d+)([smhd])")

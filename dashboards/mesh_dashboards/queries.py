@@ -28,6 +28,9 @@ USERS_OWN = f'{names.RPC_SERVICE}!="{OWN_SERVICE}"'
 FAILED = f'{names.CODE}=~"{FAULTS}"'
 """Calls that are an error of the service or the mesh, as objectives count them."""
 
+MANY = 10
+"""How many lines of a kind a chart has; a table has them all."""
+
 BY_METHOD = (names.RPC_SERVICE, names.RPC_METHOD)
 
 
@@ -74,11 +77,24 @@ def quantile(
 
 
 def or_zero(expression: str, *labels: str) -> str:
-    """The same, or a zero where there is nothing yet, with ``none`` as the value of its labels."""
-    zero = "vector(0)"
+    """The same, or a zero where there is nothing yet, with ``none`` as the value of its labels.
+
+    Without a gateway that answers there is no zero, as nobody knows.
+    """
+    zero = f"(0 * count ({series(names.GATEWAY_LOOP_LAG.name)}))"
     for label in labels:
         zero = f'label_replace({zero}, "{label}", "none", "", "")'
     return f"{expression} or on () {zero}"
+
+
+def most(expression: str) -> str:
+    """The highest of many, at each moment."""
+    return f"topk({MANY}, {expression})"
+
+
+def least(expression: str) -> str:
+    """The lowest of many, at each moment."""
+    return f"bottomk({MANY}, {expression})"
 
 
 def happening(expression: str) -> str:

@@ -19,10 +19,12 @@ from mesh_dashboards.parts import (
 )
 from mesh_dashboards.queries import (
     BY_METHOD,
+    MANY,
     METHOD,
     PEERS,
     SERVICE,
     happening,
+    most,
     or_zero,
     quantile,
     rate,
@@ -130,25 +132,25 @@ def _by_caller() -> list[Panel]:
     not_ok = rate(names.CALLS, *_CALLS, f'{names.CODE}!="ok"', by=by)
     return [
         chart(
-            "Calls by caller",
+            f"Calls: the {MANY} busiest callers",
             "Who calls how much over time.",
-            {"{{caller}}": rate(names.CALLS, *_CALLS, by=(names.CALLER,))},
+            {"{{caller}}": most(rate(names.CALLS, *_CALLS, by=(names.CALLER,)))},
             "reqps",
             stacked=True,
             empty="no calls",
         ),
         chart(
-            "Not ok by caller",
+            f"Not ok: the {MANY} most by caller",
             "Whose calls end with which other code than ok.",
-            {"{{caller}} {{code}}": not_ok},
+            {"{{caller}} {{code}}": most(not_ok)},
             "reqps",
             stacked=True,
             empty="none",
         ),
         chart(
-            "Slowest methods",
-            "The p99 of each method.",
-            {"{{rpc_method}}": quantile(0.99, names.CALL_DURATION, *_CALLS, by=BY_METHOD)},
+            f"The {MANY} slowest methods",
+            "By their p99.",
+            {"{{rpc_method}}": most(quantile(0.99, names.CALL_DURATION, *_CALLS, by=BY_METHOD))},
             "s",
             exemplars=True,
             empty="no calls",
@@ -161,11 +163,11 @@ def _instances() -> list[Panel]:
     limit = total(names.IN_FLIGHT_LIMIT, how="min")
     return [
         chart(
-            "In flight by instance",
+            f"In flight: the {MANY} busiest",
             "Calls in flight as each instance told in its last heartbeat. At the limit, further "
             "ones are refused as OVERLOADED.",
             {
-                "{{peer}}": total(names.PEER_IN_FLIGHT, SERVICE, by=by),
+                "{{peer}}": most(total(names.PEER_IN_FLIGHT, SERVICE, by=by)),
             },
             "none",
             span=6,
@@ -183,9 +185,9 @@ def _instances() -> list[Panel]:
             empty="no instances",
         ),
         chart(
-            "Loop lag by instance",
+            f"Loop lag: the {MANY} latest",
             "How late each instance's event loop woke: work that does not yield.",
-            {"{{peer}}": total(names.PEER_LOOP_LAG, SERVICE, by=by, how="max")},
+            {"{{peer}}": most(total(names.PEER_LOOP_LAG, SERVICE, by=by, how="max"))},
             "s",
             span=6,
             empty="no instances",
@@ -204,27 +206,27 @@ def _instances() -> list[Panel]:
 
 
 def _own_calls() -> list[Panel]:
-    served = (SERVICE, METHOD)
+    served, method = (SERVICE, METHOD), (names.RPC_METHOD,)
     return [
         chart(
-            "Served: p95",
+            f"Served: the {MANY} highest p95",
             "From a call's arrival at the process to its answer: without the gateway and the way. "
             "Only of processes that serve metrics of their own.",
             {
-                "{{rpc_method}}": quantile(
-                    0.95, names.RPC_SERVER_DURATION, *served, by=(names.RPC_METHOD,), scope=PEERS
+                "{{rpc_method}}": most(
+                    quantile(0.95, names.RPC_SERVER_DURATION, *served, by=method, scope=PEERS)
                 )
             },
             "s",
             empty="no metrics of its own",
         ),
         chart(
-            "Made: p95",
+            f"Made: the {MANY} highest p95",
             "Calls that the process made, with the way to the gateway and the wait for a "
             "connection.",
             {
-                "{{rpc_service}}.{{rpc_method}}": quantile(
-                    0.95, names.RPC_CLIENT_DURATION, by=BY_METHOD, scope=PEERS
+                "{{rpc_service}}.{{rpc_method}}": most(
+                    quantile(0.95, names.RPC_CLIENT_DURATION, by=BY_METHOD, scope=PEERS)
                 )
             },
             "s",

@@ -8,21 +8,27 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
+import ssl
 import threading
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from mesh import CertificateFiles
 
 TOKEN = "glsa_test"
 
 
 class Grafana:
-    """One at a free port, under a path of its own as behind a proxy."""
+    """One at a free port, under a path of its own as behind a proxy; with TLS, given files."""
 
-    def __init__(self) -> None:
+    def __init__(self, files: CertificateFiles | None = None) -> None:
         self.folders: dict[str, str] = {}
         """Titles by uid."""
+        self.inside: dict[str, str] = {}
+        """Folders within others: these by their uid."""
         self.dashboards: dict[str, dict[str, Any]] = {}
         """What was stored last, by uid: the whole request."""
         self.versions: dict[str, int] = {}
@@ -58,13 +64,21 @@ class Grafana:
                 pass
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/grafana"
+        if files:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(files.cert, files.key)
+            # Without a handshake at once, a peer that does not trust it would end the server.
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
+        scheme = "https" if files else "http"
+        self.url = f"{scheme}://127.0.0.1:{self._server.server_port}/grafana"
 
     def handle(self, method: str, path: str, body: Any) -> tuple[int, Any]:
         """What it does when it is asked; its status and answer."""
         match method, path.removeprefix("/grafana").partition("?")[0]:
-            case "GET", "/api/folders":
-                return 200, [{"uid": uid, "title": title} for uid, title in self.folders.items()]
+            case "GET", "/api/search":
+                return 200, self._search(dict(parse_qsl(path.partition("?")[2])))
             case "POST", "/api/folders":
                 uid = f"folder-{len(self.folders)}"
                 self.folders[uid] = body["title"]
@@ -72,6 +86,18 @@ class Grafana:
             case "POST", "/api/dashboards/db":
                 return self._store(body)
         return 404, {"message": "Not found"}
+
+    def _search(self, wanted: dict[str, str]) -> list[dict[str, str]]:
+        """Folders within others have the uid of these; titles fit in part."""
+        assert wanted["type"] == "dash-folder"
+        size, page = int(wanted["limit"]), int(wanted["page"])
+        found = [
+            {"uid": uid, "title": title, **({"folderUid": inside} if inside else {})}
+            for uid, title in self.folders.items()
+            for inside in [self.inside.get(uid)]
+            if wanted["query"] in title
+        ]
+        return found[(page - 1) * size : page * size]
 
     def _store(self, body: dict[str, Any]) -> tuple[int, Any]:
         uid, title = body["dashboard"]["uid"], body["dashboard"]["title"]

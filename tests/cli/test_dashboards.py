@@ -18,6 +18,7 @@ import mesh
 from mesh.cli import main
 from mesh_dashboards import shipped
 from mesh_dashboards.runbooks import runbooks
+from tests.certificates import Authority
 from tests.cli.grafana import TOKEN, Grafana
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def test_export_writes_what_is_shipped(shell: Mesh, tmp_path: Path) -> None:
     assert set(json.loads(ran.stdout)["files"]) == files
     assert {f"dashboards/{uid}.json" for uid in UIDS} <= files
     for uid in UIDS:
-        assert json.loads((folder / f"dashboards/{uid}.json").read_text()) == shipped.boards()[uid]
+        board = json.loads((folder / f"dashboards/{uid}.json").read_text())
+        assert board == shipped.boards(traces=None)[uid]
     rules = (folder / "rules/mesh.rules.yml").read_text()
     assert rules == (ROOT / "dashboards/mesh_dashboards/shipped/mesh.rules.yml").read_text()
     pages = {f"{name}.md" for name in runbooks()}
@@ -77,7 +79,7 @@ def test_export_provisions_grafana(shell: Mesh, tmp_path: Path) -> None:
     ran = shell(
         *("dashboards", "export", str(tmp_path), "--path", "/srv/boards"),
         *("--prometheus", "http://prometheus:9090", "--tempo", "http://tempo:3200"),
-        *("--admin", "https://mesh.example/admin"),
+        *("--admin", "https://mesh.example/admin/"),
     )
     assert ran.stdout.splitlines()[0] == str(tmp_path / "dashboards/mesh-gateway.json")
     provisioning = tmp_path / "provisioning"
@@ -86,6 +88,8 @@ def test_export_provisions_grafana(shell: Mesh, tmp_path: Path) -> None:
     )
     assert provider["options"] == {"path": "/srv/boards"}
     sources = yaml.safe_load((provisioning / "datasources/mesh.yaml").read_text())["datasources"]
+    # Rates over less than two scrapes are empty: Grafana takes four of these at least.
+    assert sources[0]["jsonData"]["timeInterval"] == "15s"
     assert [(one["uid"], one["type"], one["url"]) for one in sources] == [
         ("mesh-prometheus", "prometheus", "http://prometheus:9090"),
         ("mesh-traces", "tempo", "http://tempo:3200"),
@@ -113,6 +117,58 @@ def test_without_tempo_exemplars_lead_to_the_gateway_alone(shell: Mesh, tmp_path
     assert provider["providers"][0]["options"]["path"] == str(tmp_path / "dashboards")
 
 
+def test_what_looks_like_a_variable_stays_as_it_is_written(shell: Mesh, tmp_path: Path) -> None:
+    """Grafana would put what its environment has in for a name behind one dollar sign."""
+    told = ("--path", "/srv/$HOME", "--prometheus", "http://$USER@p:9090", "--tempo", "http://t/$1")
+    assert shell("dashboards", "export", str(tmp_path), *told).returncode == 0
+    provisioning = tmp_path / "provisioning"
+    (provider,) = yaml.safe_load((provisioning / "dashboards/mesh.yaml").read_text())["providers"]
+    assert provider["options"]["path"] == "/srv/$$HOME"
+    sources = yaml.safe_load((provisioning / "datasources/mesh.yaml").read_text())["datasources"]
+    assert [one["url"] for one in sources] == ["http://$$USER@p:9090", "http://t/$$1"]
+
+
+@pytest.mark.parametrize("uid", [uid for uid in UIDS if uid != "mesh-gateway"])
+def test_links_to_tempo_are_where_tempo_is(uid: str) -> None:
+    within, without = (json.dumps(shipped.boards(traces=traces)[uid]) for traces in ("tempo", None))
+    assert "/explore?" in within
+    assert "mesh-traces" not in within
+    assert not any(trace in without for trace in ("/explore?", "traces}", "mesh-traces"))
+    assert "Traces that the gateway keeps" in without
+
+
+def test_push_takes_the_data_source_of_traces_and_the_admin_address(
+    shell: Mesh, grafana: Grafana
+) -> None:
+    shell.env["GRAFANA_TOKEN"] = TOKEN
+    options = ("--tempo", "my-tempo", "--admin", "http://mesh.example/")
+    assert shell("dashboards", "push", grafana.url, *options).returncode == 0
+    board = grafana.dashboards["mesh-service"]["dashboard"]
+    assert board == {
+        **shipped.boards("http://mesh.example", "my-tempo")["mesh-service"],
+        "id": None,
+    }
+    assert admin_of(board)[0] == "http://mesh.example"
+
+
+def test_push_finds_its_folder_among_many_and_within_others(grafana: Grafana) -> None:
+    grafana.folders = {f"other-{number}": f"Mesh {number}" for number in range(1500)}
+    grafana.folders |= {"deep": "Mesh"}
+    grafana.inside = {"deep": "other-3"}
+    assert push(TOKEN, grafana.url).exit_code == 0
+    assert {one["folderUid"] for one in grafana.dashboards.values()} == {"deep"}
+
+    grafana.folders |= {"deeper": "Mesh"}
+    grafana.inside |= {"deeper": "other-4"}
+    ran = push(TOKEN, grafana.url)
+    assert ran.exit_code == 1
+    assert "2 folders 'Mesh' within others" in ran.stderr
+
+    grafana.folders |= {"top": "Mesh"}
+    assert push(TOKEN, grafana.url).exit_code == 0
+    assert {one["folderUid"] for one in grafana.dashboards.values()} == {"top"}
+
+
 def test_push_stores_every_dashboard_and_again(
     shell: Mesh, grafana: Grafana, tmp_path: Path
 ) -> None:
@@ -125,7 +181,7 @@ def test_push_stores_every_dashboard_and_again(
     assert sorted(grafana.dashboards) == UIDS
     for uid, stored in grafana.dashboards.items():
         assert stored == {
-            "dashboard": {**shipped.boards()[uid], "id": None},
+            "dashboard": {**shipped.boards(traces=None)[uid], "id": None},
             "folderUid": "folder-0",
             "message": f"mesh {mesh.__version__}",
             "overwrite": True,
@@ -159,7 +215,7 @@ def test_a_password_for_the_same_host_does_not_take_the_token_s_place(
     [
         (
             (401, {}, b'{"message": "Invalid API key"}'),
-            "Grafana answers GET /api/folders with 401: Invalid API key",
+            "Grafana answers GET /api/search with 401: Invalid API key",
             "Make a service account's token in Grafana",
         ),
         (
@@ -172,6 +228,24 @@ def test_a_password_for_the_same_host_does_not_take_the_token_s_place(
             (412, {}, b'{"message": "The dashboard has been changed by someone else"}'),
             "with 412: The dashboard has been changed by someone else",
             "another --folder",
+        ),
+        (
+            (409, {}, b'{"message": "a folder with the same name already exists"}'),
+            "with 409: a folder with the same name already exists",
+            "another --folder",
+        ),
+        (
+            (400, {}, b'{"message": "Cannot save provisioned dashboard"}'),
+            "with 400: Cannot save provisioned dashboard",
+            "It comes from files, which `mesh dashboards export` writes",
+        ),
+        ((200, {}, b"{}"), "GET /api/search: the answer is not as Grafana's", ""),
+        ((200, {}, b"[1]"), "GET /api/search: the answer is not as Grafana's", ""),
+        ((200, {}, b"[]"), "POST /api/folders: the answer is not as Grafana's", ""),
+        (
+            (200, {}, b'[{"title": "Mesh", "uid": "m"}]'),
+            "POST /api/dashboards/db: the answer is not as Grafana's",
+            "",
         ),
         ((500, {}, b"{}"), "with 500: Internal Server Error", ""),
         ((200, {}, b"<html>"), "the answer is no JSON, so this is no Grafana", ""),
@@ -212,6 +286,29 @@ def test_push_says_what_is_wrong_before_grafana_is_asked(
     ran = push(token, *arguments)
     assert (ran.exit_code, ran.stdout) == (status, "")
     assert complaint in ran.stderr
+
+
+def test_push_says_which_token_file_is_no_text(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_bytes(b"\xff\xfe")
+    ran = push("", "http://127.0.0.1:1", "--token-file", str(token))
+    assert (ran.exit_code, ran.stdout) == (2, "")
+    assert f"{token} cannot be read: " in ran.stderr
+
+
+def test_push_says_how_to_trust_an_authority(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path / "authority")
+    files = authority.issue("127.0.0.1")
+    grafana = Grafana(files)
+    with grafana.running():
+        ran = push(TOKEN, grafana.url)
+        assert ran.exit_code == 1
+        assert "CERTIFICATE_VERIFY_FAILED" in ran.stderr
+        assert "in REQUESTS_CA_BUNDLE" in ran.stderr
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority.file))
+        assert push(TOKEN, grafana.url).exit_code == 0
 
 
 def test_the_wheel_has_what_is_shipped_and_needs_no_sdk_for_it(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     Rule = Callable[[dict[str, Any]], Iterator[str]]
 
 UNITS = {value for name, value in vars(units).items() if name[0].isupper()}
-RECORDED = "mesh:"
-"""What recording rules begin with, which are about all gateways together."""
+RECORDED = ("mesh:", "ALERTS")
+"""What rules make begins so, and is about all gateways of a job together."""
 OF_PEERS = ("rpc_", "mesh_runtime_", "mesh_records", "process_")
 """What peers serve of themselves, who have a variable of their own."""
 
@@ -136,7 +136,7 @@ def target_instance_rule(board: dict[str, Any]) -> Iterator[str]:
 def _matched(board: dict[str, Any], label: str, wanted: set[str]) -> Iterator[str]:
     for query in queries(board):
         for name, matchers in selectors(query.expression):
-            if name.startswith(RECORDED):
+            if label == "instance" and name.startswith(RECORDED):
                 continue
             allowed = wanted
             if label == "instance" and name.startswith(OF_PEERS) and variable(board, "peer"):

@@ -6,6 +6,7 @@ import contextlib
 import json
 import ssl
 from abc import abstractmethod
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
@@ -41,14 +42,20 @@ class Users(mesh.Contract, name="users", version="1.2.0"):
 
 
 class UserService(Users):
+    def __init__(self, told: Counter[str]) -> None:
+        self.told = told
+
     async def get(self, number: int) -> int:
+        self.told["calls"] += 1
         if number % 5 == 0:
             raise mesh.NotFound("every fifth is nobody")
         if number % 7 == 0:
+            self.told["faults"] += 1
             raise ZeroDivisionError("a fault of the service")
         return number
 
     async def find(self, number: int) -> int:
+        self.told["calls"] += 1
         return number
 
 
@@ -60,6 +67,8 @@ class LiveMesh:
     """The gateway's admin address."""
     peers: list[str]
     """Where peers serve metrics of their own."""
+    told: Counter[str]
+    """What `users` itself counted: its ``calls``, and its ``faults`` among them."""
 
 
 @contextlib.asynccontextmanager
@@ -76,12 +85,13 @@ async def live_mesh(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
             )
             ready = json.loads(await gateway.line())
             address, tls = ready["addresses"]
-            async with _loaded(address, tls) as peers:
-                yield LiveMesh(ready["admin"], peers)
+            told: Counter[str] = Counter()
+            async with _loaded(address, tls, told) as peers:
+                yield LiveMesh(ready["admin"], peers, told)
 
 
 @contextlib.asynccontextmanager
-async def _loaded(address: str, tls: str) -> AsyncIterator[list[str]]:
+async def _loaded(address: str, tls: str, told: Counter[str]) -> AsyncIterator[list[str]]:
     async with (
         mesh.connect("users", gateway=address, metrics="127.0.0.1:0") as one,
         mesh.connect("users", gateway=address) as another,
@@ -100,7 +110,7 @@ async def _loaded(address: str, tls: str) -> AsyncIterator[list[str]]:
             await trio.sleep_forever()
 
         for client in (one, another):
-            await nursery.start(mesh.serve, client, UserService())
+            await nursery.start(mesh.serve, client, UserService(told))
         await orders.call("mesh", "status")
         nursery.start_soon(_load, shop)
         nursery.start_soon(_knock, tls)

@@ -42,8 +42,7 @@ def _panel(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
 
 def _query(old: str, new: str) -> Callable[[dict[str, Any]], None]:
     def change(board: dict[str, Any]) -> None:
-        target = panels(board)[0]["targets"][0]
-        assert old in target["expr"]
+        target = next(one.target for one in queries(board) if old in one.expression)
         target["expr"] = target["expr"].replace(old, new)
 
     return change

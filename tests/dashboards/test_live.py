@@ -7,7 +7,7 @@ import re
 import struct
 import time
 from math import isfinite
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -16,7 +16,7 @@ from mesh_dashboards.burning import Promise
 from mesh_dashboards.promql import Scope
 from mesh_dashboards.rules import rules, to_yaml
 from mesh_telemetry import FAMILIES
-from tests.dashboards.live import live_mesh
+from tests.dashboards.live import LiveMesh, live_mesh
 from tests.dashboards.pictures.asking import Window, answered
 from tests.dashboards.pictures.drawing import Taken, page, picture, size
 from tests.dashboards.reading import BOARDS, Query, family, filled, panels, queries
@@ -24,10 +24,14 @@ from tests.dashboards.test_generated import NOBODY_COUNTS_YET
 from tests.end_to_end.prometheus import Prometheus, get, prometheus
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 PATIENCE = 45
 """Seconds until all is there: rates want two scrapes, and everything to have happened between."""
+
+COUNTED = 6
+"""Seconds of the load that are counted."""
 
 FILLED = {
     "$__rate_interval": "5s",
@@ -35,13 +39,18 @@ FILLED = {
     "$job": ".+",
     "$instance": ".+",
     "$method": ".+",
-    "$peer": ".+",
     "$slo": ".+",
 }
+"""What stands for all where the variable says so."""
 SERVICES = {"mesh-service": ["orders", "users"]}
 """Which services are chosen where one alone is; all elsewhere."""
 
-SILENT = {("Callees", "users"), ("Deprecated calls", "orders")}
+SILENT = {
+    ("Callees", "users"),
+    ("Made: the 10 highest p95", "users"),
+    ("Work under way", "users"),
+    ("Deprecated calls: the 10 most", "orders"),
+}
 """Panels that have nothing to show of one service: it calls nobody, it has no such method."""
 
 PROMISES = (
@@ -52,8 +61,23 @@ RULES = to_yaml(rules(PROMISES, Scope(faster=300)))
 """Of objectives, with windows of seconds."""
 
 
-def _filled(expression: str, service: str) -> str:
-    return filled(expression, {**FILLED, "$service": service})
+async def _chosen(server: Prometheus, uid: str, service: str) -> dict[str, str]:
+    """Values of the variables as Grafana fills them in: all are an alternation, or as they say."""
+    chosen = {**FILLED, "$service": service}
+    for one in BOARDS[uid]["templating"]["list"]:
+        name = f"${one['name']}"
+        if one["type"] == "query" and one.get("includeAll") and "allValue" not in one:
+            chosen[name] = ""
+            with trio.fail_after(PATIENCE):
+                while not chosen[name]:
+                    chosen[name] = "|".join(await _values(server, one, chosen))
+    return chosen
+
+
+async def _values(server: Prometheus, one: dict[str, Any], chosen: Mapping[str, str]) -> list[str]:
+    inside = one["query"].removeprefix("label_values(").removesuffix(")")
+    selector, _, label = inside.rpartition(", ")
+    return await server.label_values(label, filled(selector, chosen))
 
 
 def _labels(query: Query) -> set[str]:
@@ -65,9 +89,9 @@ def _labels(query: Query) -> set[str]:
     return columns | set(re.findall(r"\{\{(\w+)\}\}", query.target["legendFormat"]))
 
 
-async def _complaint(server: Prometheus, query: Query, service: str) -> str:
+async def _complaint(server: Prometheus, query: Query, chosen: Mapping[str, str]) -> str:
     """What is wrong with the answer; empty where nothing is."""
-    found = await server.vector(_filled(query.expression, service))
+    found = await server.vector(filled(query.expression, chosen))
     if not found:
         return "no series"
     if not all(isfinite(value) for _, value in found):
@@ -83,41 +107,70 @@ async def _complaint(server: Prometheus, query: Query, service: str) -> str:
 async def _all_answered(server: Prometheus) -> None:
     """Ask until every query of every panel has an answer, and say which have none at the end."""
     left = [
-        (query, service)
+        (query, service, chosen)
         for uid, board in BOARDS.items()
-        for query in queries(board)
         for service in SERVICES.get(uid, [".+"])
+        for chosen in [await _chosen(server, uid, service)]
+        for query in queries(board)
         if (query.panel["title"], service) not in SILENT
     ]
     complaints = {"all": "not asked yet"}
     with trio.move_on_after(PATIENCE):
         while complaints:
-            found = [(*one, await _complaint(server, *one)) for one in left]
-            left = [(query, service) for query, service, complaint in found if complaint]
-            complaints = {f"{query} of {service}": told for query, service, told in found if told}
+            found = [(one, await _complaint(server, one[0], one[2])) for one in left]
+            left = [one for one, complaint in found if complaint]
+            complaints = {f"{one[0]} of {one[1]}": told for one, told in found if told}
     assert complaints == {}
 
 
 async def _variables_have_values(server: Prometheus) -> None:
     for uid, board in BOARDS.items():
+        chosen = await _chosen(server, uid, SERVICES.get(uid, [".+"])[0])
         for one in board["templating"]["list"]:
             if one["type"] == "query":
-                inside = one["query"].removeprefix("label_values(").removesuffix(")")
-                selector, _, label = inside.rpartition(", ")
-                service = SERVICES.get(uid, [".+"])[0]
-                found = await server.label_values(label, _filled(selector, service))
-                assert found, f"{uid}: {one['name']} of {service}"
+                assert await _values(server, one, chosen), f"{uid}: {one['name']}"
         for one in board["annotations"]["list"]:
-            marks = await server.vector(_filled(one["target"]["expr"], ".+"))
+            marks = await server.vector(filled(one["target"]["expr"], chosen))
             assert marks, one["name"]
             wanted = set(re.findall(r"\{\{(\w+)\}\}", one["titleFormat"]))
             assert all(wanted <= labels.keys() for labels, _ in marks), one["name"]
 
 
+async def _processes_are_those_of_the_service(server: Prometheus, peers: list[str]) -> None:
+    """Memory tells of all processes that Prometheus reads."""
+    for service, peer in zip(("users", "orders"), peers, strict=True):
+        chosen = await _chosen(server, "mesh-service", service)
+        (asked,) = (
+            one for one in queries(BOARDS["mesh-service"]) if one.panel["title"] == "Memory"
+        )
+        found = await server.vector(filled(asked.expression, chosen))
+        assert [labels["instance"] for labels, _ in found] == [peer]
+
+
+async def _numbers_are_those_of_the_load(server: Prometheus, live: LiveMesh) -> None:
+    """What the service counted itself, against its figures over the same time."""
+    start = time.time()
+    before = live.told.copy()
+    await server.scraped_since(start + COUNTED)
+    now = time.time()
+    seen = live.told - before
+    chosen = {**FILLED, "$service": "users", "$__rate_interval": f"{COUNTED}s"}
+    shown = {
+        one.panel["title"]: (await server.vector(filled(one.expression, chosen)))[0][1]
+        for one in queries(BOARDS["mesh-overview"])
+        if one.panel["type"] == "stat" and one.panel["title"] in {"Success rate", "Calls", "p95"}
+    }
+    assert shown["Calls"] == pytest.approx(seen["calls"] / (now - start), rel=0.4)
+    failed = seen["faults"] / seen["calls"]
+    assert shown["Success rate"] == pytest.approx(1 - failed, abs=failed / 2)
+    assert 0 < shown["p95"] < 1
+
+
 async def _exemplars_open_traces(server: Prometheus, admin: str) -> None:
     drawn = {
-        _filled(query.expression, SERVICES.get(uid, [".+"])[0])
+        filled(query.expression, chosen)
         for uid, board in BOARDS.items()
+        for chosen in [await _chosen(server, uid, SERVICES.get(uid, [".+"])[0])]
         for query in queries(board)
         if query.target.get("exemplar")
     }
@@ -138,12 +191,13 @@ async def _overview_is_drawn(server: Prometheus, folder: Path) -> None:
     """As `make pictures` does it; where Chromium is missing, the test ends here and says so."""
     board, file, seen = BOARDS["mesh-overview"], folder / "overview.png", Taken("", "")
     width, height = size(board)
+    chosen = await _chosen(server, board["uid"], ".+")
     with trio.move_on_after(PATIENCE):
         # A scrape that took too long, on a machine that is busy, leaves a gap.
         while not seen.panels or not all(has_data for _, has_data in seen.panels):
             now = time.time()
             window = Window(now - 20, now, step=1)
-            answers = await answered(server, board, window, {**FILLED, "$service": ".+"})
+            answers = await answered(server, board, window, chosen)
             seen = await picture(page(answers, "dark"), folder, file, (width, height))
     assert seen.errors == []
     assert seen.is_drawn
@@ -163,6 +217,8 @@ async def test_every_query_of_every_dashboard_has_an_answer(
     ):
         await _all_answered(server)
         await _variables_have_values(server)
+        await _processes_are_those_of_the_service(server, live.peers)
+        await _numbers_are_those_of_the_load(server, live)
         await _exemplars_open_traces(server, live.admin)
         scraped = {family(name) for name in await server.label_values("__name__")}
         missing = set(FAMILIES) - scraped

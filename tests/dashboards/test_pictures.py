@@ -116,9 +116,9 @@ def test_the_value_of_a_query_alone_has_no_letter() -> None:
 
 
 def test_nodes_and_edges_have_the_names_of_their_fields() -> None:
-    panel = _panel({"Value #nodes": "mainstat"})
+    panel = {"transformations": [{"id": "calculateField", "options": {"alias": "mainstat"}}]}
     assert _graph(panel, {"nodes": [{"id": "users", "Value #nodes": 1.0}], "edges": []}) == {
-        "nodes": [{"id": "users", "mainstat": 1.0}],
+        "nodes": [{"id": "users", "Value #nodes": 1.0, "mainstat": 1.0}],
         "edges": [],
     }
 

@@ -36,6 +36,7 @@ EACH = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative
 
 PORTS = {
     "53": "names",
+    "5353": "names, on OpenShift",
     ADMIN.rpartition(":")[2]: "a gateway's admin address",
     "9465": "a peer's metrics",
     "7000": "a gateway for peers",
@@ -113,6 +114,8 @@ def command_lines(path: Path) -> Iterator[list[str]]:
         for line in code(text):
             for found in COMMAND.findall(line.replace("\n", " ")):
                 yield shlex.split(found)
+    for found in re.findall(r"docker run [^`]*? spanmesh:[\d.]+ +((?:[^\n`]*\\\n)*[^\n`]+)", text):
+        yield shlex.split(found.replace("\\\n", " "))
     for found in re.findall(r"(?m)^#?ExecStart=\S+/mesh (.*)$", text):
         yield shlex.split(found)
     for document in documents(path):

@@ -14,7 +14,9 @@ from mesh.cli.output import print_json
 from mesh.cli.peer import json_option
 from mesh_dashboards import shipped
 
-PROMETHEUS_UID, TRACES_UID = "mesh-prometheus", "mesh-traces"
+PROMETHEUS_UID = "mesh-prometheus"
+SCRAPES = "15s"
+"""How often Prometheus reads the mesh: Grafana's rates are over four of these at least."""
 
 admin_option = click.option(
     "--admin",
@@ -48,7 +50,7 @@ admin_option = click.option(
 @click.option(
     "--tempo",
     metavar="URL",
-    help="Where Grafana reaches Tempo, if there is one: exemplars lead there, too.",
+    help="Where Grafana reaches Tempo, if there is one: exemplars and methods lead there, too.",
 )
 @admin_option
 @click.option(
@@ -78,7 +80,7 @@ def export(
     from mesh_dashboards.rules import rules, to_yaml
     from mesh_dashboards.runbooks import runbook, runbooks
 
-    boards = shipped.boards(admin)
+    boards = shipped.boards(admin, None if tempo is None else shipped.TRACES)
     where = path or str((folder / "dashboards").resolve())
     written = {
         **{
@@ -102,7 +104,8 @@ def export(
 
 
 def _dump(document: dict[str, Any]) -> str:
-    return yaml.safe_dump(document, sort_keys=False)
+    # Grafana puts variables of its environment in for names behind one dollar sign.
+    return yaml.safe_dump(document, sort_keys=False).replace("$", "$$")
 
 
 def _providers(path: str) -> dict[str, Any]:
@@ -118,11 +121,10 @@ def _providers(path: str) -> dict[str, Any]:
 
 
 def _datasources(prometheus: str, tempo: str | None, admin: str) -> dict[str, Any]:
-    # Grafana puts variables of its environment in for names behind one dollar sign.
     destinations = [
         {
             "name": "trace_id",
-            "url": f"{admin}/api/traces/$${{__value.raw}}?format=text",
+            "url": f"{admin.rstrip('/')}/api/traces/${{__value.raw}}?format=text",
             "urlDisplayLabel": "Trace at the gateway",
         }
     ]
@@ -133,14 +135,18 @@ def _datasources(prometheus: str, tempo: str | None, admin: str) -> dict[str, An
             "type": "prometheus",
             "access": "proxy",
             "url": prometheus,
-            "jsonData": {"httpMethod": "POST", "exemplarTraceIdDestinations": destinations},
+            "jsonData": {
+                "httpMethod": "POST",
+                "timeInterval": SCRAPES,
+                "exemplarTraceIdDestinations": destinations,
+            },
         }
     ]
     if tempo is not None:
-        destinations.insert(0, {"name": "trace_id", "datasourceUid": TRACES_UID})
+        destinations.insert(0, {"name": "trace_id", "datasourceUid": shipped.TRACES})
         traces = {
             "name": "Mesh traces",
-            "uid": TRACES_UID,
+            "uid": shipped.TRACES,
             "type": "tempo",
             "access": "proxy",
             "url": tempo,

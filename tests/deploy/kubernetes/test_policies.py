@@ -105,7 +105,9 @@ CASES: list[tuple[Any, Callable[[list[Object]], object], str]] = [
         podSelector={"matchLabels": {"x": "y"}}), "mesh-gateway-peers selects no pod"),
     (policies.policies, lambda them: port(them, *TLS_POLICY).update(port=7001), "allows 7001"),
     (policies.policies, lambda them: spec(them, "NetworkPolicy", "mesh-peers-gateway")["egress"][0][
-        "ports"][0].update(port="x"), "mesh-peers-gateway allows x"),
+        "ports"][0].update(port=7001), "mesh-peers-gateway allows 7001"),
+    (policies.policies, lambda them: spec(them, "NetworkPolicy", "mesh-peers-gateway")["egress"][0][
+        "ports"][0].update(port="peers"), "mesh-peers-gateway lets out to peers, not to a number"),
     (policies.policies, lambda them: drop(them, "NetworkPolicy", "default-deny"),
      "is in a namespace without a policy for all"),
     (policies.references, lambda them: drop(them, "ServiceAccount", "mesh-gateway"),
