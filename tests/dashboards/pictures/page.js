@@ -72,15 +72,25 @@ function threshold(steps, value) {
 
 const chart = (where) => echarts.init(where, null, { renderer: "canvas" });
 
+/** The value at the end of each series, and the course of the first one. */
 function drawStat(panel, body) {
-  const { unit, decimals = null, thresholds } = panel.fieldConfig.defaults;
+  const { unit, decimals = null } = panel.fieldConfig.defaults;
+  const ended = panel.series.flatMap(({ name, points }) => {
+    const known = points.filter(([, value]) => value !== null);
+    if (known.length === 0) return [];
+    const last = known.at(-1)[1];
+    return [{ name, text: format(unit, last, decimals), shown: threshold(field(panel, name).thresholds.steps, last) }];
+  });
+  const figures = element(body, "div", "figures");
+  const several = ended.length > 1;
+  const length = ended.reduce((sum, { name, text }) => sum + text.length + (several ? name.length + 2 : 0), 0);
+  for (const { name, text, shown } of ended) {
+    const figure = element(figures, "div", "figure", several ? `${name} ${text}` : text);
+    figure.style.color = shown;
+    figure.style.fontSize = `${Math.min(42, body.clientWidth / (0.62 * length))}px`;
+  }
   const [series] = panel.series;
-  const known = series.points.filter(([, value]) => value !== null);
-  const last = known.at(-1)[1];
-  const shown = threshold(thresholds.steps, last);
-  const figure = element(body, "div", "figure", format(unit, last, decimals));
-  figure.style.color = shown;
-  figure.style.fontSize = `${Math.min(42, body.clientWidth / (0.62 * figure.textContent.length))}px`;
+  const [{ shown }] = ended;
   chart(element(body, "div", "course")).setOption({
     animation: false,
     grid: { left: 0, right: 0, top: 2, bottom: 0 },
