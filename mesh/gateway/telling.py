@@ -61,6 +61,7 @@ class GatewayFeed(Feed[events.GatewayEvent]):
         self.watchers: dict[Session, int] = {}
         self.untold = 0
         self._told = 0
+        self._drains = False
         self._handler: _LogLines | None = None
 
     def changed(self) -> None:
@@ -110,6 +111,7 @@ class GatewayFeed(Feed[events.GatewayEvent]):
 
     def drains(self, calls: int, peers: int) -> None:
         """The gateway takes no new calls."""
+        self._drains = True
         log.info("draining: %d calls in flight, %d peers", calls, peers)
         self._note("draining", f"{calls:,} calls in flight, {peers:,} peers")
 
@@ -230,7 +232,8 @@ class GatewayFeed(Feed[events.GatewayEvent]):
             self._note("closed", what, session, services=served)
         elif served and session.draining:
             self._note("left", f"in order, after {lasted}{left}", session, services=served)
-        elif served and session.is_over:
+        elif served and session.is_over and (in_flight or not self._drains):
+            # One that hangs up once the gateway has said goodbye, and owes nothing, is not lost.
             what = f"without a goodbye, after {lasted}{left}"
             self._note("lost", what, session, services=served)
 

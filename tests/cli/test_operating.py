@@ -167,12 +167,18 @@ def test_stat_goes_on_and_tells_rates_as_json(
 
 
 def sample(
-    at: float, calls: int, failed: int, buckets: list[int], gateway: str = "g"
+    at: float,
+    calls: int,
+    failed: int,
+    buckets: list[int],
+    gateway: str = "g",
+    spent: float | None = None,
 ) -> dict[str, Any]:
     """What a gateway tells of the method `users.get` at some moment."""
     instance = {"methods": ["get"], "state": "healthy", "loop_lag_s": 0.25}
-    method = {"service": "users", "method": "get", "calls": calls}
-    method |= {"errors": {"internal": failed} if failed else {}, "duration_s": calls * 0.5}
+    method: dict[str, Any] = {"service": "users", "method": "get", "calls": calls}
+    method["errors"] = {"internal": failed} if failed else {}
+    method["duration_s"] = calls * 0.5 if spent is None else spent
     return {
         "gateway": {"gateway": gateway, "uptime_s": at},
         "services": [{"name": "users", "instances": [instance, {**instance, "state": "late"}]}],
@@ -184,7 +190,7 @@ def test_rates_and_latencies_are_those_of_the_interval_alone() -> None:
     """A method that was slow long ago is fast now."""
     before, after = (
         sample(10.0, 100, 50, [0] * 15 + [100]),
-        sample(12.0, 110, 51, [10] + [0] * 14 + [100]),
+        sample(12.0, 110, 51, [10] + [0] * 14 + [100], spent=50.0006),
     )
     (row,) = compare(before, after)["methods"]
     assert (row["calls_per_second"], row["errors_per_second"]) == (5, 0.5)

@@ -122,7 +122,7 @@ def test_the_list_is_of_lines_that_filters_choose(served: Mesh) -> None:
             2,
             "calls of the gateway's own service 'mesh' have no trace",
         ),
-        (["--timeout", "1"], 2, "--timeout is for --call"),
+        (["--timeout", "1"], 2, "--timeout and --version are for --call"),
         (["--all"], 2, "name its ID"),
     ],
 )

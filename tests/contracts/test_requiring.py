@@ -141,7 +141,11 @@ async def test_what_an_older_gateway_would_refuse_is_not_told(
             _, _, header, _ = await gateway.receive(Kind.REGISTER)
             assert ("requires.shop" in header.metadata) is is_told
             assert header.metadata["note"] == note
-            warned = [one.getMessage() for one in caplog.records if one.name == "mesh.client"]
+            warned = [
+                one.getMessage()
+                for one in caplog.records
+                if (one.name, one.levelname) == ("mesh.client", "WARNING")
+            ]
             assert warned == [
                 (
                     f"what shop requires, {size:,} characters, is not told: with its metadata it "
