@@ -99,7 +99,7 @@ async def test_something_that_is_no_gateway_is_told_apart(tmp_path: Path) -> Non
                 sock.close()
 
         with pytest.raises(mesh.Unavailable, match="the gateway broke the protocol: frame of 1,21"):
-            async with mesh.connect("peer", gateway=str(listener.address), connect_timeout=0.2):
+            async with mesh.connect("peer", gateway=str(listener.address), connect_timeout=1.0):
                 pass
         nursery.cancel_scope.cancel()
     listener.close()
