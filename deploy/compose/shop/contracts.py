@@ -51,7 +51,7 @@ class Payments(mesh.Contract, name="payments", version="1.0.0"):
 class Orders(mesh.Contract, name="orders", version="1.0.0"):
     """What customers talk to."""
 
-    @mesh.method(timeout=2.0, slo=0.5, raises=[UserNotFound, CardDeclined])
+    @mesh.method(timeout=10.0, slo=0.5, raises=[UserNotFound, CardDeclined])
     @abstractmethod
     async def place(self, user_id: str, cents: int) -> str:
         """Order something; returns the receipt."""
